@@ -1,0 +1,164 @@
+"""The expansion as a Prefect flow: metadata in, a published snapshot out. Order and retries only.
+
+Each task is one stage of `gex_pipeline.stages`; each can be run again and makes only what is missing,
+so a retry, a re-run after a crash and a scheduled run are the same thing. `gex run` calls this flow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+from pydantic import BaseModel, ConfigDict
+
+from gex_pipeline.errors import GexError
+from gex_pipeline.granularity import Node
+from gex_pipeline.ray_jobs import ray_session
+from gex_pipeline.recipe import Recipe, load_recipe
+from gex_pipeline.run_state import Run, begin, mark, open_run
+from gex_pipeline.shards.manifest import Account, Snapshot
+from gex_pipeline.stages import build, prepare, publish, summaries
+
+
+class ExpandParameters(BaseModel):
+    """What a run needs to know; checked before it starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Path  # path of a recipe file
+    report: bool = True  # write the report after publishing
+
+
+def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a failed task is worth another try: only errors that say so of themselves."""
+    try:
+        state.result()
+    except GexError as error:
+        return error.transient
+    except Exception:  # noqa: BLE001  unknown means terminal
+        return False
+    return False
+
+
+_retried = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=5),
+    "retry_jitter_factor": 0.3,
+    "retry_condition_fn": _may_pass,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(name="check tools", **_retried)
+def check_tools(recipe: Recipe) -> None:
+    """Everything the recipe needs is there."""
+    prepare.check_tools(recipe)
+
+
+@task(name="ingest", **_retried)
+def ingest_clips(run: Run) -> Account:
+    """Metadata → clips table and rejects."""
+    mark(run, "ingest")
+    return prepare.ingest_clips(run)
+
+
+@task(name="summarise", task_run_name="summarise {node.name}", **_retried)
+def summarise_texts(run: Run, node: Node) -> None:
+    """Long texts → accepted summaries and rejects, in checkpointed parts."""
+    mark(run, f"{node.name} summarise")
+    summaries.summarise_node(run, node)
+
+
+@task(name="plan", task_run_name="plan {node.name}", **_retried)
+def plan_shards(run: Run, node: Node) -> int:
+    """Parents → samples → shards."""
+    mark(run, f"{node.name} plan")
+    return len(build.plan_shards(run, node))
+
+
+@task(name="build", task_run_name="build {node.name}", **_retried)
+def build_shards(run: Run, node: Node) -> int:
+    """Planned shards → tars and receipts."""
+    mark(run, f"{node.name} build")
+    return build.build_shards(run, node)
+
+
+@task(name="publish", **_retried)
+def publish_snapshot(run: Run) -> Snapshot | None:
+    """Receipts → balance → dataset.json."""
+    mark(run, "publish")
+    return publish.publish(run)
+
+
+@task(name="report", **_retried)
+def write_report(output_uri: str) -> str:
+    """dataset.json → report.html."""
+    from gex_pipeline.report.build import build_report
+
+    return build_report(output_uri)
+
+
+@flow(name="expand", description="Make the missing granularities out of the clips that are there.", log_prints=False)
+def expand(parameters: ExpandParameters) -> int | None:
+    """Run a recipe; returns the number of the published snapshot, None when there was nothing new."""
+    logger = get_run_logger()
+    recipe = load_recipe(parameters.recipe)
+    run = open_run(recipe)
+    if run.is_current:
+        logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
+        return None
+    check_tools(recipe)
+    run = begin(run)
+    account = ingest_clips(run)
+    if run.manifest.snapshots and account.num_used == 0:
+        mark(run, "nothing new")
+        logger.info("no new clips in %d rows: nothing to do", account.num_in)
+        return None
+    snapshot = _expand_clips(run)
+    if snapshot is None:
+        return None
+    create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
+    if parameters.report:
+        address = write_report(recipe.output_uri)
+        create_link_artifact(key="report", link=address, link_text=f"report of {recipe.name}")
+    mark(run, "done")
+    return snapshot.snapshot
+
+
+def _expand_clips(run: Run) -> Snapshot | None:
+    with ray_session(run.recipe.ray):
+        for node in publish.built_nodes(run):
+            if publish.needs_summaries(run, node):
+                summarise_texts(run, node)
+            plan_shards(run, node)
+            build_shards(run, node)
+    return publish_snapshot(run)
+
+
+def balance_markdown(snapshot: Snapshot) -> str:
+    """The accounts as a Markdown table."""
+    lines = [
+        "| stage | granularity | in | used | known | excluded | rejected | difference |",
+        "| --- | --- | ---: | ---: | ---: | --- | --- | ---: |",
+    ]
+    for account in snapshot.accounts:
+        excluded, rejected = (
+            ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "0"
+            for reasons in (account.excluded, account.rejected)
+        )
+        lines.append(
+            f"| {account.stage} | {account.granularity} | {account.num_in} {account.unit} | {account.num_used} "
+            f"| {account.num_known} | {excluded} | {rejected} | {account.difference} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    import sys
+
+    expand(ExpandParameters(recipe=Path(sys.argv[1])))

@@ -1,0 +1,115 @@
+"""``gex``: one verb a command. Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 3 accounts do not add up,
+4 a publication gate is closed, 75 failed for now (run the same command again).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from gex_pipeline import __version__
+from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
+
+_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+_EXAMPLE = """\
+example:
+  gex demo                     draw a small corpus, expand it, show what came out
+  gex plan recipe.toml         what would happen, before a byte is encoded
+  gex run recipe.toml          do it; run it again to go on where it stopped
+  gex status OUTPUT            what is published, what is under way
+  gex report OUTPUT            (re)write OUTPUT/report/report.html
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gex",
+        description="Make video-text pairs of every granularity out of short captioned clips.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"gex {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (text, example, arguments) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        arguments(command)
+    return parser
+
+
+def _plan_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="recipe file (TOML)")
+    command.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+
+def _run_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, help="recipe file (TOML)")
+    command.add_argument("--no-report", action="store_true", help="do not write the report")
+
+
+def _status_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", help="folder or URI of a data set")
+    command.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def _report_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", help="folder or URI of a data set")
+    command.add_argument("--samples", type=int, default=12, metavar="N", help="samples to show (default 12)")
+
+
+def _demo_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="where to put it (default: demo)")
+    command.add_argument("--sources", type=int, default=24, metavar="N", help="source videos to draw (default 24)")
+    command.add_argument("--seed", type=int, default=7, help="seed of the drawing (default 7)")
+
+
+_COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
+    "plan": (
+        "show what a run would do: groups, clips used, excluded and rejected, hours, bytes, shards",
+        "gex plan recipe.toml",
+        _plan_arguments,
+    ),
+    "run": (
+        "expand a collection: build what is missing, check it, publish it, report it",
+        "gex run recipe.toml",
+        _run_arguments,
+    ),
+    "status": ("show what an output holds and what is under way", "gex status s3://bucket/out", _status_arguments),
+    "report": ("write the report of an output again", "gex report demo/output", _report_arguments),
+    "demo": ("draw a small corpus of moving shapes and expand it", "gex demo", _demo_arguments),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    module = import_module(f"gex_pipeline.cli.{arguments.command}")
+    try:
+        return int(module.command(arguments))
+    except KeyboardInterrupt:
+        return _fail("stopped; run the same command again to go on", 130)
+    except RecipeError as error:
+        return _fail(str(error), 2)
+    except BalanceError as error:
+        return _fail(str(error), 3)
+    except GateError as error:
+        return _fail(str(error), 4)
+    except GexError as error:
+        return _fail(str(error), _TRY_AGAIN if error.transient else 1)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"gex: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""How figures look on a terminal: tables, bytes, hours, the end of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from gex_pipeline.layout import Layout
+from gex_pipeline.shards.manifest import Account, Manifest
+
+
+def say(text: str = "") -> None:
+    """One line for the person."""
+    sys.stdout.write(f"{text}\n")
+
+
+def say_json(content: Any) -> None:
+    """The same for a program."""
+    sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> None:
+    """Print columns; those in `numbers` flush right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        right = index in numbers
+        grid.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160  # a log has no edge to wrap at
+    console.print(grid)
+
+
+def human_bytes(count: float) -> str:
+    """1536 → 1.5 kB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def human_time(seconds: float) -> str:
+    """Seconds, minutes or hours of video, whichever reads best."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def reasons(counts: dict[str, int]) -> str:
+    """``12 too_few_clips, 1 media_missing``; a dash when there are none."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "-"
+
+
+def show_accounts(accounts: Sequence[Account]) -> None:
+    """The balance, a row a stage."""
+    rows = [
+        (
+            account.stage,
+            account.granularity,
+            f"{account.num_in:,} {account.unit}",
+            f"{account.num_used:,}" + (f" (+{account.num_known:,} known)" if account.num_known else ""),
+            reasons(account.excluded),
+            reasons(account.rejected),
+            "balanced" if account.difference == 0 else f"OFF BY {account.difference:,}",
+        )
+        for account in accounts
+    ]
+    table(("stage", "granularity", "in", "used", "excluded", "rejected", "account"), rows, numbers=(2, 3))
+
+
+def show_granularities(manifest: Manifest) -> None:
+    """One line a granularity, all snapshots together."""
+    rows = []
+    for name in manifest.granularity_names():
+        totals = [entry.granularities[name].totals for entry in manifest.snapshots if name in entry.granularities]
+        samples = sum(total["samples"] for total in totals)
+        words = sum(total["words"] for total in totals)
+        seconds = sum(total["duration_s"] for total in totals)
+        rows.append(
+            (
+                name,
+                f"{samples:,}",
+                f"{sum(total['shards'] for total in totals):,}",
+                human_time(seconds) if seconds else "-",
+                human_bytes(sum(total["bytes"] for total in totals)),
+                f"{words / samples:.1f}" if samples else "-",
+            )
+        )
+    table(("granularity", "samples", "shards", "video", "bytes", "mean words"), rows, numbers=(1, 2, 3, 4, 5))
+
+
+def show_end(manifest: Manifest, output_uri: str) -> None:
+    """What a run ends with: balance, granularities, where things are, what to type next."""
+    layout = Layout(output_uri)
+    show_accounts(manifest.snapshots[-1].accounts)
+    show_granularities(manifest)
+    say(f"report   {layout.report('report.html')}")
+    for name in manifest.granularity_names():
+        shards = manifest.shards(name)
+        if shards:
+            say(f"shards   {output_uri}/{shards[0].path}" + (f"  (and {len(shards) - 1} more)" if shards[1:] else ""))
+    say(f"next     gex status {output_uri}    or open the report in a browser")

@@ -1,0 +1,64 @@
+"""``gex status``: what an output holds, and how far a run that is not finished has come."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.cli.show import say, say_json, show_accounts, show_granularities, table
+from gex_pipeline.errors import GexError
+from gex_pipeline.layout import Layout
+from gex_pipeline.receipts import read_receipt
+from gex_pipeline.recipe import Recipe, make_recipe
+from gex_pipeline.run_state import read_state
+from gex_pipeline.shards.manifest import Manifest, read_manifest
+from gex_pipeline.tables import Database
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Show an output."""
+    output_uri = arguments.output if not storage.is_local(arguments.output) else str(storage.local_path(arguments.output))
+    manifest, state = read_manifest(output_uri), read_state(Layout(output_uri))
+    if manifest is None and state is None:
+        raise GexError(f"{output_uri} holds no data set and no run was begun there")
+    under_way = _under_way(output_uri, state, manifest)
+    if arguments.json:
+        say_json({"manifest": asdict(manifest) if manifest else None, "run": state, "under_way": under_way})
+        return 0
+    if manifest is not None:
+        for snapshot in manifest.snapshots:
+            say(f"snapshot {snapshot.snapshot}  {snapshot.created}  recipe {snapshot.recipe_hash}")
+        show_accounts(manifest.snapshots[-1].accounts)
+        show_granularities(manifest)
+    if state is not None and under_way:
+        say(
+            f"not finished: snapshot {state['snapshot']}, last at stage {state['stage']!r} "
+            f"({state['updated']}, process {state['pid']} on {state['host']})"
+        )
+        rows = [(row["granularity"], f"{row['built']:,}", f"{row['planned']:,}") for row in under_way]
+        table(("granularity", "shards built", "planned"), rows, numbers=(1, 2))
+        say("next     run the same 'gex run' again to go on")
+    return 0
+
+
+def _under_way(output_uri: str, state: dict[str, Any] | None, manifest: Manifest | None) -> list[dict[str, Any]]:
+    """Planned and built shards of a snapshot that is begun and not published."""
+    published = len(manifest.snapshots) if manifest else 0
+    if state is None or state["snapshot"] < published or state["stage"] == "nothing new":
+        return []
+    layout, rows = Layout(output_uri), []
+    recipe: Recipe = make_recipe({key: value for key, value in state["recipe"].items() if value is not None})
+    for name in recipe.granularity:
+        plan_uri = layout.table(f"plan-{name}", state["snapshot"])
+        planned, built = [], 0
+        if storage.exists(plan_uri):
+            with Database() as database:
+                database.view_parquet("plan", [plan_uri])
+                planned = database.rows("plan_of_shards")
+            for row in planned:
+                receipt = read_receipt(layout.receipt(name, row["shard"]))
+                built += receipt is not None and receipt.plan_digest == state["run_id"]
+        rows.append({"granularity": name, "planned": len(planned), "built": built})
+    return rows

@@ -1,0 +1,262 @@
+"""Clip metadata in, ``clips`` table and losses out. Every input row is accepted, known, excluded or rejected.
+
+Reads Parquet, CSV and JSON Lines, one file or many, compressed or not. The four columns GEX needs are
+read as text whatever their type, so that ids keep their zeros; all input columns are kept.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.recipe import MediaColumn, MediaTars, Recipe
+from gex_pipeline.run_state import Run
+from gex_pipeline.shards.manifest import Account
+from gex_pipeline.tables import Database, DatabaseError, file_list, identifier, literal
+
+_OURS = (
+    "clip_id",
+    "source_id",
+    "start_s",
+    "end_s",
+    "text",
+    "num_words",
+    "text_cleaned",
+    "media_uri",
+    "media_offset_bytes",
+    "media_size_bytes",
+)
+_COMPRESSED = re.compile(r"\.(gz|zst|bz2)$")
+_NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What ingest found: the account and how many captions had to be cleaned."""
+
+    account: Account
+    num_new_clips: int
+    num_cleaned_captions: int
+
+
+def ingest(database: Database, run: Run) -> Ingested:
+    """Read and check all metadata into the tables ``clips_new`` and ``ingest_losses``.
+
+    Raises:
+        RecipeError: a column or the predicate of the recipe does not fit the metadata.
+        GexError: the metadata cannot be read.
+    """
+    database.run("seconds_of")
+    database.run("clean_text")
+    num_rows, num_bad_lines = _read_rows(database, run)
+    _raw_view(database, run.recipe)
+    try:
+        database.run("ingest_read")
+    except DatabaseError as error:
+        raise RecipeError(f"the metadata cannot be read as the recipe says: {_first_line(error)}") from error
+    database.view_parquet("known_clips", run.previous_tables("clips"), empty=_NO_KNOWN_CLIPS)
+    _find_in_tars(database, run)
+    database.run("ingest_duplicates")
+    database.run("ingest_accepted")
+    granularity = run.recipe.graph.source.name
+    database.run("ingest_losses", granularity=granularity)
+    if num_bad_lines:
+        database.run("ingest_bad_lines", granularity=granularity)
+    _clips_table(database)
+    return _account(database, granularity, num_rows + num_bad_lines)
+
+
+def _account(database: Database, granularity: str, num_in: int) -> Ingested:
+    counts = database.query("SELECT state, reason, count(*) AS n FROM ingest_losses GROUP BY ALL ORDER BY n DESC, reason")
+    num_new = database.count("clips_new")
+    num_known = int(
+        database.value(
+            "SELECT count(*) FROM read_clips AS r WHERE reason IS NULL "
+            "AND r.rowid NOT IN (SELECT duplicate FROM duplicate_rows) "
+            "AND clip_id IN (SELECT clip_id FROM known_clips)"
+        )
+    )
+    account = Account(
+        stage="ingest",
+        granularity=granularity,
+        unit="rows",
+        num_in=num_in,
+        num_used=num_new,
+        excluded={row["reason"]: row["n"] for row in counts if row["state"] == "excluded"},
+        rejected={row["reason"]: row["n"] for row in counts if row["state"] == "rejected"},
+        num_known=num_known,
+    )
+    cleaned = int(database.value("SELECT count(*) FROM clips_new WHERE text_cleaned"))
+    return Ingested(account, num_new, cleaned)
+
+
+def _read_rows(database: Database, run: Run) -> tuple[int, int]:
+    """Make the view ``input_rows`` over all files; returns its rows and the lines no reader could read."""
+    clips = run.recipe.source.clips
+    patterns = [clips] if isinstance(clips, str) else list(clips)
+    uris = [file.uri for pattern in patterns for file in storage.list_files(run.recipe.locate(pattern))]
+    kinds: dict[str, list[Path]] = {}
+    for uri, path in zip(uris, database.local_files(uris), strict=True):
+        kinds.setdefault(_kind(uri), []).append(path)
+    selects, num_bad_lines = [], 0
+    for kind, paths in kinds.items():
+        try:
+            select = _reader(database, kind, paths, run.recipe)
+        except DatabaseError as error:
+            names = ", ".join(path.name for path in paths[:3])
+            raise GexError(f"cannot read {names} as {kind}: {_first_line(error)}") from error
+        if kind == "csv":
+            # Read once into a table: the lines that could not be read are known only after the scan.
+            database.execute(f"CREATE OR REPLACE TEMP TABLE csv_rows AS {select}")
+            select = "SELECT * FROM csv_rows"
+            num_bad_lines = int(database.value("SELECT count(DISTINCT (file_id, line)) FROM reject_errors"))
+        selects.append(select)
+    database.execute("CREATE OR REPLACE TEMP VIEW input_rows AS " + " UNION ALL BY NAME ".join(selects))
+    return database.count("input_rows"), num_bad_lines
+
+
+def _kind(uri: str) -> str:
+    suffix = Path(_COMPRESSED.sub("", storage.name_of(uri))).suffix.lower()
+    kinds = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
+    if suffix not in kinds:
+        raise RecipeError(f"source.clips: {uri!r} is none of {', '.join(kinds)} (with or without .gz, .zst)")
+    return kinds[suffix]
+
+
+def _reader(database: Database, kind: str, paths: list[Path], recipe: Recipe) -> str:
+    """A SELECT over files of one kind, with the needed columns as text."""
+    files = file_list(paths)
+    if kind == "parquet":
+        return f"SELECT * FROM read_parquet({files}, union_by_name = true)"
+    needed = {column for column in recipe.source.columns.model_dump().values()}
+    if isinstance(recipe.source.media, MediaColumn):
+        needed.add(recipe.source.media.column)
+    if kind == "json":
+        options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true, sample_size = -1"
+        found = database.query(f"DESCRIBE SELECT * FROM read_json({files}, {options})")
+        types = {
+            row["column_name"]: "VARCHAR" if row["column_name"] in needed else row["column_type"] for row in found
+        }
+        columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
+        return (
+            f"SELECT * FROM read_json({files}, format = 'newline_delimited', ignore_errors = true, "
+            f"columns = {{{columns}}})"
+        )
+    separator = r"\t" if all(_COMPRESSED.sub("", path.name).lower().endswith(".tsv") for path in paths) else ","
+    options = (
+        f"header = true, delim = '{separator}', quote = '\"', escape = '\"', union_by_name = true, "
+        "sample_size = -1, store_rejects = true, rejects_limit = 0"
+    )
+    names = [row["column_name"] for row in database.query(f"DESCRIBE SELECT * FROM read_csv({files}, {options})")]
+    types_text = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names if name in needed)
+    return f"SELECT * FROM read_csv({files}, {options}, types = {{{types_text}}})"
+
+
+def _raw_view(database: Database, recipe: Recipe) -> None:
+    """The view ``raw_clips``: the needed columns by our names, the media's place, the predicate, the whole row."""
+    columns = recipe.source.columns
+    names = database.columns("input_rows")
+    for key, column in columns.model_dump().items():
+        if column not in names:
+            raise RecipeError(
+                f"source.columns.{key}: the metadata has no column {column!r}; it has: {', '.join(names)}. "
+                f'Map it with columns = {{ {key} = "..." }}'
+            )
+    where = recipe.source.where
+    if where is not None:
+        database.check_predicate(where)
+    media, unsafe = _media_expression(recipe, names)
+    whole = ", ".join(f"{literal(name)}: {identifier(name)}" for name in names)
+    database.execute(
+        "CREATE OR REPLACE TEMP VIEW raw_clips AS SELECT "
+        f"{identifier(columns.source_id)}::VARCHAR AS source_text, {identifier(columns.start)}::VARCHAR AS start_text, "
+        f"{identifier(columns.end)}::VARCHAR AS end_text, {identifier(columns.caption)}::VARCHAR AS caption_text, "
+        f"{media} AS media_text, {unsafe} AS media_unsafe, ({where or 'true'}\n) AS passes, "
+        f"{{{whole}}} AS input FROM input_rows"
+    )
+
+
+def _media_expression(recipe: Recipe, names: list[str]) -> tuple[str, str]:
+    """SQL for a clip's media (path, URI or tar key), and for whether a value in it leads somewhere it must not."""
+    media = recipe.source.media
+    if isinstance(media, MediaColumn):
+        _known_field(media.column, names)
+        value = f"{identifier(media.column)}::VARCHAR"
+        unsafe = f"regexp_matches({value}, '^/|^[.][.]/|/[.][.]/|/[.][.]$|^[.][.]$|://|[\\x00-\\x1F\\\\]')"
+        return f"{literal(recipe.locate(media.root).rstrip('/') + '/')} || {value}", unsafe
+    template = media.key if isinstance(media, MediaTars) else recipe.locate(media.uri)
+    colon = getattr(media, "colon", ":")
+    parts, fields = [], []
+    for text, name, _, _ in string.Formatter().parse(template):
+        if text:
+            parts.append(literal(text))
+        if name is not None:
+            fields.append(_field(name, names, recipe, colon))
+            parts.append(fields[-1])
+    unsafe = " OR ".join(f"regexp_matches({value}, '[/\\\\\\x00-\\x1F]|^[.][.]?$')" for value in fields) or "false"
+    return " || ".join(parts), f"coalesce({unsafe}, false)"
+
+
+def _field(name: str, names: list[str], recipe: Recipe, colon: str) -> str:
+    if name in ("start_s", "end_s") and name not in names:
+        column = recipe.source.columns.start if name == "start_s" else recipe.source.columns.end
+        return f"printf('%.3f', seconds_of(trim({identifier(column)}::VARCHAR)))"
+    _known_field(name, names)
+    return f"replace({identifier(name)}::VARCHAR, ':', {literal(colon)})"
+
+
+def _known_field(name: str, names: list[str]) -> None:
+    if name not in names:
+        raise RecipeError(
+            f"source.media: {{{name}}} is not a column of the metadata; there are: {', '.join(names)}, start_s, end_s"
+        )
+
+
+def _find_in_tars(database: Database, run: Run) -> None:
+    """Clips in tars: find each clip's byte range; a key that no tar or several tars hold is a reason against it."""
+    if not isinstance(run.recipe.source.media, MediaTars):
+        return
+    from gex_pipeline.media_index import media_index
+
+    media_index(database, run)
+    database.run("ingest_tar_reasons")
+
+
+def _clips_table(database: Database) -> None:
+    """The view ``clips_new``: our columns first, then every input column under its name (or ``input_{name}``)."""
+    inputs = [row["column_name"] for row in database.query("DESCRIBE SELECT unnest(input) FROM accepted")]
+    taken = {name.lower() for name in _OURS}
+    kept = ", ".join(
+        f"a.input[{literal(name)}] AS {identifier(f'input_{name}' if name.lower() in taken else name)}"
+        for name in inputs
+    )
+    has_index = bool(database.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'media_index'"))
+    place = (
+        "m.uri AS media_uri, m.offset_bytes AS media_offset_bytes, m.size_bytes AS media_size_bytes"
+        if has_index
+        else "a.media_text AS media_uri, NULL::BIGINT AS media_offset_bytes, NULL::BIGINT AS media_size_bytes"
+    )
+    join = "LEFT JOIN media_index AS m ON m.key = a.media_text" if has_index else ""
+    database.execute(
+        "CREATE OR REPLACE TEMP VIEW clips_new AS SELECT a.clip_id, a.source_id, a.start_s, a.end_s, a.text, "
+        f"a.num_words, a.text_cleaned, {place}, {kept} FROM accepted AS a {join}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:400]
+
+
+def publish_clips(database: Database, run: Run) -> None:
+    """Write the snapshot's ``clips`` table and its ingest losses."""
+    database.publish_table("ingest_losses", run.layout.table("losses-ingest", run.snapshot), order_by="reason, id, row")
+    database.publish_table("clips_new", run.layout.table("clips", run.snapshot))
+
+
+def clip_tables(run: Run) -> list[str]:
+    """The clips tables of all snapshots with this run's."""
+    return [*run.previous_tables("clips"), run.layout.table("clips", run.snapshot)]

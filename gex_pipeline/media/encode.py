@@ -1,0 +1,153 @@
+"""⊕_v where pictures must change: each piece is brought to the common form in a file of its own.
+
+Probed pieces in, one file a piece out, all with the same H.264 parameters, so that they can be joined
+like clips that had them from the start. One ffmpeg at a time and one core each: memory and open files
+do not grow with the number of pieces, and the bytes do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.ffmpeg import run_ffmpeg
+from gex_pipeline.media.pieces import Probed
+from gex_pipeline.media.probe import Probe, probe_video
+from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.media.source import SAFE_INPUT, input_url
+
+_MAX_FPS = 60
+_MIN_FPS = 1
+_KEY_FRAME_EVERY_S = 2  # readers of a few frames seek; the cost in bytes is small
+_COMMON_RATES = tuple(
+    Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60")
+)
+
+
+@dataclass(frozen=True)
+class CommonForm:
+    """What all pieces of one sample are brought to."""
+
+    width_px: int
+    height_px: int
+    rate: Fraction  # frames a second
+
+
+def common_form(first: Probe, settings: VideoSettings) -> CommonForm:
+    """The form that the settings ask for; what they leave open is the first piece's."""
+    height_px = settings.height_px or first.height_px
+    width_px = first.width_px * height_px / first.height_px
+    rate = Fraction(settings.fps or min(max(first.fps, _MIN_FPS), _MAX_FPS))
+    nearest = min(_COMMON_RATES, key=lambda common: abs(common - rate))
+    rate = nearest if abs(nearest - rate) < nearest / 2000 else rate.limit_denominator(1001)
+    return CommonForm(_even(width_px), _even(height_px), rate)
+
+
+def encode_pieces(pieces: Sequence[Probed], folder: Path, settings: VideoSettings) -> list[Probe]:
+    """Write each piece in the common form (pictures only) and return the probes of these files, in order.
+
+    Raises:
+        RejectedError: ffmpeg_timeout, ffmpeg_failed.
+    """
+    form = common_form(pieces[0].probe, settings)
+    deadline_s = time.monotonic() + settings.timeout_s
+    probes: list[Probe] = []
+    for number, probed in enumerate(pieces):
+        target = folder / f"{number:06d}.mp4"
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise RejectedError(
+                Reason.ffmpeg_timeout,
+                f"{number} of {len(pieces)} pieces were encoded in timeout_s = {settings.timeout_s:g}",
+            )
+        run_ffmpeg(_graph(probed, target, form, settings), left_s)
+        probes.append(_checked(target, probed, form))
+    return probes
+
+
+def num_frames_of(probed: Probed, rate: Fraction) -> int:
+    """How many frames a piece has at a rate; a piece that is shorter than a frame is one frame."""
+    return max(1, round(_span_s(probed)[1] * rate))
+
+
+def _even(size_px: float) -> int:
+    return max(2, 2 * int(size_px / 2 + 0.25))  # 319.5 is 320, 321 is 320: a little is lost rather than invented
+
+
+def _span_s(probed: Probed) -> tuple[float, float]:
+    """Start in the file's time and duration, in seconds."""
+    probe, cut_s = probed.probe, probed.piece.cut_s
+    if cut_s is None:
+        return probe.start_s, probe.duration_s
+    return cut_s[0], min(cut_s[1], probe.start_s + probe.duration_s) - cut_s[0]
+
+
+def _graph(probed: Probed, target: Path, form: CommonForm, settings: VideoSettings) -> Any:
+    import ffmpeg
+
+    probe = probed.probe
+    options: dict[str, Any] = {**SAFE_INPUT, "threads": 1}
+    if probed.piece.cut_s is not None:
+        start_s, duration_s = _span_s(probed)
+        options |= {"ss": f"{start_s:.6f}", "t": f"{duration_s:.6f}"}
+    picture = ffmpeg.input(input_url(probe.path), **options)["V:0"]  # V: no cover pictures
+    if probed.piece.cut_s is None:
+        picture = picture.filter("setpts", "PTS-STARTPTS")
+    scale = min(form.width_px / probe.width_px, form.height_px / probe.height_px)
+    width_px, height_px = _fit(probe.width_px * scale, form.width_px), _fit(probe.height_px * scale, form.height_px)
+    picture = (
+        picture.filter("fps", fps=f"{form.rate.numerator}/{form.rate.denominator}", start_time=0)
+        # The last frame may fall to either side of a frame's middle: one may be missing, or one too many.
+        .filter("tpad", stop=2, stop_mode="clone")
+        .filter("trim", end_frame=num_frames_of(probed, form.rate))
+        .filter("scale", width_px, height_px, flags="bicubic", out_color_matrix="bt709", out_range="tv")
+        .filter("pad", form.width_px, form.height_px, "(ow-iw)/2", "(oh-ih)/2")
+        .filter("setsar", 1)
+        .filter("format", "yuv420p")
+        .filter("setparams", range="tv", color_primaries="bt709", color_trc="bt709", colorspace="bt709")
+    )
+    return ffmpeg.output(picture, input_url(target), **_encoder(form, settings)).global_args("-filter_threads", "1")
+
+
+def _encoder(form: CommonForm, settings: VideoSettings) -> dict[str, Any]:
+    return {
+        "format": "mp4",
+        "vcodec": "libx264",
+        "crf": settings.crf,
+        "preset": settings.preset,
+        "pix_fmt": "yuv420p",
+        "g": max(1, round(form.rate * _KEY_FRAME_EVERY_S)),
+        "threads": 1,
+        "color_range": "tv",
+        "colorspace": "bt709",
+        "color_primaries": "bt709",
+        "color_trc": "bt709",
+        "flags:v": "+bitexact",
+        "fflags": "+bitexact",
+        "map_metadata": -1,
+    }
+
+
+def _fit(size_px: float, target_px: int) -> int:
+    """Even size within the target; a border of two pixels is rounding, not a shape."""
+    return target_px if target_px - size_px < 2 else _even(size_px)
+
+
+def _checked(target: Path, probed: Probed, form: CommonForm) -> Probe:
+    name = probed.probe.path.name
+    try:
+        probe = probe_video(target, VideoSettings())
+    except RejectedError as rejected:
+        raise RejectedError(Reason.ffmpeg_failed, f"ffmpeg wrote no usable video of {name}: {rejected}") from rejected
+    expected = num_frames_of(probed, form.rate)
+    if abs(probe.num_frames - expected) > 1:
+        raise RejectedError(
+            Reason.ffmpeg_failed,
+            f"{name} gives {probe.num_frames} frames at {float(form.rate):g} frames a second, {expected} were expected",
+        )
+    return probe

@@ -1,0 +1,100 @@
+"""Runs ffmpeg: an ffmpeg-python graph in, nothing out but the files the graph names.
+
+No shell, no standard input, an own process group that is killed as a whole at the limit. Does not
+decide what to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from typing import IO, Any
+
+from gex_pipeline.errors import GexError, Reason, RejectedError
+
+_ENVIRONMENT_KEY = "GEX_FFMPEG"
+_STDERR_TAIL_BYTES = 2000
+
+
+def ffmpeg_binary() -> str:
+    """The ffmpeg to run: the environment's choice, else the system's, else the one in imageio-ffmpeg.
+
+    Raises:
+        GexError: there is none.
+    """
+    chosen = os.environ.get(_ENVIRONMENT_KEY)
+    if chosen:
+        found = shutil.which(chosen)
+        if found is None:
+            raise GexError(f"{_ENVIRONMENT_KEY} is {chosen!r}, which is not a program; correct it or unset it")
+        return found
+    system = shutil.which("ffmpeg")
+    if system is not None:
+        return system
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise GexError(
+            "no ffmpeg on PATH and none in the imageio-ffmpeg package; install ffmpeg, or name one in "
+            f"{_ENVIRONMENT_KEY}"
+        ) from error
+
+
+def run_ffmpeg(stream: Any, timeout_s: float) -> None:
+    """Run an ffmpeg-python graph to its end, for at most ``timeout_s`` seconds.
+
+    Raises:
+        RejectedError: ffmpeg_timeout or ffmpeg_failed, with the end of what ffmpeg said.
+        GexError: there is no ffmpeg, or it cannot be started.
+        OSError: no space is left for the output.
+    """
+    import ffmpeg
+
+    command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-loglevel", "error"]
+    argv: list[str] = ffmpeg.compile(stream, cmd=command, overwrite_output=True)
+    with tempfile.TemporaryFile() as stderr:  # a pipe that nobody reads would block a talkative ffmpeg
+        returncode = _run(argv, stderr, timeout_s)
+        said = _tail(stderr)
+    if returncode is None:
+        raise RejectedError(Reason.ffmpeg_timeout, f"ffmpeg was ended after {timeout_s:g} s; it said: {said}")
+    if returncode != 0 and os.strerror(errno.ENOSPC) in said:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the disk's fault, not the clip's
+    if returncode != 0:
+        raise RejectedError(Reason.ffmpeg_failed, f"ffmpeg ended with {returncode}; it said: {said}")
+
+
+def _run(argv: list[str], stderr: IO[bytes], timeout_s: float) -> int | None:
+    """Start the process and wait for it; none when it had to be killed for time."""
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
+        )
+    except OSError as error:
+        raise GexError(f"{argv[0]} cannot be started: {error}; name another ffmpeg in {_ENVIRONMENT_KEY}") from error
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        _end_group(process)  # also when waiting was interrupted
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return  # its number may be somebody else's by now
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended; macOS says it the second way
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _tail(stderr: IO[bytes]) -> str:
+    num_bytes = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, num_bytes - _STDERR_TAIL_BYTES))
+    return stderr.read().decode("utf-8", "replace").strip() or "(nothing)"

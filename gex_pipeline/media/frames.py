@@ -1,0 +1,209 @@
+"""Θ_v and pictures for models: a local file in, upright RGB pictures out.
+
+A picture belongs to the times from its own presentation to that of the next one. Times count from the
+first frame; only ``cut_s`` counts from the start of the file's time, as the cuts of ⊕_v do. Only the
+groups of pictures that hold a wanted frame are decoded. Pictures are shown with square pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+import av.video.reformatter
+import av.video.stream
+import numpy as np
+from numpy.typing import NDArray
+
+from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.orientation import orientation_of
+from gex_pipeline.media.outline import read_outline
+from gex_pipeline.media.pieces import Probed
+from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.media.source import container_start_s, open_video
+
+_SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Presentation times of all frames in order, and (pts, dts) of the key frames, in ticks."""
+
+    pts: list[int]
+    end_ticks: int
+    keys: list[tuple[int, int]]
+    time_base: Fraction
+
+    def frame_at(self, ticks: Fraction) -> int:
+        """Presentation time of the frame that is shown at a time; the nearest one outside of the video."""
+        return self.pts[max(bisect_right(self.pts, ticks) - 1, 0)]
+
+    def key_before(self, pts: int) -> tuple[int, int]:
+        """The last key frame that is shown no later."""
+        return self.keys[max(bisect_right(self.keys, pts, key=lambda key: key[0]) - 1, 0)]
+
+    def num_between(self, earlier_pts: int, later_pts: int) -> int:
+        """How many frames are shown from one time to the other; negative when the order is reversed."""
+        return bisect_right(self.pts, later_pts) - bisect_right(self.pts, earlier_pts)
+
+
+def middle_frame_jpeg(
+    source: Probed | Path, settings: VideoSettings, cut_s: tuple[float, float] | None = None
+) -> tuple[bytes, int, int]:
+    """Θ_v: the frame in the middle of a clip, or of a cut, as (JPEG, width in px, height in px).
+
+    Paper: GEXIA appendix F.
+
+    Raises:
+        RejectedError: media_missing, not_a_video, no_frames or undecodable.
+    """
+    path = source.probe.path if isinstance(source, Probed) else source
+    if isinstance(source, Probed) and cut_s is None:
+        cut_s = source.piece.cut_s
+    with _reading(path) as reader:
+        index = reader.index
+        middle_ticks = Fraction(index.pts[0] + index.end_ticks, 2)
+        if cut_s is not None:
+            end_s = min(Fraction(cut_s[1]), index.end_ticks * index.time_base - reader.file_start_s)
+            middle_ticks = ((Fraction(cut_s[0]) + end_s) / 2 + reader.file_start_s) / index.time_base
+        picture_HWC = reader.picture(middle_ticks, None)
+    return _jpeg(picture_HWC, settings.jpeg_quality), picture_HWC.shape[1], picture_HWC.shape[0]
+
+
+def sample_frames(path: Path, num_frames: int, height_px: int | None = None) -> NDArray[np.uint8]:
+    """Frames in the middle of ``num_frames`` equal spans of the video, as RGB of shape (num_frames, H, W, 3).
+
+    With ``height_px`` the pictures are scaled to that height, the width in proportion.
+
+    Raises:
+        RejectedError: media_missing, not_a_video, no_frames or undecodable.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, at least 1 is needed")
+    with _reading(path) as reader:
+        index = reader.index
+        span_ticks = Fraction(index.end_ticks - index.pts[0], num_frames)
+        times = [index.pts[0] + span_ticks * number + span_ticks / 2 for number in range(num_frames)]
+        return np.stack([reader.picture(time_ticks, height_px) for time_ticks in times])
+
+
+def frame_at(path: Path, time_s: float) -> NDArray[np.uint8]:
+    """The frame shown ``time_s`` seconds after the first one, as RGB of shape (H, W, 3); behind the end, the last.
+
+    Raises:
+        RejectedError: media_missing, not_a_video, no_frames or undecodable.
+    """
+    if time_s < 0:
+        raise ValueError(f"time_s is {time_s}, it counts from the first frame and cannot be negative")
+    with _reading(path) as reader:
+        return reader.picture(reader.index.pts[0] + Fraction(time_s) / reader.index.time_base, None)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[_Reader]:
+    if not path.is_file():
+        raise RejectedError(Reason.media_missing, f"{path.name} does not exist")
+    is_iso = read_outline(path).kind == "iso"
+    try:
+        with open_video(path, header_only=is_iso) as (container, stream):
+            yield _Reader(container, stream)
+    except av.error.FFmpegError as error:
+        raise RejectedError(Reason.undecodable, f"{path.name} cannot be decoded: {error.strerror}") from error
+
+
+class _Reader:
+    """Pictures of one open file; cheapest when they are asked for in the order of their times."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> None:
+        self.index = _read_index(container, stream)
+        self.file_start_s = Fraction(container_start_s(container))
+        self._container = container
+        self._stream = stream
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._frame: av.VideoFrame | None = None  # the last one that was decoded and shown
+        self._ahead: av.VideoFrame | None = None  # decoded already, shown later
+        self._reformatter = av.video.reformatter.VideoReformatter()
+
+    def picture(self, ticks: Fraction, height_px: int | None) -> NDArray[np.uint8]:
+        """The picture shown at a time, upright, RGB."""
+        frame = self._decoded(self.index.frame_at(ticks))
+        orientation = orientation_of(frame)
+        sar = self._stream.sample_aspect_ratio or Fraction(1)
+        shown_px = orientation.size_px(max(1, round(frame.width * sar)), frame.height)
+        if height_px is not None:
+            shown_px = (max(1, round(shown_px[0] * height_px / shown_px[1])), height_px)
+        width_px, stored_height_px = orientation.size_px(*shown_px)
+        scaled = self._reformatter.reformat(frame, width_px, stored_height_px, "rgb24", interpolation="BICUBIC")
+        return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+    def _decoded(self, pts: int) -> av.VideoFrame:
+        """The frame with this time, or the last one before it that can be decoded."""
+        key_pts, key_dts = self.index.key_before(pts)
+        shown = self._shown_pts()
+        if shown is None or shown > pts or self.index.num_between(shown, key_pts) > _SEEK_FRAMES:
+            self._seek(key_dts)
+            shown = self._shown_pts()
+            if shown is None or shown > pts:  # some containers seek coarsely
+                self._seek(self.index.keys[0][1])
+        while self._frame is not None and _time_of(self._frame) < pts:
+            self._ahead = self._ahead or next(self._frames, None)
+            if self._ahead is None or _time_of(self._ahead) > pts:
+                break
+            self._frame, self._ahead = self._ahead, None
+        if self._frame is None:
+            raise RejectedError(Reason.undecodable, "no frame comes out of its decoder")
+        return self._frame
+
+    def _shown_pts(self) -> int | None:
+        return None if self._frame is None else _time_of(self._frame)
+
+    def _seek(self, dts: int) -> None:
+        self._container.seek(dts, stream=self._stream)
+        self._frames = iter(self._container.decode(self._stream))
+        self._frame, self._ahead = next(self._frames, None), None
+
+
+def _time_of(frame: av.VideoFrame) -> int:
+    return frame.pts if frame.pts is not None else frame.dts or 0
+
+
+def _read_index(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> _Index:
+    pts_list: list[int] = []
+    keys: list[tuple[int, int]] = []
+    end_ticks = 0
+    for packet in container.demux(stream):
+        dts = packet.dts
+        pts = packet.pts if packet.pts is not None else dts
+        if pts is None:
+            continue  # the flush packet at the end
+        dts = pts if dts is None else dts
+        if packet.is_keyframe or not keys:
+            keys.append((pts, dts))
+        if not packet.is_discard:
+            pts_list.append(pts)
+            end_ticks = max(end_ticks, pts + (packet.duration or 0))
+    if not pts_list:
+        raise RejectedError(Reason.no_frames, "no packet can be read from its video track")
+    pts_list.sort()
+    keys.sort()
+    time_base = Fraction(stream.time_base or Fraction(1, av.time_base))
+    return _Index(pts_list, max(end_ticks, pts_list[-1] + 1), keys, time_base)
+
+
+def _jpeg(picture_HWC: NDArray[np.uint8], quality: int) -> bytes:
+    """Fixed settings: the same picture gives the same bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC, "RGB").save(
+        buffer, "JPEG", quality=quality, subsampling="4:2:0", optimize=False, progressive=False
+    )
+    return buffer.getvalue()

@@ -1,0 +1,133 @@
+"""What the outermost structure of a file says: path in, a small `Outline` out, without PyAV.
+
+libav opens an MP4 whose index is at the front and whose end is missing, and reports nothing until
+the last packets fail to come. The sizes of the outermost boxes tell at once, for a few reads of a
+few bytes. Reads ISO media (mp4, mov), Matroska (mkv, webm) and RIFF (avi); of anything else it says
+`unknown` and nothing more. Does not look at packets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+Kind = Literal["iso", "matroska", "riff", "unknown"]
+
+_ISO_BOXES = frozenset(
+    [b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"free", b"skip", b"wide", b"uuid", b"meta"]
+)
+_MAX_BOXES = 1_000_000  # a hostile file of eight-byte boxes must not hold a worker for long
+_UPRIGHT = (0x10000, 0, 0, 0x10000)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Kind of container, what is missing of it (none: nothing that can be seen from here), and whether it turns."""
+
+    kind: Kind
+    missing: str | None
+    may_be_turned: bool
+
+
+def read_outline(path: Path) -> Outline:
+    """Read the outermost boxes of the file."""
+    num_bytes = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        head = file.read(16)
+        if head[4:8] in _ISO_BOXES:
+            return _iso_outline(file, num_bytes)
+        if head[:4] == b"\x1a\x45\xdf\xa3":
+            return Outline("matroska", _matroska_missing(file, num_bytes), True)
+        if head[:4] == b"RIFF":
+            declared_bytes = struct.unpack("<I", head[4:8])[0] + 8
+            missing = _short("RIFF", declared_bytes, num_bytes) if declared_bytes > 8 else None
+            return Outline("riff", missing, False)
+    return Outline("unknown", None, True)
+
+
+def _short(name: str, declared_end: int, num_bytes: int) -> str | None:
+    if declared_end <= num_bytes:
+        return None
+    return f"{name} should end at byte {declared_end}, the file ends at byte {num_bytes}"
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (type, first payload byte, end) of each box; a box may say that it ends after `end`."""
+    for _ in range(_MAX_BOXES):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        head = file.read(16)
+        if len(head) < 8:
+            return
+        size, kind, payload = int.from_bytes(head[:4], "big"), head[4:8], start + 8
+        if size == 1 and len(head) == 16:
+            size, payload = int.from_bytes(head[8:16], "big"), start + 16
+        elif size == 0:
+            size = end - start
+        if size < payload - start:
+            return
+        yield kind, payload, start + size
+        start += size
+
+
+def _iso_outline(file: BinaryIO, num_bytes: int) -> Outline:
+    seen: set[bytes] = set()
+    missing: str | None = None
+    turned = False
+    for kind, payload, end in _boxes(file, 0, num_bytes):
+        if kind not in _ISO_BOXES:
+            break  # bytes behind the last box are no part of the video
+        seen.add(kind)
+        missing = _short(kind.decode(), end, num_bytes)
+        if kind == b"moov" and not missing:
+            turned = _is_turned(file, payload, end)
+    if missing is None and b"moov" not in seen:
+        missing = f"no moov box (the index); found {', '.join(sorted(kind.decode() for kind in seen))}"
+    return Outline("iso", missing, turned)
+
+
+def _is_turned(file: BinaryIO, start: int, end: int) -> bool:
+    """Whether any track has a matrix other than identity or nothing (the libav bindings do not say)."""
+    for kind, payload, box_end in _boxes(file, start, end):
+        if kind != b"trak":
+            continue
+        for child, child_payload, _ in _boxes(file, payload, box_end):
+            if child == b"tkhd":
+                file.seek(child_payload)
+                header = file.read(104)
+                offset = 52 if header[:1] == b"\x01" else 40
+                if len(header) < offset + 20:
+                    return True
+                a, b, _, c, d = struct.unpack(">5i", header[offset : offset + 20])
+                if (a, b, c, d) not in (_UPRIGHT, (0, 0, 0, 0)):
+                    return True
+                break
+    return False
+
+
+def _vint(file: BinaryIO) -> int | None:
+    """Read one EBML length; none when it says `unknown` or cannot be read."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    length = 9 - first[0].bit_length()
+    rest = file.read(length - 1)
+    bits = 7 * length
+    value = int.from_bytes(first + rest, "big") & ((1 << bits) - 1)
+    return None if value == (1 << bits) - 1 or len(rest) < length - 1 else value
+
+
+def _matroska_missing(file: BinaryIO, num_bytes: int) -> str | None:
+    file.seek(4)
+    header_bytes = _vint(file)
+    if header_bytes is None:
+        return "the EBML header is cut"
+    file.seek(header_bytes, 1)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return f"no segment; the file has {num_bytes} bytes"
+    segment_bytes = _vint(file)  # a live stream does not know it
+    return None if segment_bytes is None else _short("segment", file.tell() + segment_bytes, num_bytes)

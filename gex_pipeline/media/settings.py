@@ -1,0 +1,41 @@
+"""How videos are probed, joined and shown as pictures: the part of a recipe that this room reads.
+
+Imports pydantic only, so that a recipe can be checked without PyAV or ffmpeg.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class VideoSettings(BaseModel):
+    """Video knobs of one granularity; the defaults need no line in a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height_px: int | None = Field(default=None, ge=16, le=8192)
+    """Height of re-encoded samples, even after rounding; none: the first clip's. A copied sample keeps its own."""
+    fps: float | None = Field(default=None, gt=0, le=240)
+    """Frame rate of re-encoded samples in frames a second; none: the first clip's average, with an upper bound."""
+    crf: int = Field(default=23, ge=0, le=51)
+    """Constant quality of x264; lower is better and larger."""
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
+        "veryfast"
+    )
+    """Speed of x264 against size."""
+    audio: Literal["drop", "keep"] = "drop"
+    """Whether samples have a sound track; with `keep`, clips without one give silence."""
+    force_encode: bool = False
+    """Re-encode every sample, also where a stream copy would do."""
+    check: Literal["packets", "decode"] = "packets"
+    """How a clip is probed: by its packets, or by decoding every frame (much slower, finds damaged pictures)."""
+    duration_tolerance_s: float = Field(default=0.5, ge=0)
+    """How much less than its metadata claims a file may hold, in seconds."""
+    timeout_s: float = Field(default=600, gt=0)
+    """Wall-clock limit of one ffmpeg process, in seconds."""
+    jpeg_quality: int = Field(default=92, ge=1, le=100)
+    """Quality of the pictures that Θ_v writes."""
+    max_duration_s: float = Field(default=6 * 3600, gt=0)
+    """A file that says it is longer than this is refused, in seconds."""

@@ -1,0 +1,70 @@
+"""Opens a local file for reading packets or frames; one place that says what libav may open.
+
+Path in, PyAV container and its video stream out. A file's name says nothing about its content: a
+playlist or a concat script named ``.mp4`` would make libav open other files or addresses, so only
+real containers and only the local file itself are allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+import av.stream
+import av.video.stream
+
+from gex_pipeline.errors import Reason, RejectedError
+
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
+SAFE_INPUT = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+
+# Opening a file makes libav decode its first pictures and sounds to learn what the header of an MP4
+# already says. Without decoders it cannot, and opening takes a fifth of the time; without parsing each
+# packet for what the header says of it too, reading takes two thirds.
+_HEADER_ONLY = {"codec_whitelist": "none", "fflags": "noparse"}
+
+
+def input_url(path: Path) -> str:
+    """The path as ffmpeg and libav take it: never an option, never another protocol, whatever its name."""
+    return f"file:{path.absolute()}"
+
+
+@contextmanager
+def open_video(
+    path: Path, *, header_only: bool = False
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    """Open the file and find its video track; decoding is single-threaded.
+
+    ``header_only`` suits files that are read as packets and whose container describes its tracks (ISO media).
+
+    Raises:
+        RejectedError: not_a_video.
+    """
+    options = SAFE_INPUT | (_HEADER_ONLY if header_only else {})
+    try:
+        container = av.open(input_url(path), options=options)
+    except av.error.FFmpegError as error:
+        if isinstance(error, (PermissionError, MemoryError)):
+            raise
+        raise RejectedError(Reason.not_a_video, f"it cannot be opened as a video: {error.strerror}") from error
+    with container:
+        stream = _video_stream(container)
+        stream.codec_context.thread_count = 1  # a worker has one core, and small clips do not repay threads
+        yield container, stream
+
+
+def _video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
+            return stream
+    kinds = ", ".join(stream.type for stream in container.streams) or "no tracks at all"
+    raise RejectedError(Reason.not_a_video, f"it has no video track that can be read, it has: {kinds}")
+
+
+def container_start_s(container: av.container.InputContainer) -> float:
+    """Where the file's own time begins, in seconds; cuts count from here, as players do."""
+    return (container.start_time or 0) / av.time_base

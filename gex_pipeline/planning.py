@@ -1,0 +1,279 @@
+"""Which parents become which samples in which shards: decided in DuckDB before a byte is read.
+
+`plan_node` makes the views ``plan`` (a row a parent inside a sample) and ``excluded``. Parents are the
+clips, or the samples of another granularity: published and built ones in a run, planned ones when a
+person only asks what would happen.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gex_pipeline import registry, storage
+from gex_pipeline.errors import RecipeError
+from gex_pipeline.granularity import Node
+from gex_pipeline.ingest import clip_tables
+from gex_pipeline.operations.base import Operation
+from gex_pipeline.run_state import Run
+from gex_pipeline.tables import Database, identifier, literal
+
+# A planning figure where nothing is measured: 320x180 H.264 at quality 22 takes about this much.
+_TYPICAL_BYTES_A_SECOND = 40_000
+_SIZED_FILES = 64
+_NO_SUMMARIES = "NULL::VARCHAR AS new_text, NULL::VARCHAR AS source_text_digest, NULL::VARCHAR AS scores"
+_SHARD_NUMBER = re.compile(r"-(\d{6,})\.parquet$")
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What one granularity's plan comes to; new work only."""
+
+    granularity: str
+    operation: str
+    parent: str | None
+    num_parents: int
+    num_samples: int
+    num_members: int
+    num_shards: int
+    duration_s: float
+    estimated_bytes: int
+    left_out: dict[str, int]  # reason -> parents
+
+
+def operation_of(run: Run, node: Node) -> Operation:
+    """The node's operation with its settings."""
+    operation: Operation = registry.load_operation(node.operation)(run.recipe, node.name)
+    return operation
+
+
+def use_clips(database: Database, run: Run) -> None:
+    """Make the view ``clips`` over the clips tables of all snapshots and this run."""
+    database.view_parquet("clips", [uri for uri in clip_tables(run) if storage.exists(uri)])
+
+
+def view_clips(database: Database, run: Run) -> None:
+    """Make the view ``clips`` while the run's own clips are not written yet (a dry run)."""
+    previous = run.previous_tables("clips")
+    if previous:
+        database.view_parquet("clips_before", previous)
+    before = "SELECT * FROM clips_before UNION ALL BY NAME " if previous else ""
+    database.execute(f"CREATE OR REPLACE TEMP VIEW clips AS {before}SELECT * FROM clips_new")
+
+
+def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool = False) -> NodePlan:
+    """Plan the new samples of one granularity.
+
+    With `planned_parents`, parents that are samples come from the plan of their granularity (a dry run,
+    in which every sample is taken to succeed) and not from its receipts.
+    """
+    operation = operation_of(run, node)
+    _parents(database, run, node, operation, planned_parents)
+    database.drop("sessions", "parts")  # tables or views, as the operation before needed them
+    database.execute("CREATE OR REPLACE TEMP TABLE overlapping (id VARCHAR)")
+    bytes_a_second = measured_bytes_a_second(database, run) if operation.bytes_a_sample is None else 0.0
+    operation.group(database)
+    database.run(
+        "plan_shards",
+        max_samples=run.recipe.shards.max_samples,
+        max_bytes=run.recipe.shards.max_bytes,
+        bytes_per_s=bytes_a_second,
+        min_sample_bytes=operation.bytes_a_sample or 1,
+        first_shard=first_shard(run, node.name),
+    )
+    database.run("plan_members")
+    database.run("plan_excluded", granularity=node.name)
+    if planned_parents:
+        _remember_planned(database, node)
+    return _summary(database, node, bytes_a_second, operation.bytes_a_sample)
+
+
+def _summary(database: Database, node: Node, bytes_a_second: float, bytes_a_sample: int | None) -> NodePlan:
+    (totals,) = database.rows("plan_totals")
+    left_out = database.query("SELECT reason, count(*) AS n FROM excluded GROUP BY reason ORDER BY n DESC, reason")
+    size = totals["duration_s"] * bytes_a_second if bytes_a_sample is None else totals["num_samples"] * bytes_a_sample
+    return NodePlan(
+        granularity=node.name,
+        operation=node.operation,
+        parent=node.parent,
+        num_parents=database.count("parents"),
+        num_samples=totals["num_samples"],
+        num_members=totals["num_members"],
+        num_shards=totals["num_shards"],
+        duration_s=totals["duration_s"],
+        estimated_bytes=int(size),
+        left_out={row["reason"]: row["n"] for row in left_out},
+    )
+
+
+def first_shard(run: Run, granularity: str) -> int:
+    """The first free shard number: one past the published ones."""
+    numbers = [
+        int(match.group(1))
+        for shard in run.manifest.shards(granularity)
+        if (match := _SHARD_NUMBER.search(shard.receipt))
+    ]
+    return max(numbers, default=-1) + 1
+
+
+def _parents(database: Database, run: Run, node: Node, operation: Operation, planned: bool) -> None:
+    """Make the table ``parents``: everything the node can be made of and was not made of yet."""
+    _settled(database, run, node)
+    group = operation.group_by
+    parent = node if node.is_source else run.recipe.graph.nodes[node.parent or ""]
+    if parent.is_source:
+        select = _clip_parents(database, run, group)
+    elif planned:
+        select = _planned_parents(database, parent, group, node)
+    else:
+        select = _sample_parents(database, run, parent, operation, group)
+    database.execute(
+        f"CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM ({select}) AS p "
+        "WHERE NOT EXISTS (SELECT 1 FROM settled AS s WHERE s.id = p.id)"
+    )
+
+
+def _settled(database: Database, run: Run, node: Node) -> None:
+    """Parents that are used in a published sample or were rejected by an earlier snapshot."""
+    empty = "SELECT []::VARCHAR[] AS parents"
+    database.view_parquet("published", run.published_receipts(node.name), empty=empty)
+    database.view_parquet(
+        "losses_before",
+        run.previous_tables("rejects"),
+        empty="SELECT '' AS granularity, '' AS state, '' AS stage, '' AS id",
+    )
+    database.run("plan_settled", granularity=node.name)
+
+
+def _clip_parents(database: Database, run: Run, group: str | None) -> str:
+    cut = "true" if run.recipe.source.media.kind == "videos" else "false"
+    return (
+        f"SELECT clip_id AS id, {_group_column(database, group, 'clips')} AS group_value, source_id, start_s, end_s, "
+        "end_s - start_s AS duration_s, text, NULL::VARCHAR AS segments, NULL::VARCHAR AS facts, media_uri, "
+        f"media_offset_bytes, media_size_bytes, {cut} AS media_cut, {_NO_SUMMARIES} FROM clips"
+    )
+
+
+def _group_column(database: Database, group: str | None, table: str) -> str:
+    if group is None:
+        return "NULL::VARCHAR"
+    if group == "source_id":
+        return "source_id"
+    known = {name.lower(): name for name in database.columns(table)}
+    if group.lower() not in known:
+        raise RecipeError(f"by = {group!r} is not a column of the clips; there are: {', '.join(known.values())}")
+    return f"nullif({identifier(known[group.lower()])}::VARCHAR, '')"
+
+
+def _planned_parents(database: Database, parent: Node, group: str | None, node: Node) -> str:
+    table = f"planned_{parent.name}"
+    value = "p.source_id"
+    if group not in (None, "source_id"):
+        value = f"(SELECT {_group_column(database, group, 'clips')} FROM clips AS c WHERE c.clip_id = p.first_clip)"
+    return (
+        f"SELECT p.id, {value} AS group_value, p.source_id, p.start_s, p.end_s, p.duration_s, '' AS text, "
+        f"NULL::VARCHAR AS segments, NULL::VARCHAR AS facts, '' AS media_uri, NULL::BIGINT AS media_offset_bytes, "
+        f"NULL::BIGINT AS media_size_bytes, false AS media_cut, {_NO_SUMMARIES} FROM {identifier(table)} AS p"
+    )
+
+
+def _remember_planned(database: Database, node: Node) -> None:
+    """Keep the planned samples as parents of the granularities made from them."""
+    first = "arg_min(m.id, m.position)"
+    parent_table = f"planned_{node.parent}"
+    if not node.is_source and database.query(
+        f"SELECT 1 FROM duckdb_tables() WHERE table_name = {literal(parent_table)}"
+    ):
+        first = f"(SELECT first_clip FROM {identifier(parent_table)} AS q WHERE q.id = {first})"
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE {identifier(f'planned_{node.name}')} AS "
+        f"SELECT m.key AS id, any_value(m.group_value) AS group_value, any_value(m.source_id) AS source_id, "
+        "min(m.start_s) AS start_s, max(m.end_s) AS end_s, sum(m.duration_s) AS duration_s, "
+        f"{first} AS first_clip FROM plan AS m GROUP BY m.key"
+    )
+
+
+def _sample_parents(database: Database, run: Run, parent: Node, operation: Operation, group: str | None) -> str:
+    """Parents that are samples: the receipts of what is published and of what this run has built."""
+    built = [file.uri for file in storage.list_files(f"{run.layout.output_uri}/{parent.name}/*.parquet")]
+    database.view_parquet("samples", current_receipts(run, parent.name, built), empty=_EMPTY_SAMPLES)
+    value = "s.source_id"
+    if group not in (None, "source_id"):
+        value = f"(SELECT {_group_column(database, group, 'clips')} FROM clips AS c WHERE c.clip_id = s.segments[1].clip_id)"
+    summaries, join = _NO_SUMMARIES, ""
+    if operation.needs_summaries:
+        summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
+        join = "JOIN summaries AS t ON t.parent_id = s.key AND t.source_digest = s.text_digest"
+    return (
+        f"SELECT s.key AS id, {value} AS group_value, s.source_id, s.segments[1].start_s AS start_s, "
+        "s.segments[-1].end_s AS end_s, s.duration_s, s.text, s.segments, "
+        "to_json({duration_s: s.duration_s, width_px: s.width_px, height_px: s.height_px, fps: s.fps, "
+        "codec: s.codec, media_extension: s.media_extension})::VARCHAR AS facts, "
+        f"{literal(run.layout.output_uri.rstrip('/') + '/')} || s.media_uri AS media_uri, s.media_offset_bytes, "
+        f"s.media_size_bytes, false AS media_cut, {summaries} FROM samples AS s {join}"
+    )
+
+
+def new_long_texts(database: Database, run: Run, node: Node) -> list[dict[str, Any]]:
+    """The parents of a `compress_text` node that no earlier snapshot has summarised or rejected.
+
+    Each with its text, digest, segments, where its media lies, and its rank by key.
+    """
+    parent = node.parent or ""
+    built = [file.uri for file in storage.list_files(f"{run.layout.output_uri}/{parent}/*.parquet")]
+    database.view_parquet("samples", current_receipts(run, parent, built), empty=_EMPTY_SAMPLES)
+    _settled(database, run, node)
+    return database.rows("summarise_texts")
+
+
+_EMPTY_SAMPLES = (
+    "SELECT ''::VARCHAR AS key, ''::VARCHAR AS source_id, []::VARCHAR[] AS parents, "
+    "[]::STRUCT(clip_id VARCHAR, source_id VARCHAR, offset_s DOUBLE, duration_s DOUBLE, start_s DOUBLE, end_s DOUBLE, "
+    '"text" VARCHAR)[] AS segments, ' + "''::VARCHAR AS text, ''::VARCHAR AS text_digest, 0::BIGINT AS num_words, "
+    "0::DOUBLE AS duration_s, 0 AS width_px, 0 AS height_px, 0::DOUBLE AS fps, ''::VARCHAR AS codec, "
+    "''::VARCHAR AS made_by, ''::VARCHAR AS scores, ''::VARCHAR AS media_extension, ''::VARCHAR AS media_uri, "
+    "0::BIGINT AS media_offset_bytes, 0::BIGINT AS media_size_bytes, 0::BIGINT AS shard"
+)
+
+
+def current_receipts(run: Run, granularity: str, found: list[str]) -> list[str]:
+    """Of the receipts found, those that count: of published shards, or built by this very run."""
+    from gex_pipeline.receipts import read_receipt
+
+    published = set(run.published_receipts(granularity))
+    counted = []
+    for uri in found:
+        if uri in published:
+            counted.append(uri)
+        elif (receipt := read_receipt(uri)) is not None and receipt.plan_digest == run.run_id:
+            counted.append(uri)
+    return counted
+
+
+def measured_bytes_a_second(database: Database, run: Run) -> float:
+    """Bytes of media a second of clip, from the index or from the sizes of a few files; a typical figure if unknown."""
+    (indexed,) = database.query(
+        "SELECT sum(media_size_bytes) AS size, sum(end_s - start_s) AS seconds FROM clips "
+        "WHERE media_size_bytes IS NOT NULL"
+    )
+    if indexed["seconds"]:
+        return float(indexed["size"]) / float(indexed["seconds"])
+    if run.recipe.source.media.kind == "videos":
+        return _TYPICAL_BYTES_A_SECOND
+    size, seconds = 0, 0.0
+    for row in database.query(
+        f"SELECT media_uri, end_s - start_s AS seconds FROM clips ORDER BY clip_id LIMIT {_SIZED_FILES}"
+    ):
+        if (found := storage.info(row["media_uri"])) is not None:
+            size, seconds = size + found.num_bytes, seconds + row["seconds"]
+    return size / seconds if seconds else _TYPICAL_BYTES_A_SECOND
+
+
+def publish_plan(database: Database, run: Run, node: Node) -> list[dict[str, Any]]:
+    """Write the node's plan and what it leaves out; returns each shard with its number of samples."""
+    database.publish_table("excluded", run.layout.table(f"excluded-{node.name}", run.snapshot), order_by="id")
+    database.publish_table("plan", run.layout.table(f"plan-{node.name}", run.snapshot), "shard, key, position")
+    return database.query(
+        "SELECT shard, count(*) AS num_samples, sum(num_members) AS num_members FROM sharded GROUP BY shard ORDER BY shard"
+    )

@@ -1,0 +1,230 @@
+"""Runs one edge over its planned shards as a Ray Data job; the importer of ray (with summarize's vLLM backend).
+
+One row is one shard: a number goes in, small figures come out. Video bytes never enter the object store.
+A shard that fails is a row too, so that one bad shard does not take the others with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.recipe import RaySettings
+from gex_pipeline.shard_job import ShardJob, build_shard
+from gex_pipeline.validate.settings import ScorerSettings
+
+_TRIES = 3
+_QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class ShardFailure:
+    """A shard that was not built; it stays planned."""
+
+    shard: int
+    message: str
+    transient: bool
+
+
+@contextmanager
+def ray_session(settings: RaySettings) -> Iterator[None]:
+    """Ray for the time of a run: a private one, or a connection to the cluster the recipe names.
+
+    A Ray that is running already in this process is used and left running.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if settings.address == "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # A private Ray has no business on the network: with this, every socket is on loopback.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        options |= {
+            "num_cpus": settings.num_cpus or max(2, os.cpu_count() or 2),
+            "object_store_memory": settings.object_store_bytes,
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(address=settings.address, **options)
+    except (ConnectionError, ValueError) as error:
+        raise GexError(f"no Ray cluster at {settings.address!r}: {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_shards(
+    job: ShardJob, shards: Sequence[int], settings: RaySettings, on_done: Callable[[dict[str, Any]], None]
+) -> list[ShardFailure]:
+    """Build these shards on the cluster; calls `on_done` with each shard's figures as they come in.
+
+    Returns the shards that failed; the others are published.
+    """
+    import ray.data
+
+    _configure_data()
+    rows = [{"shard": shard} for shard in shards]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Builder(job), num_cpus=settings.cpus_a_shard, max_retries=_TRIES
+    )
+    failures = []
+    for row in dataset.iter_rows():
+        if row["error"]:
+            failures.append(ShardFailure(row["shard"], row["error"], row["transient"]))
+        else:
+            on_done(row)
+    return failures
+
+
+class ScorerPool:
+    """Workers that hold the scoring models, for the time of a stage. Use as a context manager.
+
+    Pairs are scored in pieces of a fixed size in the order given, so that the same pairs get the same scores.
+    """
+
+    _PIECE = 64
+
+    def __init__(self, scores: ScorerSettings, settings: RaySettings) -> None:
+        import ray
+
+        worker = ray.remote(num_cpus=0.5, num_gpus=settings.scorer_gpus, max_restarts=2, max_task_retries=2)(_Scorer)
+        self._workers = [worker.remote(scores) for _ in range(settings.scorers)]
+
+    def __enter__(self) -> ScorerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def score_texts(self, summaries: Sequence[str], long_texts: Sequence[str]) -> list[dict[str, float]]:
+        """Scores of each summary against its long text, in the order given."""
+        return self._spread("score_texts", list(zip(summaries, long_texts, strict=True)))
+
+    def score_videos(self, rows: Sequence[VideoToScore]) -> list[dict[str, float]]:
+        """CLIP cosines of each video with its long and its short text, in the order given."""
+        return self._spread("score_videos", list(rows))
+
+    def _spread(self, method: str, items: list[Any]) -> list[dict[str, float]]:
+        import ray
+
+        pieces = [items[start : start + self._PIECE] for start in range(0, len(items), self._PIECE)]
+        calls = [
+            getattr(self._workers[index % len(self._workers)], method).remote(piece)
+            for index, piece in enumerate(pieces)
+        ]
+        return [scores for piece in ray.get(calls) for scores in piece]
+
+
+@dataclass(frozen=True)
+class VideoToScore:
+    """A sample's video in its tar, and the texts it is compared with."""
+
+    uri: str
+    offset_bytes: int
+    size_bytes: int
+    long_text: str
+    short_text: str
+
+
+class _Scorer:
+    """The scoring worker: loads its models at the first call and keeps them."""
+
+    def __init__(self, scores: ScorerSettings) -> None:
+        from gex_pipeline.validate.scorers import TextScorers
+
+        self._scorers = TextScorers(scores)
+        self._num_frames = scores.clip_frames
+
+    def score_texts(self, pairs: list[tuple[str, str]]) -> list[dict[str, float]]:
+        return self._scorers.score([summary for summary, _ in pairs], [long_text for _, long_text in pairs])
+
+    def score_videos(self, rows: list[VideoToScore]) -> list[dict[str, float]]:
+        return [self._score_video(row) for row in rows]
+
+    def _score_video(self, row: VideoToScore) -> dict[str, float]:
+        from gex_pipeline.media.frames import sample_frames
+
+        clip = self._scorers.clip
+        with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
+            video = Path(folder) / "video.mp4"
+            storage.copy_range(row.uri, row.offset_bytes, row.size_bytes, video)
+            seen = clip.embed_video(list(sample_frames(video, self._num_frames)))
+        long_text, short_text = clip.embed_texts([row.long_text, row.short_text])
+        return {
+            "clip_video_long_text": float(seen @ long_text),
+            "clip_video_short_text": float(seen @ short_text),
+        }
+
+
+def _configure_data() -> None:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+class _Builder:
+    """The worker's side: one shard, tried again where the failure may pass."""
+
+    def __init__(self, job: ShardJob) -> None:
+        self._job = job
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard = int(row["shard"])
+        done = {"num_samples": 0, "num_lost": 0, "num_bytes": 0, "seconds": 0.0, "peak_memory_bytes": 0}
+        try:
+            result = _with_patience(lambda: build_shard(self._job, shard))
+        except GexError as error:
+            return {"shard": shard, **done, "error": str(error), "transient": error.transient}
+        except Exception as error:  # noqa: BLE001  the shard's boundary: a failed shard, not a failed job
+            return {"shard": shard, **done, "error": f"{type(error).__name__}: {error}", "transient": False}
+        return {**vars(result), "error": "", "transient": False}
+
+
+def _with_patience(build: Callable[[], Any]) -> Any:
+    for attempt in range(_TRIES):
+        try:
+            return build()
+        except TransientError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(2.0**attempt)
+    raise AssertionError("unreachable")
+
+
+def raise_failures(granularity: str, failures: Sequence[ShardFailure], num_built: int) -> None:
+    """Raise when shards failed, saying which, why, and that the others are safe."""
+    if not failures:
+        return
+    first = failures[0]
+    transient = all(failure.transient for failure in failures)
+    message = (
+        f"{len(failures)} shards of {granularity} were not built ({num_built} were and stay); "
+        f"first: shard {first.shard}: {first.message}. Run the same command again to go on"
+    )
+    raise (TransientError if transient else GexError)(message)

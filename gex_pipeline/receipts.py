@@ -1,0 +1,105 @@
+"""Receipts on disk: written last, read to know what exists. Uses pyarrow; no video bytes.
+
+A receipt is ``{granularity}/{granularity}-NNNNNN.parquet``: a row a sample with text, segments, lineage
+and the media's place in the tar; the shard's digest, size and plan stand in the Parquet metadata. What
+a shard's plan asked for and did not get is written first, to ``tables/losses/``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gex_pipeline import storage
+from gex_pipeline.shard_format import Loss, Receipt, SampleRecord, text_digest
+
+_METADATA_KEY = b"gex"
+
+SEGMENT_TYPE = pa.struct(
+    [
+        ("clip_id", pa.string()),
+        ("source_id", pa.string()),
+        ("offset_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+
+RECEIPT_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("granularity", pa.string()),
+        ("shard", pa.int64()),
+        ("source_id", pa.string()),
+        ("parents", pa.list_(pa.string())),
+        ("segments", pa.list_(SEGMENT_TYPE)),
+        ("text", pa.string()),
+        ("text_digest", pa.string()),
+        ("source_text_digest", pa.string()),
+        ("num_words", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("width_px", pa.int64()),
+        ("height_px", pa.int64()),
+        ("fps", pa.float64()),
+        ("codec", pa.string()),
+        ("made_by", pa.string()),
+        ("scores", pa.string()),  # JSON: which scores there are is the recipe's choice
+        ("media_extension", pa.string()),
+        ("media_uri", pa.string()),  # the tar the media lies in, relative to the output
+        ("media_offset_bytes", pa.int64()),
+        ("media_size_bytes", pa.int64()),
+    ]
+)
+
+LOSS_SCHEMA = pa.schema([(name, pa.string()) for name in Loss.__dataclass_fields__])
+
+
+def write_receipt(uri: str, receipt: Receipt, samples: Iterable[SampleRecord]) -> None:
+    """Publish a shard's receipt; the shard exists from this moment on."""
+    rows = [_receipt_row(sample, receipt) for sample in samples]
+    if len(rows) != receipt.num_samples:
+        raise AssertionError(f"receipt {receipt.name} counts {receipt.num_samples} samples and lists {len(rows)}")
+    write_table(uri, pa.Table.from_pylist(rows, RECEIPT_SCHEMA), asdict(receipt))
+
+
+def _receipt_row(sample: SampleRecord, receipt: Receipt) -> dict[str, Any]:
+    row = asdict(sample)
+    row["scores"] = json.dumps(sample.scores, sort_keys=True)
+    row["segments"] = [asdict(segment) for segment in sample.segments]
+    row |= {"shard": receipt.shard, "num_words": sample.num_words, "text_digest": text_digest(sample.text)}
+    return row
+
+
+def read_receipt(uri: str) -> Receipt | None:
+    """The receipt at `uri`, or None when the shard does not exist (or its receipt cannot be read)."""
+    if not storage.exists(uri):
+        return None
+    with storage.open_read(uri) as stream:
+        try:
+            metadata = pq.read_schema(stream).metadata or {}
+            return Receipt(**json.loads(metadata[_METADATA_KEY]))
+        except (pa.ArrowInvalid, KeyError, ValueError, TypeError):
+            return None
+
+
+def write_losses(uri: str, losses: Sequence[Loss]) -> None:
+    """Publish what a shard's plan asked for and did not get."""
+    write_table(uri, pa.Table.from_pylist([asdict(loss) for loss in losses], LOSS_SCHEMA), {})
+
+
+def write_table(uri: str, table: pa.Table, metadata: dict[str, Any]) -> None:
+    """Publish a table in one step; `metadata` is kept as JSON in the file."""
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
+    with tempfile.TemporaryDirectory(prefix="gex-") as folder:
+        local = Path(folder) / "table.parquet"
+        pq.write_table(table, local, compression="zstd")
+        storage.publish_file(local, uri)

@@ -1,0 +1,266 @@
+"""One frozen tree from one TOML file: everything a run does, checked before anything starts.
+
+The hash of a recipe covers what decides the bytes of the output; where the output lies and how many
+machines build it are not part of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gex_pipeline import registry
+from gex_pipeline.errors import RecipeError
+from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
+from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.validate.settings import ScorerSettings
+
+_SECRET_IN_URI = re.compile(r"://[^/]*:[^/]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
+_NOT_HASHED = ("name", "output", "ray")
+
+
+class Settings(BaseModel):
+    """Base of every table of a recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Bound(Settings):
+    """A closed interval a score has to lie in."""
+
+    min: float | None = None  # smallest accepted value
+    max: float | None = None  # largest accepted value
+
+    def broken_by(self, value: float) -> str | None:
+        """What is wrong with `value`, or None."""
+        if self.min is not None and not value >= self.min:
+            return f"{value:.4f} is under {self.min:g} by {self.min - value:.4f}"
+        if self.max is not None and not value <= self.max:
+            return f"{value:.4f} is over {self.max:g} by {value - self.max:.4f}"
+        return None
+
+
+class MediaFiles(Settings):
+    """One file a clip, found through a URI template over the clip's columns."""
+
+    kind: Literal["files"]
+    uri: str  # template, for example "clips/{YoutubeID}_{Start_timestamp}_{End_timestamp}.mp4"
+    colon: Literal[":", "-", "_"] = ":"  # what stands for ':' in the file names
+
+
+class MediaColumn(Settings):
+    """One file a clip, named in a metadata column, below `root`."""
+
+    kind: Literal["column"]
+    column: str  # the column with the file's path
+    root: str = "."  # folder or URI the paths are relative to
+
+
+class MediaTars(Settings):
+    """WebDataset tars of clips as video2dataset writes them; indexed once, then read by byte range."""
+
+    kind: Literal["tars"]
+    uri: str  # glob of the tars
+    key: str = "{key}"  # template of the member's key over the clip's columns
+    colon: Literal[":", "-", "_"] = ":"  # what stands for ':' in the keys
+
+
+class MediaVideos(Settings):
+    """Full source videos, cut at the timestamps while they are joined."""
+
+    kind: Literal["videos"]
+    uri: str  # template, for example "videos/{YoutubeID}.mp4"
+
+
+Media = Annotated[MediaFiles | MediaColumn | MediaTars | MediaVideos, Field(discriminator="kind")]
+
+
+class Columns(Settings):
+    """Which column of the metadata holds what; the defaults are InternVid's names."""
+
+    source_id: str = "YoutubeID"
+    start: str = "Start_timestamp"
+    end: str = "End_timestamp"
+    caption: str = "Caption"
+
+
+class SourceSettings(Settings):
+    """Where clips and their media are."""
+
+    clips: str | tuple[str, ...]  # Parquet, CSV or JSON Lines; path, URI or glob, one or many
+    media: Media
+    columns: Columns = Columns()
+    where: str | None = None  # SQL predicate over the metadata columns; rows that fail it are excluded
+
+
+class ShardSettings(Settings):
+    """When a shard is full."""
+
+    max_samples: int = Field(1000, ge=1)  # samples a shard at most
+    max_bytes: int = Field(1_000_000_000, ge=1)  # estimated bytes a shard, about
+
+
+class RaySettings(Settings):
+    """Where and how wide the jobs run; changes nothing in the output."""
+
+    address: str = "local"  # "local" starts a private Ray; "auto" or "host:port" joins a cluster
+    num_cpus: int | None = Field(None, ge=1)  # logical CPUs of a private Ray; None: the machine's
+    object_store_bytes: int = Field(200_000_000, ge=80_000_000)  # of a private Ray
+    cpus_a_shard: float = Field(1.0, gt=0)  # CPUs one shard's worker takes
+    scorers: int = Field(1, ge=1)  # workers that score summaries
+    scorer_gpus: float = Field(0, ge=0)  # GPUs each of them takes
+
+
+class NodeSettings(Settings):
+    """What every granularity may say; each operation adds its own."""
+
+    operation: str = SOURCE_OPERATION
+    parent: str | None = Field(None, alias="from")  # the granularity it is made from
+    gates: dict[str, Bound] = {}  # score -> bound; a sample outside is rejected
+    publication: dict[str, Bound] = {}  # score -> bound of its mean; outside, nothing is published
+
+
+class Recipe(Settings):
+    """One complete run."""
+
+    name: str  # shown in reports
+    output: str  # folder or URI of the data set
+    seed: int = 0  # of every random choice
+    source: SourceSettings
+    granularity: dict[str, Any]  # name -> the operation's parameter model
+    video: VideoSettings = VideoSettings()
+    shards: ShardSettings = ShardSettings()
+    scores: ScorerSettings = ScorerSettings()
+    ray: RaySettings = RaySettings()
+    base: str = Field(".", exclude=True)  # folder that relative paths start from: the recipe's own
+
+    @property
+    def graph(self) -> GranularityGraph:
+        """The granularities in order, parents first."""
+        return GranularityGraph.from_nodes(
+            Node(name, settings.operation, settings.parent) for name, settings in self.granularity.items()
+        )
+
+    @property
+    def output_uri(self) -> str:
+        """The output as an absolute path or URI."""
+        return self.locate(self.output)
+
+    def locate(self, uri: str) -> str:
+        """`uri` with a relative path made absolute from the recipe's folder."""
+        if "://" in uri or uri.startswith("/"):
+            return uri
+        return str(Path(self.base).absolute() / uri)
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as plain JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def hash(self) -> str:
+        """Digest of everything that decides the bytes of the output."""
+        content = {key: value for key, value in self.resolved().items() if key not in _NOT_HASHED}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe file.
+
+    Raises:
+        RecipeError: file, key, value found and what was expected.
+    """
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"recipe {str(path)!r} does not exist") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    try:
+        return make_recipe(content, base=str(file.parent))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
+    """Check the tables of a recipe and build the frozen tree.
+
+    Raises:
+        RecipeError: key, value found and what was expected.
+    """
+    tables = dict(content)
+    nodes = tables.pop("granularity", None)
+    if not isinstance(nodes, dict) or not nodes:
+        raise RecipeError("no [granularity.NAME] table; a recipe names its granularities, [granularity.SVST] at least")
+    settings = {name: _node_settings(name, table) for name, table in nodes.items()}
+    if "base" in tables:
+        raise RecipeError("base: unknown key")
+    try:
+        recipe = Recipe.model_validate({**tables, "granularity": settings, "base": base})
+    except ValidationError as error:
+        raise RecipeError(_explain(error, Recipe, "")) from error
+    _check_uris(recipe)
+    _ = recipe.graph
+    return recipe
+
+
+def _node_settings(name: str, table: Any) -> NodeSettings:
+    where = f"granularity.{name}."
+    if not isinstance(table, dict):
+        raise RecipeError(f"[granularity.{name}] must be a table, found {table!r}")
+    operation = table.get("operation", SOURCE_OPERATION)
+    if "operation" in table and operation == SOURCE_OPERATION:
+        raise RecipeError(f"[granularity.{name}]: leave 'operation' out for the source granularity")
+    try:
+        model = registry.load_operation(operation).Parameters
+    except RecipeError as error:
+        raise RecipeError(f"{where}{error}") from error
+    try:
+        return model.model_validate(table)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise RecipeError(_explain(error, model, where)) from error
+
+
+def _check_uris(recipe: Recipe) -> None:
+    clips = recipe.source.clips
+    uris = [recipe.output, *([clips] if isinstance(clips, str) else clips)]
+    uris += [value for value in recipe.source.media.model_dump().values() if isinstance(value, str)]
+    if any(_SECRET_IN_URI.search(uri) for uri in uris):
+        raise RecipeError("a URI carries credentials; recipes are stored in outputs, so put them in the environment")
+
+
+def _explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"] if part not in ("files", "column", "tars", "videos")]
+        key = prefix + ".".join(location)
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_nearest(location, model)}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing; expected a value")
+        else:
+            lines.append(f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return "; ".join(lines)
+
+
+def _nearest(location: list[str], model: type[BaseModel]) -> str:
+    """Name the known key that an unknown one was probably meant to be."""
+    fields = model
+    for part in location[:-1]:
+        annotation = fields.model_fields[part].annotation if part in fields.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        fields = annotation
+    known = [field.alias or name for name, field in fields.model_fields.items() if not field.exclude]
+    close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known keys: {', '.join(known)}"

@@ -1,0 +1,44 @@
+"""Operations by name. An operation is one file and one entry point in the group ``gex.operations``.
+
+The recipe asks for an operation's parameter model, the stages for its code; both get the same class.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from gex_pipeline.errors import RecipeError
+
+GROUP = "gex.operations"
+# The built-in edges are named here as well, so that they work from a source checkout that is not installed.
+_BUILT_IN = {
+    "source": "gex_pipeline.operations.source:Source",
+    "integrate": "gex_pipeline.operations.integrate:Integrate",
+    "compress_text": "gex_pipeline.operations.compress_text:CompressText",
+    "compress_video": "gex_pipeline.operations.compress_video:CompressVideo",
+}
+
+
+@cache
+def _known() -> dict[str, EntryPoint]:
+    built_in = [EntryPoint(name, target, GROUP) for name, target in _BUILT_IN.items()]
+    return {point.name: point for point in [*entry_points(group=GROUP), *built_in]}
+
+
+def operation_names() -> tuple[str, ...]:
+    """The operations a recipe can name."""
+    return tuple(sorted(name for name in _known() if name != "source"))
+
+
+def load_operation(name: str) -> Any:
+    """The operation class registered under `name`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    point = _known().get(name)
+    if point is None:
+        raise RecipeError(f"operation = {name!r} is not known; there are: {', '.join(operation_names())}")
+    return point.load()

@@ -1,0 +1,151 @@
+"""What a run knows of itself: the recipe, the next snapshot, what is published, what was begun.
+
+`open_run` decides whether there is anything to do and whether begun work can go on. A run is named by
+a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+from gex_pipeline.layout import Layout
+from gex_pipeline.recipe import Recipe
+from gex_pipeline.shards.manifest import Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run over one output."""
+
+    recipe: Recipe
+    manifest: Manifest  # what is published already
+    inputs: tuple[dict[str, Any], ...]  # the metadata files found: uri, num_bytes, modified_s
+    run_id: str
+
+    @property
+    def layout(self) -> Layout:
+        """Where the output lies."""
+        return Layout(self.recipe.output_uri)
+
+    @property
+    def snapshot(self) -> int:
+        """The number this run publishes under."""
+        return len(self.manifest.snapshots)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the inputs are those of the last snapshot: nothing can be new."""
+        return bool(self.manifest.snapshots) and self.manifest.snapshots[-1].inputs == self.inputs
+
+    def previous_tables(self, name: str) -> list[str]:
+        """The tables of this name in the published snapshots."""
+        wanted = {f"tables/{name}-{entry.snapshot:06d}.parquet" for entry in self.manifest.snapshots}
+        return [
+            storage.join(self.layout.output_uri, path)
+            for entry in self.manifest.snapshots
+            for path in entry.tables
+            if path in wanted
+        ]
+
+    def published_receipts(self, granularity: str) -> list[str]:
+        """The receipts of a granularity's published shards."""
+        return [storage.join(self.layout.output_uri, shard.receipt) for shard in self.manifest.shards(granularity)]
+
+
+def input_files(recipe: Recipe) -> tuple[dict[str, Any], ...]:
+    """The metadata files the recipe names, with what tells whether they changed.
+
+    Raises:
+        GexError: a pattern finds nothing.
+    """
+    clips = recipe.source.clips
+    patterns = [clips] if isinstance(clips, str) else list(clips)
+    if recipe.source.media.kind == "tars":
+        patterns.append(recipe.source.media.uri)
+    files = []
+    for pattern in patterns:
+        found = storage.list_files(recipe.locate(pattern))
+        if not found:
+            raise GexError(f"no file matches {recipe.locate(pattern)!r}")
+        files += [vars(file) for file in found]
+    return tuple(files)
+
+
+def open_run(recipe: Recipe) -> Run:
+    """Look at the output and the inputs; writes nothing.
+
+    Raises:
+        GexError: the output was made with another recipe.
+    """
+    inputs = input_files(recipe)
+    manifest = read_manifest(recipe.output_uri) or Manifest(recipe.name)
+    if manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
+        changed = ", ".join(_changes(manifest.snapshots[-1].recipe, recipe.resolved()))
+        raise GexError(
+            f"{recipe.output_uri} was made with another recipe (differs in: {changed or 'defaults of this version'}). "
+            "Published samples are never rewritten: choose another output, or set the recipe back"
+        )
+    identity = json.dumps([recipe.hash, inputs, len(manifest.snapshots)], sort_keys=True)
+    return Run(recipe, manifest, inputs, hashlib.sha256(identity.encode()).hexdigest()[:16])
+
+
+def _changes(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        skipped = ("name", "output", "ray") if not path else ()
+        keys = [key for key in dict.fromkeys([*old, *new]) if key not in skipped]
+        return [
+            change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [path]
+
+
+def begin(run: Run) -> Run:
+    """Mark the run as begun in the output; tables begun under other inputs are removed.
+
+    Raises:
+        GexError: the output cannot be written.
+    """
+    storage.check_writable(run.layout.output_uri)
+    state = read_state(run.layout)
+    if state is not None and state.get("run_id") != run.run_id:
+        for file in storage.list_files(storage.join(run.layout.output_uri, "tables", f"*-{run.snapshot:06d}.parquet")):
+            storage.remove(file.uri)
+        for pattern in (f"tables/parts/*-{run.snapshot:06d}/*.parquet",):
+            for file in storage.list_files(f"{run.layout.output_uri}/{pattern}"):
+                storage.remove(file.uri)
+    _write_state(run, {"stage": "begun"})
+    return replace(run)
+
+
+def mark(run: Run, stage: str) -> None:
+    """Note which stage the run has come to, for `gex status`."""
+    _write_state(run, {"stage": stage})
+
+
+def _write_state(run: Run, extra: dict[str, Any]) -> None:
+    state = {
+        "run_id": run.run_id,
+        "snapshot": run.snapshot,
+        "recipe": run.recipe.resolved(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+        **extra,
+    }
+    storage.publish_bytes(json.dumps(state, indent=1).encode() + b"\n", run.layout.run_state)
+
+
+def read_state(layout: Layout) -> dict[str, Any] | None:
+    """What the last run noted, or None."""
+    if not storage.exists(layout.run_state):
+        return None
+    content = json.loads(storage.read_bytes(layout.run_state))
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,230 @@
+"""The contract of a shard: tar members, keys, receipts, the manifest. Light imports only.
+
+A shard is a plain WebDataset tar (``{key}.mp4``, ``{key}.txt``, ``{key}.json``) that any reader opens.
+Beside it lies its receipt, a Parquet file with a row a sample and the tar's digest in its metadata;
+the receipt is written last, so a shard without one does not exist. ``dataset.json`` names the shards
+that are published; nothing else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MANIFEST_NAME = "dataset.json"
+FORMAT_VERSION = 1
+_KEY = re.compile(r"[0-9a-f]{32}")
+_BLOCK_BYTES = 512
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` is a sample's key: 32 hex digits, so no dot, colon or slash can be in it."""
+    return _KEY.fullmatch(text) is not None
+
+
+def make_key(granularity: str, parent_ids: list[str]) -> str:
+    """The key of the sample that `granularity` makes out of these parents, in this order.
+
+    ``sql/plan_shards.sql`` computes the same.
+    """
+    return hashlib.sha256("\n".join([granularity, *parent_ids]).encode()).hexdigest()[:32]
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text; a summary carries the digest of the long text it was made from."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shard_name(granularity: str, shard: int) -> str:
+    """``LVLT-000012``: the name of a shard's tar and receipt without their endings."""
+    return f"{granularity}-{shard:06d}"
+
+
+@dataclass(frozen=True)
+class MemberSpan:
+    """Where a member's bytes lie in its tar."""
+
+    offset_bytes: int
+    size_bytes: int
+
+
+class _HashingFile(io.RawIOBase):
+    """Passes writes on and digests them, so that a shard is read once less."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._out.write(data)
+        self.digest.update(data)
+        self.num_bytes += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+
+class ShardWriter:
+    """Writes one reproducible tar: fixed time, owner and mode, members in the order given, no seeking.
+
+    Use as a context manager; ``sha256`` and ``num_bytes`` are set when it closes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._hashing = _HashingFile(self._file)
+        self._tar = tarfile.open(fileobj=self._hashing, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self.sha256 = ""
+        self.num_bytes = 0
+
+    def add_file(self, name: str, path: Path) -> MemberSpan:
+        """Add a file's bytes, streamed."""
+        with path.open("rb") as source:
+            return self._add(name, source, path.stat().st_size)
+
+    def add_bytes(self, name: str, content: bytes) -> MemberSpan:
+        """Add a small member."""
+        return self._add(name, io.BytesIO(content), len(content))
+
+    def add_stream(self, name: str, source: BinaryIO, size_bytes: int) -> MemberSpan:
+        """Add the next `size_bytes` of an open stream."""
+        return self._add(name, source, size_bytes)
+
+    def _add(self, name: str, source: BinaryIO, size_bytes: int) -> MemberSpan:
+        member = tarfile.TarInfo(name)
+        member.size = size_bytes
+        member.mode = 0o644
+        offset_bytes = self._tar.offset + _BLOCK_BYTES  # short USTAR names: exactly one header block
+        self._tar.addfile(member, source)
+        return MemberSpan(offset_bytes, size_bytes)
+
+    def close(self) -> None:
+        """Finish the tar and the digest."""
+        self._tar.close()
+        self._file.close()
+        self.sha256 = self._hashing.digest.hexdigest()
+        self.num_bytes = self._hashing.num_bytes
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One source clip inside a sample's video.
+
+    `offset_s` and `duration_s` are positions in this video; `start_s` and `end_s`, half-open, in the
+    source video; `text` is the clip's caption.
+    """
+
+    clip_id: str
+    source_id: str
+    offset_s: float
+    duration_s: float
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One published sample: what its receipt row and its ``{key}.json`` say."""
+
+    key: str
+    granularity: str
+    source_id: str
+    parents: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    text: str
+    duration_s: float
+    width_px: int
+    height_px: int
+    fps: float
+    codec: str
+    made_by: str  # "copy", "encode", "frame", "embed" or "reference": the path the media took
+    source_text_digest: str | None = None  # for a summary: digest of the long text it was made from
+    scores: dict[str, float] = field(default_factory=dict)
+    media_extension: str = "mp4"
+    media_uri: str | None = None  # for a referenced video: shard, relative to the output, it lies in
+    media_offset_bytes: int | None = None
+    media_size_bytes: int | None = None
+
+    @property
+    def num_words(self) -> int:
+        """Words of the text, counted by white space."""
+        return len(self.text.split())
+
+    def to_json(self, recipe_hash: str) -> bytes:
+        """The ``{key}.json`` member: sorted keys, so that equal samples have equal bytes."""
+        content: dict[str, Any] = {
+            "key": self.key,
+            "granularity": self.granularity,
+            "source_id": self.source_id,
+            "parents": list(self.parents),
+            "segments": [vars(segment) for segment in self.segments],
+            "duration_s": self.duration_s,
+            "width_px": self.width_px,
+            "height_px": self.height_px,
+            "fps": self.fps,
+            "codec": self.codec,
+            "made_by": self.made_by,
+            "num_words": self.num_words,
+            "text_digest": text_digest(self.text),
+            "scores": self.scores,
+            "recipe_hash": recipe_hash,
+        }
+        if self.source_text_digest is not None:
+            content["source_text_digest"] = self.source_text_digest
+        if self.media_uri is not None:
+            content["video"] = {
+                "shard": self.media_uri,
+                "offset_bytes": self.media_offset_bytes,
+                "size_bytes": self.media_size_bytes,
+            }
+        return json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One parent that did not get into the output: a row of ``tables/rejects*.parquet``."""
+
+    granularity: str
+    stage: str
+    state: str
+    reason: str
+    detail: str
+    id: str  # clip id or key of what was lost
+    source_id: str
+    row: str  # the input row as JSON
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a finished shard holds; the metadata of its receipt file."""
+
+    granularity: str
+    shard: int
+    plan_digest: str
+    recipe_hash: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """``LVLT-000012``."""
+        return shard_name(self.granularity, self.shard)

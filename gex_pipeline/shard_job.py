@@ -1,0 +1,207 @@
+"""Builds one shard: plan rows in; tar, losses and receipt out, in that order. A plain function.
+
+Knows no Ray and no Prefect. Kill it anywhere: without a receipt there is no shard, and the next run
+builds it again to the same bytes. One bad sample costs itself; it becomes rows of losses.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gex_pipeline import registry, storage
+from gex_pipeline.errors import RejectedError, State
+from gex_pipeline.layout import Layout
+from gex_pipeline.operations.base import Group, Lost, Made, MediaPlace, Member, Operation, Workspace
+from gex_pipeline.receipts import write_losses, write_receipt
+from gex_pipeline.recipe import Recipe
+from gex_pipeline.shard_format import Loss, MemberSpan, Receipt, SampleRecord, Segment, ShardWriter
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What every shard of one granularity in one run has in common. Pickles small."""
+
+    recipe: Recipe
+    granularity: str
+    plan_uri: str
+    plan_digest: str
+
+    @property
+    def layout(self) -> Layout:
+        """Where the output lies."""
+        return Layout(self.recipe.output_uri)
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a finished shard reports: small figures, never bytes of media."""
+
+    shard: int
+    num_samples: int
+    num_lost: int
+    num_bytes: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+def build_shard(job: ShardJob, shard: int) -> ShardResult:
+    """Build and publish one shard.
+
+    Raises:
+        GexError: storage refuses; TransientError when it may pass.
+    """
+    started = time.monotonic()
+    operation: Operation = registry.load_operation(job.recipe.granularity[job.granularity].operation)(
+        job.recipe, job.granularity
+    )
+    records: list[SampleRecord] = []
+    losses: list[Loss] = []
+    with tempfile.TemporaryDirectory(prefix=f"gex-{job.granularity}-{shard:06d}-") as folder:
+        tar_file = Path(folder) / "shard.tar"
+        with ShardWriter(tar_file) as writer:
+            for group in read_groups(job, shard):
+                scratch = Path(folder) / "sample"
+                scratch.mkdir()
+                work = Workspace(job.recipe, job.granularity, job.layout, scratch)
+                made = make_sample(operation, group, work)
+                losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
+                if made.record is not None:
+                    records.append(_add_sample(writer, made.record, made.media, job, shard))
+                _empty(scratch)
+        receipt = Receipt(
+            job.granularity, shard, job.plan_digest, job.recipe.hash, len(records), writer.num_bytes, writer.sha256
+        )
+        tar_uri, losses_uri = job.layout.tar(job.granularity, shard), job.layout.losses(job.granularity, shard)
+        if records:
+            storage.publish_file(tar_file, tar_uri)
+        else:
+            storage.remove(tar_uri)  # of an abandoned run
+    if losses:
+        write_losses(losses_uri, losses)
+    else:
+        storage.remove(losses_uri)
+    write_receipt(job.layout.receipt(job.granularity, shard), receipt, records)
+    return ShardResult(
+        shard, len(records), len(losses), receipt.num_bytes, time.monotonic() - started, _peak_memory_bytes()
+    )
+
+
+def make_sample(operation: Operation, group: Group, work: Workspace) -> Made:
+    """Let the operation make one sample; what it raises for the whole group becomes the loss of every member."""
+    try:
+        return operation.make(group, work)
+    except RejectedError as error:
+        detail = error.detail
+        if error.parent_id is not None and len(group.members) > 1:
+            detail = f"{detail} (parent {error.parent_id})"
+        return Made(None, lost=tuple(Lost(member, State.rejected, error.reason, detail) for member in group.members))
+
+
+def _add_sample(
+    writer: ShardWriter, record: SampleRecord, media: Path | bytes | MediaPlace | None, job: ShardJob, shard: int
+) -> SampleRecord:
+    """Write the members of one sample next to each other; the record with the media's place filled in."""
+    span: MemberSpan | None = None
+    name = f"{record.key}.{record.media_extension}"
+    if isinstance(media, bytes):
+        span = writer.add_bytes(name, media)
+    elif isinstance(media, Path):
+        span = writer.add_file(name, media)
+    elif isinstance(media, MediaPlace):
+        with storage.open_read(media.uri) as stream:
+            stream.seek(media.offset_bytes or 0)
+            span = writer.add_stream(name, stream, media.size_bytes or 0)
+    writer.add_bytes(f"{record.key}.txt", record.text.encode())
+    writer.add_bytes(f"{record.key}.json", record.to_json(job.recipe.hash))
+    if span is None:
+        return record
+    places = {
+        "media_uri": job.layout.tar_path(job.granularity, shard),
+        "media_offset_bytes": span.offset_bytes,
+        "media_size_bytes": span.size_bytes,
+    }
+    return SampleRecord(**{**vars(record), **places})
+
+
+def read_groups(job: ShardJob, shard: int) -> Iterator[Group]:
+    """The planned samples of a shard, by key, members in order."""
+    with storage.local_copy(job.plan_uri) as plan:
+        rows = pq.read_table(plan, filters=[("shard", "=", shard)]).sort_by([("key", "ascending"), ("position", "ascending")])
+    for batch in _by_key(rows.to_pylist()):
+        first = batch[0]
+        yield Group(
+            key=first["key"],
+            group_value=first["group_value"],
+            members=tuple(_member(row) for row in batch),
+            new_text=first["new_text"],
+            source_text_digest=first["source_text_digest"],
+            scores=json.loads(first["scores"]) if first["scores"] else {},
+        )
+
+
+def _by_key(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        if batch and row["key"] != batch[0]["key"]:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _member(row: dict[str, Any]) -> Member:
+    cut_s = (row["start_s"], row["end_s"]) if row["media_cut"] else None
+    return Member(
+        id=row["id"],
+        source_id=row["source_id"],
+        start_s=row["start_s"],
+        end_s=row["end_s"],
+        text=row["text"],
+        media=MediaPlace(row["media_uri"], row["media_offset_bytes"], row["media_size_bytes"], cut_s),
+        segments=tuple(Segment(**segment) for segment in row["segments"] or ()),
+        facts=json.loads(row["facts"]) if row["facts"] else {},
+    )
+
+
+def _as_loss(granularity: str, lost: Lost, group: Group) -> Loss:
+    row = {
+        "id": lost.member.id,
+        "key": group.key,
+        "start_s": lost.member.start_s,
+        "end_s": lost.member.end_s,
+        "text": lost.member.text,
+        "media": lost.member.media.uri,
+    }
+    return Loss(
+        granularity=granularity,
+        stage="build",
+        state=str(lost.state),
+        reason=str(lost.reason),
+        detail=lost.detail,
+        id=lost.member.id,
+        source_id=lost.member.source_id,
+        row=json.dumps(row, ensure_ascii=False, sort_keys=True),
+    )
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def _peak_memory_bytes() -> int:
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

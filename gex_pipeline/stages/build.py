@@ -1,0 +1,85 @@
+"""Plan a granularity's shards and build those that do not exist yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.granularity import Node
+from gex_pipeline.planning import operation_of, plan_node, publish_plan, use_clips
+from gex_pipeline.progress import progress
+from gex_pipeline.ray_jobs import raise_failures, run_shards
+from gex_pipeline.receipts import read_receipt
+from gex_pipeline.run_state import Run
+from gex_pipeline.shard_job import ShardJob
+from gex_pipeline.tables import Database
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard of the plan and how many samples and parents it holds."""
+
+    shard: int
+    num_samples: int
+    num_members: int
+
+
+def builds(run: Run, node: Node) -> bool:
+    """Whether the node is written as shards."""
+    return operation_of(run, node).builds_shards
+
+
+def plan_shards(run: Run, node: Node) -> list[PlannedShard]:
+    """The node's shards of this snapshot; planned once, read from the plan afterwards."""
+    plan_uri = run.layout.table(f"plan-{node.name}", run.snapshot)
+    if not storage.exists(plan_uri):
+        progress().stage(f"{node.name} plan", None, "samples")
+        with Database() as database:
+            use_clips(database, run)
+            _use_summaries(database, run, node)
+            planned = plan_node(database, run, node)
+            publish_plan(database, run, node)
+        progress().advance(planned.num_samples)
+    with Database() as database:
+        database.view_parquet("plan", [plan_uri])
+        return [PlannedShard(**row) for row in database.rows("plan_of_shards")]
+
+
+def _use_summaries(database: Database, run: Run, node: Node) -> None:
+    if operation_of(run, node).needs_summaries:
+        name = f"summaries-{node.name}"
+        database.view_parquet("summaries", [*run.previous_tables(name), run.layout.table(name, run.snapshot)])
+
+
+def is_built(run: Run, node: Node, shard: int) -> bool:
+    """Whether this run has finished the shard: its receipt is there and the tar has the size it says."""
+    receipt = read_receipt(run.layout.receipt(node.name, shard))
+    if receipt is None or receipt.plan_digest != run.run_id:
+        return False
+    if receipt.num_samples == 0:
+        return True
+    tar = storage.info(run.layout.tar(node.name, shard))
+    return tar is not None and tar.num_bytes == receipt.num_bytes
+
+
+def build_shards(run: Run, node: Node) -> int:
+    """Build the planned shards that do not exist; returns how many were built now.
+
+    Raises:
+        GexError: shards failed, and trying again will not help (TransientError: it may).
+    """
+    planned = plan_shards(run, node)
+    pending = {entry.shard: entry for entry in planned if not is_built(run, node, entry.shard)}
+    if not pending:
+        return 0
+    report = progress()
+    report.stage(f"{node.name} build", sum(entry.num_samples for entry in pending.values()), "samples")
+
+    def on_done(result: dict[str, Any]) -> None:
+        report.advance(pending[result["shard"]].num_samples)
+
+    job = ShardJob(run.recipe, node.name, run.layout.table(f"plan-{node.name}", run.snapshot), run.run_id)
+    failures = run_shards(job, sorted(pending), run.recipe.ray, on_done)
+    raise_failures(node.name, failures, len(pending) - len(failures))
+    return len(pending)

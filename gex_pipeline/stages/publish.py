@@ -1,0 +1,247 @@
+"""From finished shards to a published snapshot: balance, gates, tables, ``sizes.json``, ``dataset.json``.
+
+``dataset.json`` is written last and in one step. Accounts that do not add up, or means outside the
+recipe's gates, stop the publication; the shards stay where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.errors import BalanceError, GateError
+from gex_pipeline.granularity import Node
+from gex_pipeline.planning import operation_of
+from gex_pipeline.progress import progress
+from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
+from gex_pipeline.run_state import Run
+from gex_pipeline.shards.manifest import Account, GranularityEntry, Manifest, ShardEntry, Snapshot
+from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards
+from gex_pipeline.stages.prepare import read_ingest_account
+from gex_pipeline.tables import Database
+
+_NO_LOSSES = "SELECT " + ", ".join(f"''::VARCHAR AS {name}" for name in LOSS_SCHEMA.names)
+_NO_RECEIPTS = (
+    "SELECT ''::VARCHAR AS key, []::VARCHAR[] AS parents, ''::VARCHAR AS text, 0::BIGINT AS num_words, "
+    "0::DOUBLE AS duration_s, 0::BIGINT AS shard, ''::VARCHAR AS made_by, ''::VARCHAR AS scores"
+)
+_SOFTWARE = ("gex-pipeline", "av", "duckdb", "imageio-ffmpeg", "pyarrow", "ray", "torch", "transformers", "vllm")
+
+
+def built_nodes(run: Run) -> tuple[Node, ...]:
+    """The granularities that are written as shards, parents first."""
+    return tuple(node for node in run.recipe.graph.nodes.values() if builds(run, node))
+
+
+def needs_summaries(run: Run, node: Node) -> bool:
+    """Whether texts are made for the node before its shards are planned."""
+    return operation_of(run, node).needs_summaries
+
+
+def take_accounts(run: Run) -> tuple[Account, ...]:
+    """The balance of every stage, counted in what lies on disk.
+
+    Raises:
+        BalanceError: a clip or sample is in no account, or in two.
+    """
+    ingest = read_ingest_account(run)
+    if ingest is None:
+        raise BalanceError("the metadata of this run were not read to the end; run the same command again")
+    accounts = [ingest, *(_account(run, node) for node in built_nodes(run))]
+    for account in accounts:
+        if account.difference:
+            raise BalanceError(
+                f"the accounts of {account.granularity} do not add up at {account.stage}: {account.num_in} "
+                f"{account.unit} in, {account.difference} more than are used, excluded or rejected. "
+                "Nothing is published; this is a defect of GEX"
+            )
+    return tuple(accounts)
+
+
+def _account(run: Run, node: Node) -> Account:
+    """Every parent the plan thought about, looked up in the receipts and in the losses."""
+    with Database() as database:
+        _view_snapshot(database, run, node)
+        twice = database.rows("account_twice")
+        if twice:
+            raise BalanceError(
+                f"{node.name}: {len(twice)} parents are accounted for twice, first {twice[0]['id']} "
+                f"as {twice[0]['ends']}. Nothing is published; this is a defect of GEX"
+            )
+        (totals,) = database.rows("account_totals")
+        reasons = database.rows("account_reasons")
+    parent_is_source = node.is_source or run.recipe.graph.nodes[node.parent or ""].is_source
+    return Account(
+        stage=node.operation if not node.is_source else "pack",
+        granularity=node.name,
+        unit="clips" if parent_is_source else "samples",
+        num_in=totals["num_in"],
+        num_used=totals["num_used"],
+        excluded={row["reason"]: row["n"] for row in reasons if row["state"] == "excluded"},
+        rejected={row["reason"]: row["n"] for row in reasons if row["state"] == "rejected"},
+    )
+
+
+def _view_snapshot(database: Database, run: Run, node: Node) -> None:
+    """Views over what this snapshot planned, built and lost for one granularity."""
+    shards = plan_shards(run, node)
+    database.view_parquet("plan", [run.layout.table(f"plan-{node.name}", run.snapshot)])
+    database.view_parquet("excluded", [run.layout.table(f"excluded-{node.name}", run.snapshot)])
+    receipts = [run.layout.receipt(node.name, entry.shard) for entry in shards]
+    database.view_parquet("receipts", receipts, empty=_NO_RECEIPTS)
+    losses = [uri for entry in shards if storage.exists(uri := run.layout.losses(node.name, entry.shard))]
+    database.view_parquet("build_losses", losses, empty=_NO_LOSSES)
+    summary_losses = run.layout.table(f"losses-{node.name}", run.snapshot)
+    found = [summary_losses] if operation_of(run, node).needs_summaries else []
+    database.view_parquet("summary_losses", found, empty=_NO_LOSSES)
+
+
+def publish(run: Run) -> Snapshot | None:
+    """Publish the snapshot; None when the run brought nothing new.
+
+    Raises:
+        BalanceError: the accounts do not add up; GateError: a mean lies outside the recipe's gates.
+    """
+    progress().stage("publish", None, "")
+    accounts = take_accounts(run)
+    if run.manifest.snapshots and not any(account.num_used for account in accounts):
+        return None
+    entries = {node.name: _entry(run, node) for node in built_nodes(run)}
+    check_gates(run)
+    _publish_losses(run)
+    for node in built_nodes(run):
+        _publish_sizes(run, node, entries[node.name])
+    snapshot = Snapshot(
+        snapshot=run.snapshot,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe_hash=run.recipe.hash,
+        recipe=run.recipe.resolved(),
+        inputs=run.inputs,
+        granularities=entries,
+        accounts=accounts,
+        tables=_tables(run),
+        software=_software(),
+    )
+    manifest = Manifest(run.recipe.name, (*run.manifest.snapshots, snapshot))
+    storage.publish_bytes(manifest.to_json(), run.layout.manifest)
+    _clear_parts(run)
+    return snapshot
+
+
+def _entry(run: Run, node: Node) -> GranularityEntry:
+    shards = [entry for planned in plan_shards(run, node) if (entry := _shard_entry(run, node, planned)) is not None]
+    with Database() as database:
+        _view_snapshot(database, run, node)
+        (totals,) = database.rows("publish_totals")
+    return GranularityEntry(
+        operation=node.operation,
+        parent=node.parent,
+        media_extension=operation_of(run, node).media_extension,
+        shards=tuple(shards),
+        totals={
+            "shards": len(shards),
+            "bytes": sum(shard.num_bytes for shard in shards),
+            **totals,
+        },
+    )
+
+
+def _shard_entry(run: Run, node: Node, planned: PlannedShard) -> ShardEntry | None:
+    if not is_built(run, node, planned.shard):
+        raise BalanceError(f"{node.name} shard {planned.shard} is planned and not built; run the same command again")
+    receipt_uri = run.layout.receipt(node.name, planned.shard)
+    receipt = read_receipt(receipt_uri)
+    if receipt is None or receipt.num_samples == 0:
+        return None
+    return ShardEntry(
+        path=run.layout.tar_path(node.name, planned.shard),
+        receipt=f"{node.name}/{storage.name_of(receipt_uri)}",
+        num_samples=receipt.num_samples,
+        num_bytes=receipt.num_bytes,
+        sha256=receipt.sha256,
+    )
+
+
+def check_gates(run: Run) -> None:
+    """Compare the means of a snapshot's scores with the recipe's publication gates.
+
+    Raises:
+        GateError: which gate, by how much.
+    """
+    broken = []
+    for node in built_nodes(run):
+        bounds = run.recipe.granularity[node.name].publication
+        if not bounds:
+            continue
+        means = score_means(run, node)
+        for score, bound in bounds.items():
+            if score not in means:
+                broken.append(f"{node.name} has no score {score!r} (there are: {', '.join(means) or 'none'})")
+            elif (what := bound.broken_by(means[score])) is not None:
+                broken.append(f"{node.name} mean {score} {what}")
+    if broken:
+        raise GateError("not published: " + "; ".join(broken))
+
+
+def score_means(run: Run, node: Node) -> dict[str, float]:
+    """Mean of every score over the snapshot's published samples of one granularity."""
+    uri = run.layout.table(f"scores-{node.name}", run.snapshot)
+    if not storage.exists(uri):
+        return {}
+    with Database() as database:
+        database.view_parquet("scores", [uri])
+        return {row["score"]: row["mean"] for row in database.rows("score_means")}
+
+
+def _publish_losses(run: Run) -> None:
+    """Gather what every stage lost into ``rejects-{snapshot}``."""
+    with Database() as database:
+        sources = [run.layout.table("losses-ingest", run.snapshot)]
+        for node in built_nodes(run):
+            sources += [
+                uri
+                for planned in plan_shards(run, node)
+                if storage.exists(uri := run.layout.losses(node.name, planned.shard))
+            ]
+            if operation_of(run, node).needs_summaries:
+                sources.append(run.layout.table(f"losses-{node.name}", run.snapshot))
+            database.view_parquet(f"excluded_{node.name}", [run.layout.table(f"excluded-{node.name}", run.snapshot)])
+        database.view_parquet("losses", sources)
+        overlaps = "".join(
+            f" UNION ALL BY NAME SELECT * FROM \"excluded_{node.name}\" WHERE state = 'rejected'" for node in built_nodes(run)
+        )
+        database.execute(f"CREATE OR REPLACE TEMP VIEW rejects AS SELECT * FROM losses{overlaps}")
+        database.publish_table("rejects", run.layout.table("rejects", run.snapshot), "granularity, stage, reason, id, row")
+
+
+def _publish_sizes(run: Run, node: Node, entry: GranularityEntry) -> None:
+    shards = [*run.manifest.shards(node.name), *entry.shards]
+    sizes = {storage.name_of(shard.path): shard.num_samples for shard in shards}
+    storage.publish_bytes(json.dumps(sizes, indent=1).encode() + b"\n", run.layout.sizes(node.name))
+
+
+def _tables(run: Run) -> tuple[str, ...]:
+    found = storage.list_files(storage.join(run.layout.output_uri, "tables", f"*-{run.snapshot:06d}.parquet"))
+    return tuple(f"tables/{storage.name_of(file.uri)}" for file in found)
+
+
+def _clear_parts(run: Run) -> None:
+    """Remove checkpoints that the published tables have replaced."""
+    base = run.layout.output_uri
+    for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", "tables/losses/*.parquet"):
+        for file in storage.list_files(f"{base}/{pattern}"):
+            storage.remove(file.uri)
+
+
+def _software() -> dict[str, str]:
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    for name in _SOFTWARE:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,45 @@
+"""The one interface of everything that writes summaries, and which settings name which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from gex_pipeline.summarize.extractive import ExtractiveBackend
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+
+class Backend(Protocol):
+    """Answers requests; joins nothing, checks nothing, remembers nothing."""
+
+    @property
+    def name(self) -> str:
+        """What tables show as the summary's writer."""
+
+    @property
+    def max_attempts(self) -> int:
+        """How often it makes sense to ask the same thing."""
+
+    def check_ready(self, settings: SummarizerSettings) -> None:
+        """Called before planning. Raises GexError with one sentence on what is missing."""
+
+    def answer(self, requests: Iterable[SummaryRequest], settings: SummarizerSettings) -> Iterator[SummaryAnswer]:
+        """Answers in any order; a request that fails gets an answer with its error.
+
+        Raises:
+            GexError: nothing can be answered at all.
+        """
+
+
+def backend(settings: SummarizerSettings) -> Backend:
+    """The backend that `settings` name."""
+    if settings.backend == "http":
+        from gex_pipeline.summarize.http import HttpBackend
+
+        return HttpBackend(settings)
+    if settings.backend == "vllm":
+        from gex_pipeline.summarize.vllm_backend import VllmBackend
+
+        return VllmBackend(settings)
+    return ExtractiveBackend()

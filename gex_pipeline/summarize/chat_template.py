@@ -1,0 +1,39 @@
+"""Which Jinja template turns messages into a prompt, where it is not the model's own.
+
+Templates of ours lie in `chat_templates/`. They write no token of sequence start: the tokenizer adds
+that one, and a second one would change the model's answers.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from gex_pipeline.errors import GexError
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+_FOLDER = Path(__file__).parent / "chat_templates"
+_VICUNA = "vicuna_v1.5"
+
+
+def chat_template_text(settings: SummarizerSettings) -> str | None:
+    """The template's text; None means the model's own.
+
+    Raises:
+        GexError: the setting is neither a template of ours, nor a file, nor Jinja text.
+    """
+    name = settings.chat_template
+    if name is None and "vicuna" in (settings.model or "").rstrip("/").rpartition("/")[2].lower():
+        name = _VICUNA  # its tokenizer carries none, and engines no longer assume one
+    return None if name is None else _read(name)
+
+
+@functools.lru_cache(maxsize=16)
+def _read(name: str) -> str:
+    if "{{" in name or "{%" in name:
+        return name
+    for path in (_FOLDER / f"{name}.jinja", Path(name).expanduser()):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    known = ", ".join(sorted(path.stem for path in _FOLDER.glob("*.jinja")))
+    raise GexError(f"chat_template {name!r} is neither a file, nor Jinja text, nor one of: {known}")

@@ -1,0 +1,124 @@
+"""Whether a sentence may stand as a summary, judged by the text alone.
+
+English only: words are counted at spaces and stems are Porter's. Semantic scores and their gates come
+afterwards and are not known here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from gex_pipeline.errors import Reason
+from gex_pipeline.summarize.prompt import EXAMPLE_CAPTIONS, EXAMPLE_SUMMARY, SYSTEM, mark_of
+from gex_pipeline.summarize.request import SummaryRequest
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+_WORD = re.compile(r"[^\W\d_]+")
+_MIN_STEM_CHARS = 3
+_ECHO_WORDS = 6  # a run of this many words of the prompt is no accident
+_STOP_TEXT = (
+    "a an the and or but then while as of in on at to for with from by into onto over under up down out off near next "
+    "is are was were be been being has have had does do did it its this that these those there their his her him "
+    "them they he she who which some several two three one"
+)
+_STOP_WORDS = frozenset(_STOP_TEXT.split())
+_REFUSAL = re.compile(
+    r"\bas an? (?:ai|language model|assistant)\b|\bi(?:'|\u2019)?m (?:sorry|unable|not able)\b"
+    r"|\bi am (?:sorry|unable|not able|an ai)\b"
+    r"|\bi (?:can(?:not|'t|\u2019t| not)|won(?:'|\u2019)t|do not|don(?:'|\u2019)t)\b"
+    r"|\bcannot (?:assist|help|comply|summari[sz]e)\b|\bplease (?:provide|share)\b|\bno captions?\b|\bi apologi[sz]e\b",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"\[/?(?:captions|end|inst)\b|one-sentence summary|```|<[^>]{1,60}>|#{2,}|[{}\\]", re.IGNORECASE)
+_META = re.compile(r"\b(?:videos?|clips?|captions?|footage|montage)\b", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://|www\.|\S@\S", re.IGNORECASE)
+
+
+def check_summary(
+    candidate: str,
+    request: SummaryRequest,
+    settings: SummarizerSettings,
+    finish: Literal["stop", "length"] | None = None,
+) -> list[Reason]:
+    """Everything that is wrong with a cleaned sentence; an empty list accepts it.
+
+    `finish` is "length" when the model was cut before it ended this sentence.
+    """
+    words = candidate.split()
+    if not words:
+        return [Reason.summary_empty]
+    found = {
+        Reason.summary_refusal: _REFUSAL.search(candidate) is not None,
+        Reason.summary_prompt_echo: _echoes_prompt(candidate, request),
+        Reason.summary_truncated: finish == "length",
+        Reason.summary_too_long: len(words) > settings.accept_max_words,
+        Reason.summary_too_short: len(words) < settings.accept_min_words,
+        Reason.summary_not_shorter: len(words) >= len(request.text.split()),
+        Reason.summary_meta: _new_match(_META, candidate, request),
+        Reason.summary_repetition: _repeats(words),
+        Reason.summary_ungrounded: (
+            grounding(candidate, request.captions) < settings.min_grounding or _new_match(_ADDRESS, candidate, request)
+        ),
+    }
+    return [reason for reason, wrong in found.items() if wrong]
+
+
+def grounding(summary: str, captions: Sequence[str]) -> float:
+    """Share of the summary's content words, as stems, that occur in the captions; 0 for a text without any."""
+    words = _content_stems(summary)
+    if not words:
+        return 0.0
+    known = set(_content_stems(" ".join(captions)))
+    return sum(word in known for word in words) / len(words)
+
+
+def _content_stems(text: str) -> list[str]:
+    stem = _stemmer()
+    folded = unicodedata.normalize("NFKD", text.lower())
+    plain = "".join(char for char in folded if not unicodedata.combining(char))
+    return [stem(word) for word in _WORD.findall(plain) if len(word) >= _MIN_STEM_CHARS and word not in _STOP_WORDS]
+
+
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    from nltk.stem.porter import PorterStemmer
+
+    stem: Callable[[str], str] = functools.lru_cache(maxsize=100_000)(PorterStemmer().stem)
+    return stem
+
+
+def _new_match(pattern: re.Pattern[str], candidate: str, request: SummaryRequest) -> bool:
+    """Whether the summary speaks of something of this kind and the captions do not."""
+    return bool(pattern.search(candidate)) and not pattern.search(" ".join(request.captions))
+
+
+def _runs(text: str, num_words: int) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + num_words]) for i in range(len(words) - num_words + 1)}
+
+
+@functools.cache
+def _prompt_runs() -> frozenset[tuple[str, ...]]:
+    texts = [SYSTEM, EXAMPLE_SUMMARY, *EXAMPLE_CAPTIONS]
+    return frozenset().union(*(_runs(text, _ECHO_WORDS) for text in texts))
+
+
+def _echoes_prompt(candidate: str, request: SummaryRequest) -> bool:
+    if _MARKUP.search(candidate) or mark_of(request) in candidate.split():
+        return True
+    echoed = _runs(candidate, _ECHO_WORDS) & _prompt_runs()
+    return bool(echoed - _runs(" ".join(request.captions), _ECHO_WORDS))
+
+
+def _repeats(words: list[str]) -> bool:
+    """Whether a phrase is said again at once, a short one three times, or most words are the same few."""
+    low = [word.lower().strip(",.;:") for word in words]
+    for size, times in ((1, 3), (2, 3), (3, 2), (4, 2), (5, 2), (6, 2)):
+        for i in range(len(low) - size * times + 1):
+            if all(low[i : i + size] == low[i + k * size : i + (k + 1) * size] for k in range(1, times)):
+                return True
+    return len(low) >= 10 and len(set(low)) < len(low) / 2

@@ -1,0 +1,82 @@
+"""From what a model wrote to the sentence it meant: labels, quotes, reasoning and second sentences taken off.
+
+Only removes; never adds or changes a word. Whether the sentence is any good is decided by the checks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)|\A.*?</think>", re.DOTALL | re.IGNORECASE)
+_SPECIAL = re.compile(r"<\|[^<>|]{0,60}\|>|</?s>", re.IGNORECASE)
+_BULLET = re.compile(r"^(?:[-*\u2022\u2013]|\d{1,2}[.)])\s+")
+_COURTESY = re.compile(
+    r"^(?:sure|certainly|of course|absolutely|okay|ok|yes)(?: thing)?(?:\s*[,!.:;]+\s*|\s+(?=here\b))", re.IGNORECASE
+)
+_HERE_IS = re.compile(r"^here(?:'s|\u2019s| is| are)\b[^:.]{0,80}:\s*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:the\s+|my\s+)?(?:(?:final|short|brief|one|single|1)[- ]?(?:sentence)?\s*)?(?:assistant|summary|caption|answer"
+    r"|output|response|description)(?:\s+(?:sentence|is))?\s*[:=]\s*",
+    re.IGNORECASE,
+)
+_SHOW = (
+    r"(?:(?:is|are|first|then|mainly)\s+)?(?:shows?|showing|features?|featuring|depicts?|depicting|captures?|presents?"
+    r"|portrays?|displays?|describes?|follows?|is about|(?:starts|begins|opens) with)"
+)
+_META = re.compile(
+    r"^(?:(?:in|throughout|over|during) (?:this|the|these) (?:short )?(?:video|clip|scene|footage|sequence)s?\b"
+    r"(?: clips?\b)?,?\s*"
+    r"|(?:this|the|these|a) (?:short )?(?:video|clip|scene|footage|sequence|montage|caption)s?(?: clips?)?\s+"
+    + _SHOW
+    + r"\s+(?:that\s+)?(?:us\s+)?|(?:we|you|viewers?) (?:can )?see\s+)",
+    re.IGNORECASE,
+)
+_QUOTES = "\"'\u201c\u201d\u2018\u2019`*_ \t"
+_ABBREVIATION_TEXT = "dr mr mrs ms st jr sr prof vs etc no mt ft inc co a.m p.m e.g i.e u.s u.k d.c approx"
+_ABBREVIATIONS = frozenset(_ABBREVIATION_TEXT.split())
+_END = re.compile(r"[.!?]+[\"'\u201d\u2019)*_]*(?=\s|\Z)")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sentence, and whether its end was seen: one without an end may have been cut by the token limit."""
+
+    text: str
+    ended: bool
+
+
+def clean_summary(raw_text: str) -> Candidate:
+    """The first sentence of an answer without label, quotes and final stop; empty when there is none."""
+    text = _SPECIAL.sub(" ", _THINKING.sub(" ", raw_text))
+    lines = [stripped for stripped in (_unlabelled(line) for line in text.splitlines()) if stripped]
+    # A line of one or two words before a longer one is a heading.
+    index = next((i for i, line in enumerate(lines) if len(line.split()) > 2), 0)
+    if not lines:
+        return Candidate("", ended=False)
+    sentence, ended = _first_sentence(_unlabelled(lines[index]))
+    sentence = re.sub(r"\s+([,.;!?])", r"\1", " ".join(sentence.split()))
+    return Candidate(sentence.strip(_QUOTES).rstrip(".!?;:, "), ended or index + 1 < len(lines))
+
+
+def _unlabelled(line: str) -> str:
+    """A line without bullet, courtesies, labels and 'the video shows', whatever their order."""
+    before = None
+    line = line.strip()
+    while before != line:
+        before = line
+        for pattern in (_BULLET, _COURTESY, _HERE_IS, _LABEL, _META):
+            line = pattern.sub("", line, count=1).lstrip(_QUOTES)
+    return line
+
+
+def _first_sentence(line: str) -> tuple[str, bool]:
+    for end in _END.finditer(line):
+        last_word = line[: end.start()].split()[-1:] or [""]
+        mark = end.group().rstrip(_QUOTES + ")")
+        word = last_word[0].strip(_QUOTES + "(").lower()
+        initial = len(word) == 1 and word.isalpha() and word not in "ai"
+        if mark == "." and (word in _ABBREVIATIONS or initial) and end.end() < len(line):
+            continue
+        return line[: end.start()], True
+    return line, False

@@ -1,0 +1,283 @@
+"""The loop of Θ_t: ask, join, clean, check, score, gate, ask again; one result for every request.
+
+An answer counts only when its key, the digest of its long text and its request digest are those of an
+open request; anything else is dropped and the request it should have answered ends as `no_answer`.
+Results come as they are ready and in any order. What is done with them is the caller's business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from gex_pipeline.errors import BalanceError, GexError, Reason
+from gex_pipeline.summarize.backends import Backend, backend
+from gex_pipeline.summarize.cache import ResponseCache
+from gex_pipeline.summarize.checks import check_summary
+from gex_pipeline.summarize.clean import clean_summary
+from gex_pipeline.summarize.extractive import ExtractiveBackend
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+Scores = dict[str, float]
+Scorer = Callable[[list[SummaryRequest], list[str]], list[Scores]]
+Gate = Callable[[Scores], list[str]]
+Answered = list[tuple[SummaryRequest, SummaryAnswer | None]]
+
+
+@dataclass(frozen=True)
+class SummaryResult:
+    """How one request ended. Tokens and seconds are sums over its attempts, cached ones included."""
+
+    key: str
+    source_digest: str
+    text: str | None  # None when rejected
+    backend: str  # who wrote the text, or the last rejected one
+    attempts: int
+    state: Literal["accepted", "rejected"]
+    reason: Reason | None = None  # an accepted fallback keeps the model's reason here
+    detail: str = ""
+    scores: Scores = field(default_factory=dict)
+    raw_text: str = ""
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Progress:
+    """Counts of a running compression; handed to `on_progress` after every batch."""
+
+    num_done: int = 0
+    num_accepted: int = 0
+    num_answers: int = 0  # from the backend
+    num_cached: int = 0  # answers that the cache gave
+    num_dropped: int = 0  # answers that nobody asked for, or asked twice
+    num_prompt_tokens: int = 0  # of the backend's answers
+    num_generated_tokens: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What `summarise` works with; `score` sees only sentences that pass the text checks."""
+
+    settings: SummarizerSettings
+    cache: ResponseCache | None = None
+    score: Scorer | None = None
+    gate: Gate | None = None  # scores -> descriptions of the gates they fail
+    on_progress: Callable[[Progress], None] | None = None
+    backend: Backend | None = None  # None: the one that the settings name
+    chunk_size: int = 50_000  # requests in memory at a time; every attempt over them starts the engines once
+    batch_size: int = 1000  # answers that are cached, scored and yielded together
+    batch_seconds: float = 60.0  # a slower batch is handed on when it is this old
+
+
+def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[SummaryResult]:
+    """Exactly one result a request.
+
+    Raises:
+        GexError: the backend cannot work at all, or a key comes twice; what was answered until then is cached.
+    """
+    writer = job.backend or backend(job.settings)
+    progress, started_s = Progress(), time.monotonic()
+    keys: set[str] = set()
+    remaining = iter(requests)
+    while chunk := list(itertools.islice(remaining, job.chunk_size)):
+        for request in chunk:
+            if request.key in keys:
+                raise GexError(
+                    f"key {request.key!r} comes twice among the requests; keys of one granularity are unique"
+                )
+            keys.add(request.key)
+        num_results = 0
+        for results in _chunk_results(chunk, job, writer, progress):
+            num_results += len(results)
+            progress.num_done += len(results)
+            progress.num_accepted += sum(result.state == "accepted" for result in results)
+            progress.elapsed_s = time.monotonic() - started_s
+            if job.on_progress:
+                job.on_progress(replace(progress))
+            yield from results
+        if num_results != len(chunk):
+            raise BalanceError(f"{len(chunk)} summary requests gave {num_results} results")
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A request after one attempt; accepted exactly when `reason` is None."""
+
+    request: SummaryRequest
+    result: SummaryResult
+
+
+def _chunk_results(
+    chunk: list[SummaryRequest], job: Compression, writer: Backend, progress: Progress
+) -> Iterator[list[SummaryResult]]:
+    """Results of one chunk, batch by batch; attempts over what failed before, then the fallback."""
+    pending: list[_Judged | SummaryRequest] = list(chunk)
+    num_attempts = min(job.settings.max_attempts, writer.max_attempts)
+    for attempt in range(num_attempts):
+        before = {item.request.key: item.result for item in pending if isinstance(item, _Judged)}
+        asked = [_next_attempt(item, attempt) if isinstance(item, _Judged) else item for item in pending]
+        pending = []
+        for batch in _answers(asked, job, writer, progress):
+            judged = _judge(batch, job, writer.name, before)
+            pending.extend(item for item in judged if item.result.state == "rejected")
+            yield [item.result for item in judged if item.result.state == "accepted"]
+        if not pending:
+            return
+    failed = [item for item in pending if isinstance(item, _Judged)]
+    for i in range(0, len(failed), job.batch_size):
+        batch_failed = failed[i : i + job.batch_size]
+        if job.settings.fallback == "extractive" and writer.name != ExtractiveBackend.name:
+            yield _fall_back(batch_failed, job)
+        else:
+            yield [item.result for item in batch_failed]
+
+
+def _next_attempt(item: _Judged, attempt: int) -> SummaryRequest:
+    return replace(item.request, attempt=attempt, previous=item.result.reason)
+
+
+def _answers(
+    requests: list[SummaryRequest], job: Compression, writer: Backend, progress: Progress
+) -> Iterator[Answered]:
+    """Every request with its answer, from the cache or the backend, or with None; in batches."""
+    # A model-free summary is made faster than it is looked up.
+    cache = job.cache if writer.name != ExtractiveBackend.name else None
+    digests = {request.key: request_digest(request, job.settings) for request in requests}
+    stored = cache.lookup(list(digests.values())) if cache else {}
+    known = [(request, stored[digests[request.key]]) for request in requests if digests[request.key] in stored]
+    progress.num_cached += len(known)
+    for i in range(0, len(known), job.batch_size):
+        yield [(request, replace(answer, key=request.key)) for request, answer in known[i : i + job.batch_size]]
+    missing = [request for request in requests if digests[request.key] not in stored]
+    if not missing:
+        return
+    for batch in _joined(missing, digests, job, writer, progress):
+        if cache:
+            cache.add(answer for _, answer in batch if answer is not None)
+        yield batch
+
+
+def _joined(
+    missing: list[SummaryRequest], digests: dict[str, str], job: Compression, writer: Backend, progress: Progress
+) -> Iterator[Answered]:
+    """The backend's answers with the requests they belong to, then the requests without one."""
+    waiting = {(request.key, request.source_digest, digests[request.key]): request for request in missing}
+    batch: Answered = []
+    batch_started_s = time.monotonic()
+    complete = False
+    try:
+        for answer in writer.answer(missing, job.settings):
+            request = waiting.pop((answer.key, answer.source_digest, answer.request_digest), None)
+            if request is None:
+                progress.num_dropped += 1
+                continue
+            progress.num_answers += 1
+            progress.num_prompt_tokens += answer.num_prompt_tokens
+            progress.num_generated_tokens += answer.num_generated_tokens
+            batch.append((request, answer))
+            if len(batch) >= job.batch_size or time.monotonic() - batch_started_s > job.batch_seconds:
+                full, batch, batch_started_s = batch, [], time.monotonic()
+                yield full
+        complete = True
+    finally:
+        # Answers of an engine that then broke are as good as any; the next run does not ask for them again.
+        if not complete and job.cache and writer.name != ExtractiveBackend.name:
+            job.cache.add(answer for _, answer in batch if answer is not None)
+    batch.extend((request, None) for request in waiting.values())
+    if batch:
+        yield batch
+
+
+def _judge(batch: Answered, job: Compression, writer_name: str, before: dict[str, SummaryResult]) -> list[_Judged]:
+    """Clean, check, score and gate one batch."""
+    judged = [_check(request, answer, job, writer_name, before.get(request.key)) for request, answer in batch]
+    return _scored(judged, job, gated=True)
+
+
+def _check(
+    request: SummaryRequest,
+    answer: SummaryAnswer | None,
+    job: Compression,
+    writer_name: str,
+    before: SummaryResult | None,
+) -> _Judged:
+    result = SummaryResult(
+        key=request.key,
+        source_digest=request.source_digest,
+        text=None,
+        backend=writer_name,
+        attempts=request.attempt + 1,
+        state="rejected",
+        num_prompt_tokens=before.num_prompt_tokens if before else 0,
+        num_generated_tokens=before.num_generated_tokens if before else 0,
+        seconds=before.seconds if before else 0.0,
+    )
+    if answer is None:
+        return _Judged(request, replace(result, reason=Reason.no_answer, detail="the backend gave no answer"))
+    result = replace(
+        result,
+        raw_text=answer.raw_text,
+        num_prompt_tokens=result.num_prompt_tokens + answer.num_prompt_tokens,
+        num_generated_tokens=result.num_generated_tokens + answer.num_generated_tokens,
+        seconds=result.seconds + answer.seconds,
+    )
+    if answer.error is not None:
+        return _Judged(request, replace(result, reason=answer.error_kind or Reason.engine_error, detail=answer.error))
+    candidate = clean_summary(answer.raw_text)
+    reasons = check_summary(candidate.text, request, job.settings, None if candidate.ended else answer.finish)
+    if reasons:
+        detail = f"{', '.join(reasons)}: {candidate.text or answer.raw_text!r}"
+        return _Judged(request, replace(result, reason=reasons[0], detail=detail[:2000]))
+    return _Judged(request, replace(result, text=candidate.text, state="accepted"))
+
+
+def _scored(judged: Sequence[_Judged], job: Compression, *, gated: bool) -> list[_Judged]:
+    """The same items in the same order, those with a text scored and, where asked, gated."""
+    if job.score is None:
+        return list(judged)
+    passed = [(item, item.result.text) for item in judged if item.result.text is not None]
+    scores = iter(
+        job.score([item.request for item, _ in passed], [text for _, text in passed]) if passed else [],
+    )
+    out = []
+    for item in judged:
+        if item.result.text is None:
+            out.append(item)
+            continue
+        result = replace(item.result, scores=next(scores))
+        failing = job.gate(result.scores) if job.gate and gated else []
+        if failing:
+            detail = f"{'; '.join(failing)}: {result.text}"
+            result = replace(result, text=None, state="rejected", reason=Reason.gate_failed, detail=detail[:2000])
+        out.append(_Judged(item.request, result))
+    return out
+
+
+def _fall_back(failed: list[_Judged], job: Compression) -> list[SummaryResult]:
+    """Extractive summaries of what the model could not do; checked and scored, but not gated away."""
+    writer = ExtractiveBackend()
+    requests = [item.request for item in failed]
+    out = []
+    for item, answer in zip(failed, writer.answer(requests, job.settings), strict=True):
+        new = _check(item.request, answer, job, writer.name, None).result
+        if new.text is None:
+            out.append(item)
+            continue
+        result = replace(
+            item.result,
+            text=new.text,
+            backend=writer.name,
+            state="accepted",
+            detail=f"instead of {item.result.detail}"[:2000],
+            raw_text=new.raw_text,
+            scores={},
+        )
+        out.append(_Judged(item.request, result))
+    return [item.result for item in _scored(out, job, gated=False)]

@@ -1,0 +1,104 @@
+"""What is asked and what came back: requests, answers and the digests that join them.
+
+A request is identified by its key and the digest of the long text it is made from; an answer repeats
+both, so that a mix-up is seen instead of published. The request digest covers everything that decides
+the answer and nothing else, which makes it the key of the response cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gex_pipeline.errors import Reason
+from gex_pipeline.summarize.chat_template import chat_template_text
+from gex_pipeline.summarize.model_identity import model_identity
+from gex_pipeline.summarize.prompt import build_messages
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+# Generation stops where a model starts to continue the prompt instead of answering it.
+STOP = ("[captions", "[end ", "\nUSER:")
+# Where and how fast the engine runs; the same prompt gives the same answer up to floating point.
+_ENGINE_RESOURCES = frozenset(
+    {
+        "block_size",
+        "data_parallel_size",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "pipeline_parallel_size",
+        "swap_space",
+        "tensor_parallel_size",
+    }
+)
+
+
+@dataclass(frozen=True)
+class SummaryRequest:
+    """One long text to compress; `captions` in time order, `text` as it is published."""
+
+    key: str
+    source_digest: str  # text_digest(text)
+    captions: tuple[str, ...]
+    text: str
+    attempt: int = 0
+    previous: Reason | None = None  # why the answer to the attempt before was not accepted
+
+
+@dataclass(frozen=True)
+class SummaryAnswer:
+    """What a backend made of one request: `raw_text`, or an `error` with its kind."""
+
+    request_digest: str
+    key: str
+    source_digest: str
+    raw_text: str = ""
+    error: str | None = None
+    error_kind: Reason | None = None
+    num_prompt_tokens: int = 0
+    num_generated_tokens: int = 0
+    finish: Literal["stop", "length"] | None = None
+    seconds: float = 0.0  # wall time of this answer, waiting in the engine included
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 (hex) of a long text as it is published."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sampling(request: SummaryRequest, settings: SummarizerSettings) -> dict[str, Any]:
+    """Sampling parameters of one attempt: greedy by default at first, then warmer; the seed differs by text."""
+    retry = request.attempt > 0
+    return {
+        "temperature": settings.retry_temperature if retry else settings.temperature,
+        "top_p": 0.9 if retry else 1.0,
+        "max_tokens": settings.max_tokens,
+        "seed": (settings.seed + request.attempt + int(request.source_digest[:8], 16)) % 2**31,
+        "stop": list(STOP),
+    }
+
+
+def request_digest(request: SummaryRequest, settings: SummarizerSettings) -> str:
+    """SHA-256 (hex) of what decides the answer: model, prompt, sampling; not the key, the server or the machines."""
+    parts = {
+        "backend": settings.backend,
+        "model": model_identity(settings.model, settings.revision) if settings.backend == "vllm" else settings.model,
+        "revision": settings.revision,
+        "messages": build_messages(request, settings),
+        "sampling": sampling(request, settings),
+        "attempt": request.attempt,
+        "chat_template": chat_template_text(settings) if settings.backend == "vllm" else None,
+        "engine": {name: value for name, value in settings.engine.items() if name not in _ENGINE_RESOURCES},
+    }
+    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()

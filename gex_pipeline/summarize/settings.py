@@ -1,0 +1,97 @@
+"""How long texts are compressed (Θ_t): the part of a recipe that this room reads.
+
+Imports pydantic only, so that a recipe can be checked without any model library.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SummarizerSettings(BaseModel):
+    """Knobs of one `compress_text` edge; everything but the model has a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Literal["extractive", "vllm", "http"] = "vllm"
+    """Who writes the summaries: an engine on Ray workers, a server, or no model at all."""
+    model: str | None = None
+    """Directory or hub id of the model (`vllm`), or its name on the server (`http`)."""
+    revision: str | None = None
+    """Revision of a hub model: branch, tag or commit."""
+    url: str | None = None
+    """Base URL of an OpenAI-compatible server (`http`), for example `http://host:8000/v1`."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the server's key; empty for a server without keys."""
+    min_words: int = Field(default=8, ge=1)
+    """Fewest words that are asked of the model."""
+    max_words: int = Field(default=20, ge=1)
+    """Most words that are asked of the model; the extractive backend never exceeds it."""
+    accept_min_words: int = Field(default=5, ge=1)
+    """Fewest words of an accepted summary."""
+    accept_max_words: int = Field(default=30, ge=1)
+    """Most words of an accepted summary."""
+    min_grounding: float = Field(default=0.5, ge=0, le=1)
+    """Smallest accepted share of the summary's content words that the captions contain."""
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    """How often a request is put to the model before it is rejected."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature of the first attempt."""
+    retry_temperature: float = Field(default=0.7, ge=0, le=2)
+    """Sampling temperature of later attempts."""
+    max_tokens: int = Field(default=64, ge=1)
+    """Most tokens an answer may have; a summary cut there is rejected as truncated."""
+    max_prompt_words: int = Field(default=1000, ge=20)
+    """Most caption words in a prompt; halved with every attempt, so that an over-long prompt gets another chance."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Context length of the engine in tokens (`vllm`); none: the model's own."""
+    seed: int = 0
+    """Seed of the sampling; each request and attempt derives its own from it."""
+    fallback: Literal["none", "extractive"] = "none"
+    """What happens after the last attempt: rejection, or an extractive summary that is marked as such."""
+    example: bool = True
+    """Whether the prompt shows one solved example."""
+    chat_template: str | None = None
+    """Name of a template of ours, path of a Jinja file, or Jinja text; none: the model's own (`vllm`)."""
+    engine: dict[str, Any] = {}
+    """More keyword arguments of the vLLM engine; they override ours."""
+    concurrency: int = Field(default=1, ge=1)
+    """Number of engines (`vllm`)."""
+    batch_size: int = Field(default=64, ge=1)
+    """Requests handed to an engine at a time (`vllm`)."""
+    timeout_s: float = Field(default=60, gt=0)
+    """Longest wait for one answer of the server, in seconds (`http`)."""
+    max_retries: int = Field(default=3, ge=0)
+    """Repetitions with backoff when the server is busy, failing or unreachable (`http`)."""
+    max_in_flight: int = Field(default=16, ge=1)
+    """Requests open at the server at a time (`http`)."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.backend in ("vllm", "http") and not self.model:
+            raise ValueError(f"summarizer backend {self.backend!r} needs `model`; only 'extractive' works without one")
+        if self.backend == "http":
+            _check_url(self.url)
+        for low, high in (("min_words", "max_words"), ("accept_min_words", "accept_max_words")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} = {getattr(self, low)} is over {high} = {getattr(self, high)}")
+        if self.accept_min_words > self.max_words or self.accept_max_words < self.min_words:
+            raise ValueError(
+                f"words asked for ({self.min_words} to {self.max_words}) and words accepted "
+                f"({self.accept_min_words} to {self.accept_max_words}) do not overlap"
+            )
+        return self
+
+
+def _check_url(url: str | None) -> None:
+    if not url:
+        raise ValueError("summarizer backend 'http' needs `url`, for example 'http://localhost:8000/v1'")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url {url.partition('@')[2] or url!r} is not an http(s) URL")
+    if parts.username or parts.password or parts.query:
+        # The recipe is stored with the data set, so nothing secret may be in it; the value is not repeated either.
+        raise ValueError("url must not hold a user, a password or a query; name the key's variable in `api_key_env`")

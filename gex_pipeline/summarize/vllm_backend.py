@@ -1,0 +1,201 @@
+"""Summaries from vLLM engines on Ray workers, through `ray.data.llm`.
+
+Requests enter as small rows and answers leave as they are ready, in any order; key and digests travel
+with each row. A request that the engine refuses costs its own row. Ray must have been started by the
+caller; whether engines take GPUs or CPUs follows from what the cluster has at that moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gex_pipeline.errors import GexError, MissingExtraError, Reason
+from gex_pipeline.summarize.chat_template import chat_template_text
+from gex_pipeline.summarize.http import TOO_LONG
+from gex_pipeline.summarize.prompt import build_messages
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest, sampling
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+_SMALL_CPUS = 0.1  # of every stage but the engine: whole CPUs leave none for the engine on a small machine
+_KV_CACHE_BYTES = 64 << 20  # of an engine on a CPU; the default there is sized for a machine of its own
+_ERROR_COLUMN = "__inference_error__"
+
+
+class VllmBackend:
+    """Runs one Ray Data pipeline a call; engines start with it and end with it."""
+
+    name = "vllm"
+
+    def __init__(self, settings: SummarizerSettings) -> None:
+        self.max_attempts = settings.max_attempts
+
+    def check_ready(self, settings: SummarizerSettings) -> None:
+        """Raises GexError when vLLM, a local model directory or the chat template is missing."""
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingExtraError("vllm", "vllm")
+        model = settings.model or ""
+        folder = Path(model).expanduser()
+        if model.startswith(("/", ".", "~")) and not folder.is_dir():
+            raise GexError(f"model directory {model!r} does not exist")
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise GexError(f"model directory {model!r} holds no config.json, so it is no Hugging Face model")
+        chat_template_text(settings)
+
+    def answer(self, requests: Iterable[SummaryRequest], settings: SummarizerSettings) -> Iterator[SummaryAnswer]:
+        """One answer a request, as batches get ready.
+
+        Raises:
+            GexError: Ray is not started, or the engines cannot start or keep dying.
+        """
+        import ray
+
+        self.check_ready(settings)
+        if not ray.is_initialized():
+            raise GexError("Ray is not started; a summarizer with backend 'vllm' runs inside a Ray job")
+        rows = [_row(request, settings) for request in requests]
+        if not rows:
+            return
+        try:
+            for row in _pipeline(rows, settings).iter_rows():
+                yield _answer(row, settings)
+        except ray.exceptions.RayError as error:
+            cause = " ".join(str(error).split())[-800:]
+            raise GexError(f"the engine for model {settings.model!r} failed: {cause}") from error
+
+
+def _row(request: SummaryRequest, settings: SummarizerSettings) -> dict[str, Any]:
+    return {
+        "key": request.key,
+        "source_digest": request.source_digest,
+        "request_digest": request_digest(request, settings),
+        "captions": list(request.captions),
+        "attempt": request.attempt,
+        "previous": str(request.previous or ""),
+    }
+
+
+def _pipeline(rows: list[dict[str, Any]], settings: SummarizerSettings) -> Any:
+    """The lazy Ray data set of answers, one row a request."""
+    import pyarrow as pa
+    import ray.data
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    config = vLLMEngineProcessorConfig(**engine_config(settings, ray.cluster_resources()))
+    processor = build_processor(
+        config,
+        preprocess=functools.partial(_prompt_columns, settings=settings),
+        postprocess=_answer_columns,
+        preprocess_map_kwargs={"num_cpus": _SMALL_CPUS},
+        postprocess_map_kwargs={"num_cpus": _SMALL_CPUS},
+    )
+    # A block a batch: Ray hands a block's answers on when all of it is answered.
+    step = settings.batch_size
+    blocks = [pa.Table.from_pylist(rows[i : i + step]) for i in range(0, len(rows), step)]
+    return processor(ray.data.from_arrow(blocks))
+
+
+def engine_config(settings: SummarizerSettings, cluster: dict[str, float]) -> dict[str, Any]:
+    """Arguments of `vLLMEngineProcessorConfig` for a cluster with these resources."""
+    on_gpu = cluster.get("GPU", 0) >= 1
+    engine: dict[str, Any] = {} if on_gpu else _cpu_engine()
+    if settings.max_model_len:
+        engine["max_model_len"] = settings.max_model_len
+    if settings.revision:
+        engine |= {"revision": settings.revision, "tokenizer_revision": settings.revision}
+    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if not on_gpu:
+        # The engine inside its actor's process: three processes importing torch one after the other cost half a minute.
+        environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    model = settings.model or ""
+    if Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser().absolute())
+        environment["HF_HUB_OFFLINE"] = "1"
+    config: dict[str, Any] = {
+        "model_source": model,
+        "engine_kwargs": engine | settings.engine,
+        "concurrency": settings.concurrency,
+        "batch_size": settings.batch_size,
+        "should_continue_on_error": True,
+        "log_engine_metrics": False,
+        "runtime_env": {"env_vars": environment},
+        "chat_template_stage": {
+            "num_cpus": _SMALL_CPUS,
+            "chat_template": chat_template_text(settings),
+            "chat_template_kwargs": _template_arguments(model, settings),
+        },
+        # The engine does both itself; two actors less to start.
+        "tokenize_stage": False,
+        "detokenize_stage": False,
+    }
+    if not on_gpu:
+        cpus = 1.0 if cluster.get("CPU", 0) >= 2 else 0.5
+        config["placement_group_config"] = {"bundle_per_worker": {"CPU": cpus}}
+    return config
+
+
+def _cpu_engine() -> dict[str, Any]:
+    return {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": _KV_CACHE_BYTES,
+        "max_num_seqs": 32,
+    }
+
+
+def _template_arguments(model: str, settings: SummarizerSettings) -> dict[str, Any]:
+    """No thinking aloud, and one token of sequence start: where the tokenizer adds it, the template must not."""
+    from transformers import AutoTokenizer
+
+    arguments: dict[str, Any] = {"enable_thinking": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model,
+            revision=settings.revision or "main",
+            trust_remote_code=bool(settings.engine.get("trust_remote_code", False)),
+        )
+    except (OSError, ValueError) as error:
+        raise GexError(f"no tokenizer for model {settings.model!r}: {' '.join(str(error).split())[:400]}") from error
+    start = tokenizer.bos_token_id
+    if start is not None and tokenizer("x")["input_ids"][:1] == [start]:
+        arguments["bos_token"] = ""
+    return arguments
+
+
+def _prompt_columns(row: dict[str, Any], settings: SummarizerSettings) -> dict[str, Any]:
+    request = SummaryRequest(
+        key=row["key"],
+        source_digest=row["source_digest"],
+        captions=tuple(row["captions"]),
+        text="",  # no part of the prompt, so it does not travel
+        attempt=int(row["attempt"]),
+        previous=Reason(row["previous"]) if row["previous"] else None,
+    )
+    return {"messages": build_messages(request, settings), "sampling_params": sampling(request, settings)}
+
+
+def _answer_columns(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("key", "source_digest", "request_digest", "generated_text")
+    numbers = ("num_input_tokens", "num_generated_tokens", "time_taken_llm")
+    return {name: row[name] for name in (*names, *numbers)}
+
+
+def _answer(row: dict[str, Any], settings: SummarizerSettings) -> SummaryAnswer:
+    """One row of the pipeline, whose failed rows carry other columns than its good ones."""
+    identity = {name: row[name] for name in ("request_digest", "key", "source_digest")}
+    if error := row.get(_ERROR_COLUMN):
+        kind = Reason.prompt_too_long if TOO_LONG.search(error) else Reason.engine_error
+        return SummaryAnswer(**identity, error=" ".join(error.split())[:500], error_kind=kind)
+    num_generated = int(row["num_generated_tokens"])
+    return SummaryAnswer(
+        **identity,
+        raw_text=row["generated_text"] or "",
+        num_prompt_tokens=int(row["num_input_tokens"]),
+        num_generated_tokens=num_generated,
+        # Ray's stage drops the engine's own reason to stop.
+        finish="length" if num_generated >= settings.max_tokens else "stop",
+        seconds=float(row["time_taken_llm"]),
+    )

@@ -1,0 +1,158 @@
+"""Runs ``sql/*.sql`` by name in DuckDB; the only importer of duckdb.
+
+One statement a file, values bound by name. Identifiers that come from a recipe (column names) are
+quoted here and nowhere else. DuckDB reads local files; tables on an object store are copied first.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+
+_HERE = Path(__file__).parent
+
+
+@cache
+def sql_text(name: str) -> str:
+    """The statement in ``sql/{name}.sql``."""
+    for folder in (_HERE / "_sql", _HERE.parent / "sql"):
+        file = folder / f"{name}.sql"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    raise GexError(f"sql/{name}.sql is not part of this installation")
+
+
+def identifier(name: str) -> str:
+    """A column name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A string as a quoted SQL literal, for the places where DuckDB takes no parameter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def file_list(paths: Sequence[Path]) -> str:
+    """Local paths as a SQL list of literals."""
+    return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
+
+
+class Database:
+    """An in-memory DuckDB with a memory limit that spills to disk. Use as a context manager."""
+
+    def __init__(self, memory_bytes: int = 2_500_000_000, threads: int | None = None) -> None:
+        self._stack = ExitStack()
+        self.scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gex-db-")))
+        self._connection = duckdb.connect(":memory:")
+        settings: dict[str, Any] = {
+            "memory_limit": f"{memory_bytes}B",
+            "temp_directory": str(self.scratch / "spill"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "TimeZone": "UTC",
+        }
+        if threads is not None:
+            settings["threads"] = threads
+        for key, value in settings.items():
+            self._connection.execute(f"SET {key} = {literal(value) if isinstance(value, str) else value}")
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._stack.close()
+
+    def run(self, name: str, **values: Any) -> None:
+        """Execute ``sql/{name}.sql`` with bound values."""
+        self.execute(sql_text(name), values)
+
+    def rows(self, name: str, **values: Any) -> list[dict[str, Any]]:
+        """The result of ``sql/{name}.sql`` as dictionaries."""
+        return self.query(sql_text(name), values)
+
+    def execute(self, statement: str, values: Mapping[str, Any] | None = None) -> None:
+        """Execute a statement composed here (only quoted identifiers and own paths in it)."""
+        self._connection.execute(statement, dict(values or {}))
+
+    def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The result of a statement as dictionaries."""
+        cursor = self._connection.execute(statement, dict(values or {}))
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def value(self, statement: str) -> Any:
+        """The one value a statement returns."""
+        row = self._connection.execute(statement).fetchone()
+        return row[0] if row else None
+
+    def count(self, table: str) -> int:
+        """Rows of a table or view."""
+        return int(self.value(f"SELECT count(*) FROM {identifier(table)}"))
+
+    def columns(self, table: str) -> list[str]:
+        """Column names of a table or view."""
+        return [row["column_name"] for row in self.query(f"DESCRIBE {identifier(table)}")]
+
+    def drop(self, *names: str) -> None:
+        """Forget these tables or views, where they exist."""
+        kinds = self.query(
+            "SELECT table_name AS name, 'TABLE' AS kind FROM duckdb_tables() WHERE temporary "
+            "UNION ALL SELECT view_name, 'VIEW' FROM duckdb_views() WHERE temporary"
+        )
+        for row in kinds:
+            if row["name"] in names:
+                self._connection.execute(f"DROP {row['kind']} {identifier(row['name'])}")
+
+    def local_files(self, uris: Iterable[str]) -> list[Path]:
+        """Local paths of these files, copied from the object store where they are not local; kept until close."""
+        return [self._stack.enter_context(storage.local_copy(uri, self.scratch)) for uri in uris]
+
+    def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None) -> None:
+        """Make `view` the union of Parquet files; with none of them, of `empty` (a SELECT with the columns).
+
+        Raises:
+            GexError: there is no file and no `empty`.
+        """
+        if uris:
+            source = f"SELECT * FROM read_parquet({file_list(self.local_files(uris))}, union_by_name = true)"
+        elif empty is not None:
+            source = f"SELECT * FROM ({empty}) WHERE false"
+        else:
+            raise GexError(f"no file for the table {view!r}")
+        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {source}")
+
+    def publish_table(self, table: str, uri: str, order_by: str = "") -> None:
+        """Write a table or view as Parquet and publish it in one step."""
+        local = self.scratch / "publish.parquet"
+        order = f" ORDER BY {order_by}" if order_by else ""
+        self._connection.execute(
+            f"COPY (SELECT * FROM {identifier(table)}{order}) TO {literal(str(local))} "
+            "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 20480)"
+        )
+        storage.publish_file(local, uri)
+        local.unlink()
+
+    def check_predicate(self, predicate: str) -> None:
+        """Refuse a recipe's predicate that is more than one expression.
+
+        Raises:
+            GexError: it does not parse as the condition of one SELECT.
+        """
+        statement = f"SELECT 1 FROM clips WHERE ({predicate}\n)"
+        answer = json.loads(self.value(f"SELECT json_serialize_sql({literal(statement)})"))
+        if answer.get("error") or len(answer.get("statements", ())) != 1:
+            raise GexError(f"where = {predicate!r} is not one SQL condition: {answer.get('error_message', '')}")
+
+
+DatabaseError = duckdb.Error

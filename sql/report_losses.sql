@@ -1,0 +1,20 @@
+-- Question: why did clips and samples not get into the data set, and what are examples?
+-- Grain: one row a granularity, stage, state and reason. Reads: losses (LOSS_SCHEMA and the number of the snapshot
+--   that wrote the row; an excluded row may stand in two tables of one snapshot). Parameter: $num_examples.
+-- A later snapshot reads the same metadata again: what is lost again for the same reason is counted once.
+WITH in_tables AS (
+  SELECT granularity, stage, state, reason, id, "row", snapshot, "table",
+    any_value(detail ORDER BY detail) AS detail, any_value(source_id ORDER BY source_id) AS source_id, count(*) AS n
+  FROM losses GROUP BY ALL
+), counted AS (
+  SELECT granularity, stage, state, reason, id, "row",
+    any_value(detail ORDER BY snapshot DESC, detail) AS detail,
+    any_value(source_id ORDER BY snapshot DESC, source_id) AS source_id, max(n) AS n
+  FROM in_tables GROUP BY granularity, stage, state, reason, id, "row"
+)
+SELECT
+  granularity, stage, state, reason, sum(n)::BIGINT AS num,
+  list({id: id, source_id: source_id, detail: detail, "row": "row"} ORDER BY id, "row")[1:$num_examples] AS examples
+FROM counted
+GROUP BY granularity, stage, state, reason
+ORDER BY num DESC, granularity, stage, reason

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from gex_pipeline.summarize.clean import Candidate, clean_summary
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ('"A man rides a bike."', "A man rides a bike"),
+        (
+            "Sure! Here is a one-sentence summary of the captions: A man rides a bike down a hill and waves.",
+            "A man rides a bike down a hill and waves",
+        ),
+        ("Summary: The video shows a woman cooking pasta. She then eats it.", "a woman cooking pasta"),
+        ("\n\n1. a dog runs across a field\n2. x", "a dog runs across a field"),
+        ("<think>hmm, a dog.</think>\n**A cat sleeps on a couch.**", "A cat sleeps on a couch"),
+        ("so it is a cat.</think>A cat sleeps on a couch.", "A cat sleeps on a couch"),
+        ("<think>never ends", ""),
+        ("In this video clip, a man is fishing on a lake.", "a man is fishing on a lake"),
+        ("The video is showing two dogs playing", "two dogs playing"),
+        ("We can see a bird on a branch.", "a bird on a branch"),
+        ("a man talks to Dr. Smith in a lab. He leaves.", "a man talks to Dr. Smith in a lab"),
+        ("a man meets J. Smith at 5 p.m. in a lab.", "a man meets J. Smith at 5 p.m. in a lab"),
+        ("One-sentence summary:\na woman paints a wall.", "a woman paints a wall"),
+        ("**Summary:** a woman paints a wall.", "a woman paints a wall"),
+        ("Certainly:\n- a woman paints a wall", "a woman paints a wall"),
+        ("A man plays guitar , then sings .", "A man plays guitar, then sings"),
+        ("sure-footed goats climb a steep cliff", "sure-footed goats climb a steep cliff"),
+        ("a man sees a video of his dog", "a man sees a video of his dog"),
+        ("a dog barks!! Then it sleeps", "a dog barks"),
+        ("a dog runs<|im_end|>", "a dog runs"),
+        ("", ""),
+        ("   \n ", ""),
+        ("BANANA", "BANANA"),
+    ],
+)
+def test_an_answer_becomes_the_sentence_it_meant(raw: str, text: str) -> None:
+    assert clean_summary(raw).text == text
+    assert clean_summary(text).text == text
+
+
+def test_the_end_of_a_sentence_is_seen_by_its_stop_or_by_what_follows() -> None:
+    assert clean_summary("a dog runs. It then").ended
+    assert clean_summary("a dog runs away\nHope this").ended
+    assert clean_summary("a dog runs and then") == Candidate("a dog runs and then", ended=False)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from gex_pipeline.summarize.settings import SummarizerSettings
+
+
+@pytest.mark.parametrize("backend", ["vllm", "http"])
+def test_a_backend_with_a_model_refuses_to_be_without_one(backend: str) -> None:
+    with pytest.raises(ValidationError, match=f"backend '{backend}' needs `model`"):
+        SummarizerSettings(backend=backend, url="http://localhost:1/v1")
+
+
+def test_the_extractive_backend_needs_no_more_than_its_name() -> None:
+    assert SummarizerSettings(backend="extractive").model is None
+
+
+def test_an_http_backend_without_url_says_what_a_url_looks_like() -> None:
+    with pytest.raises(ValidationError, match="needs `url`, for example 'http://localhost:8000/v1'"):
+        SummarizerSettings(backend="http", model="m")
+
+
+@pytest.mark.parametrize("url", ["http://me:hunter2@host/v1", "https://host/v1?api_key=hunter2"])
+def test_a_secret_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ValidationError, match="must not hold a user, a password or a query") as caught:
+        SummarizerSettings(backend="http", model="m", url=url)
+    assert "hunter2" not in "".join(error["msg"] for error in caught.value.errors(include_input=False))
+
+
+def test_a_url_that_is_none_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"url 'localhost:8000' is not an http\(s\) URL"):
+        SummarizerSettings(backend="http", model="m", url="localhost:8000")
+
+
+def test_word_bounds_that_cross_are_named_with_their_values() -> None:
+    with pytest.raises(ValidationError, match="min_words = 30 is over max_words = 20"):
+        SummarizerSettings(backend="extractive", min_words=30)
+    with pytest.raises(ValidationError, match="do not overlap"):
+        SummarizerSettings(backend="extractive", accept_min_words=21, accept_max_words=22)
+
+
+def test_an_unknown_key_and_a_change_are_errors() -> None:
+    with pytest.raises(ValidationError, match="temprature"):
+        SummarizerSettings(backend="extractive", temprature=1)
+    settings = SummarizerSettings(backend="extractive")
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.seed = 1
+
+
+def test_reading_the_settings_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, gex_pipeline.summarize.compress, gex_pipeline.summarize.http, gex_pipeline.summarize.vllm_backend;"
+        "print([m for m in ('torch', 'ray', 'vllm', 'openai', 'transformers', 'nltk', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
