@@ -6,10 +6,11 @@ so a retry, a re-run after a crash and a scheduled run are the same thing. `gex 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
@@ -17,11 +18,15 @@ from pydantic import BaseModel, ConfigDict
 
 from gex_pipeline.errors import GexError
 from gex_pipeline.granularity import Node
+from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.recipe import Recipe, load_recipe
 from gex_pipeline.run_state import Run, begin, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
 from gex_pipeline.stages import build, prepare, publish, summaries
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ExpandParameters(BaseModel):
@@ -44,63 +49,68 @@ def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-_retried = {
-    "retries": 3,
-    "retry_delay_seconds": exponential_backoff(backoff_factor=5),
-    "retry_jitter_factor": 0.3,
-    "retry_condition_fn": _may_pass,
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-}
+def _stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A task that is tried again when its error may pass; results are small and not kept by Prefect."""
+    return task(
+        name=name,
+        task_run_name=run_name,
+        retries=3,
+        retry_delay_seconds=exponential_backoff(backoff_factor=5),
+        retry_jitter_factor=0.3,
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
 
 
-@task(name="check tools", **_retried)
+@_stage("check tools")
 def check_tools(recipe: Recipe) -> None:
     """Everything the recipe needs is there."""
     prepare.check_tools(recipe)
 
 
-@task(name="ingest", **_retried)
+@_stage("ingest")
 def ingest_clips(run: Run) -> Account:
     """Metadata → clips table and rejects."""
     mark(run, "ingest")
     return prepare.ingest_clips(run)
 
 
-@task(name="summarise", task_run_name="summarise {node.name}", **_retried)
+@_stage("summarise", "summarise {node.name}")
 def summarise_texts(run: Run, node: Node) -> None:
     """Long texts → accepted summaries and rejects, in checkpointed parts."""
     mark(run, f"{node.name} summarise")
     summaries.summarise_node(run, node)
 
 
-@task(name="plan", task_run_name="plan {node.name}", **_retried)
+@_stage("plan", "plan {node.name}")
 def plan_shards(run: Run, node: Node) -> int:
     """Parents → samples → shards."""
     mark(run, f"{node.name} plan")
     return len(build.plan_shards(run, node))
 
 
-@task(name="build", task_run_name="build {node.name}", **_retried)
+@_stage("build", "build {node.name}")
 def build_shards(run: Run, node: Node) -> int:
     """Planned shards → tars and receipts."""
     mark(run, f"{node.name} build")
     return build.build_shards(run, node)
 
 
-@task(name="publish", **_retried)
+@_stage("publish")
 def publish_snapshot(run: Run) -> Snapshot | None:
     """Receipts → balance → dataset.json."""
     mark(run, "publish")
     return publish.publish(run)
 
 
-@task(name="report", **_retried)
+@_stage("report")
 def write_report(output_uri: str) -> str:
     """dataset.json → report.html."""
     from gex_pipeline.report.build import build_report
 
-    return build_report(output_uri)
+    address: str = build_report(output_uri)
+    return address
 
 
 @flow(name="expand", description="Make the missing granularities out of the clips that are there.", log_prints=False)
@@ -124,6 +134,7 @@ def expand(parameters: ExpandParameters) -> int | None:
         return None
     create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
     if parameters.report:
+        progress().stage("report", None, "")
         address = write_report(recipe.output_uri)
         create_link_artifact(key="report", link=address, link_text=f"report of {recipe.name}")
     mark(run, "done")
@@ -131,6 +142,7 @@ def expand(parameters: ExpandParameters) -> int | None:
 
 
 def _expand_clips(run: Run) -> Snapshot | None:
+    progress().stage("start Ray", None, "")
     with ray_session(run.recipe.ray):
         for node in publish.built_nodes(run):
             if publish.needs_summaries(run, node):

@@ -71,7 +71,9 @@ def ingest(database: Database, run: Run) -> Ingested:
 
 
 def _account(database: Database, granularity: str, num_in: int) -> Ingested:
-    counts = database.query("SELECT state, reason, count(*) AS n FROM ingest_losses GROUP BY ALL ORDER BY n DESC, reason")
+    counts = database.query(
+        "SELECT state, reason, count(*) AS n FROM ingest_losses GROUP BY ALL ORDER BY n DESC, reason"
+    )
     num_new = database.count("clips_new")
     num_known = int(
         database.value(
@@ -132,15 +134,13 @@ def _reader(database: Database, kind: str, paths: list[Path], recipe: Recipe) ->
     files = file_list(paths)
     if kind == "parquet":
         return f"SELECT * FROM read_parquet({files}, union_by_name = true)"
-    needed = {column for column in recipe.source.columns.model_dump().values()}
+    needed = set(recipe.source.columns.model_dump().values())
     if isinstance(recipe.source.media, MediaColumn):
         needed.add(recipe.source.media.column)
     if kind == "json":
         options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true, sample_size = -1"
         found = database.query(f"DESCRIBE SELECT * FROM read_json({files}, {options})")
-        types = {
-            row["column_name"]: "VARCHAR" if row["column_name"] in needed else row["column_type"] for row in found
-        }
+        types = {row["column_name"]: "VARCHAR" if row["column_name"] in needed else row["column_type"] for row in found}
         columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
         return (
             f"SELECT * FROM read_json({files}, format = 'newline_delimited', ignore_errors = true, "

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from gex_pipeline import storage
 from gex_pipeline.receipts import write_table
+from gex_pipeline.recipe import MediaTars
 from gex_pipeline.run_state import Run
 from gex_pipeline.tables import Database
 
@@ -35,7 +36,10 @@ def media_index(database: Database, run: Run) -> None:
 
     Tars that an earlier snapshot indexed and that did not change are not read again.
     """
-    tars = storage.list_files(run.recipe.locate(run.recipe.source.media.uri))
+    media = run.recipe.source.media
+    if not isinstance(media, MediaTars):
+        raise AssertionError("only tars are indexed")
+    tars = storage.list_files(run.recipe.locate(media.uri))
     database.view_parquet("indexed_before", run.previous_tables("media-index"), empty=_EMPTY)
     known = {
         (row["uri"], row["tar_bytes"], row["tar_modified_s"])

@@ -170,7 +170,8 @@ def _planned_parents(database: Database, parent: Node, group: str | None, node: 
     table = f"planned_{parent.name}"
     value = "p.source_id"
     if group not in (None, "source_id"):
-        value = f"(SELECT {_group_column(database, group, 'clips')} FROM clips AS c WHERE c.clip_id = p.first_clip)"
+        column = _group_column(database, group, "clips")
+        value = f"(SELECT {column} FROM clips AS c WHERE c.clip_id = p.first_clip)"
     return (
         f"SELECT p.id, {value} AS group_value, p.source_id, p.start_s, p.end_s, p.duration_s, '' AS text, "
         f"NULL::VARCHAR AS segments, NULL::VARCHAR AS facts, '' AS media_uri, NULL::BIGINT AS media_offset_bytes, "
@@ -200,7 +201,8 @@ def _sample_parents(database: Database, run: Run, parent: Node, operation: Opera
     database.view_parquet("samples", current_receipts(run, parent.name, built), empty=_EMPTY_SAMPLES)
     value = "s.source_id"
     if group not in (None, "source_id"):
-        value = f"(SELECT {_group_column(database, group, 'clips')} FROM clips AS c WHERE c.clip_id = s.segments[1].clip_id)"
+        column = _group_column(database, group, "clips")
+        value = f"(SELECT {column} FROM clips AS c WHERE c.clip_id = s.segments[1].clip_id)"
     summaries, join = _NO_SUMMARIES, ""
     if operation.needs_summaries:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
@@ -244,10 +246,11 @@ def current_receipts(run: Run, granularity: str, found: list[str]) -> list[str]:
     published = set(run.published_receipts(granularity))
     counted = []
     for uri in found:
-        if uri in published:
-            counted.append(uri)
-        elif (receipt := read_receipt(uri)) is not None and receipt.plan_digest == run.run_id:
-            counted.append(uri)
+        if uri not in published:
+            receipt = read_receipt(uri)
+            if receipt is None or receipt.plan_digest != run.run_id:
+                continue  # of an abandoned run
+        counted.append(uri)
     return counted
 
 
@@ -270,10 +273,7 @@ def measured_bytes_a_second(database: Database, run: Run) -> float:
     return size / seconds if seconds else _TYPICAL_BYTES_A_SECOND
 
 
-def publish_plan(database: Database, run: Run, node: Node) -> list[dict[str, Any]]:
-    """Write the node's plan and what it leaves out; returns each shard with its number of samples."""
+def publish_plan(database: Database, run: Run, node: Node) -> None:
+    """Write the node's plan and what it leaves out; the plan last, since it says that both are there."""
     database.publish_table("excluded", run.layout.table(f"excluded-{node.name}", run.snapshot), order_by="id")
     database.publish_table("plan", run.layout.table(f"plan-{node.name}", run.snapshot), "shard, key, position")
-    return database.query(
-        "SELECT shard, count(*) AS num_samples, sum(num_members) AS num_members FROM sharded GROUP BY shard ORDER BY shard"
-    )

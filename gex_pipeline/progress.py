@@ -34,7 +34,7 @@ class LineProgress(Progress):
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._every_s = 0.2 if self._live else every_s
-        self._name, self._unit, self._total, self._done = "", "", None, 0
+        self._name, self._unit, self._done = "", "", 0
         self._total: int | None = None
         self._started = self._shown = 0.0
 
@@ -94,12 +94,12 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-_CURRENT: ContextVar[Progress] = ContextVar("progress", default=Progress())
+_CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
 def progress() -> Progress:
     """The progress of the run this code is part of."""
-    return _CURRENT.get()
+    return _CURRENT.get() or Progress()
 
 
 @contextmanager

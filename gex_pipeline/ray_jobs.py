@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,18 +82,27 @@ def run_shards(
     Returns the shards that failed; the others are published.
     """
     import ray.data
+    import ray.util.annotations
 
     _configure_data()
     rows = [{"shard": shard} for shard in shards]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Builder(job), num_cpus=settings.cpus_a_shard, max_retries=_TRIES
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 announces a new spelling and does not have it yet. Without the bound, Ray Data starts a worker
+        # that a decoder crashes again for ever.
+        warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Builder(job), num_cpus=settings.cpus_a_shard, max_retries=_TRIES
+        )
     failures = []
-    for row in dataset.iter_rows():
-        if row["error"]:
-            failures.append(ShardFailure(row["shard"], row["error"], row["transient"]))
-        else:
-            on_done(row)
+    try:
+        for row in dataset.iter_rows():
+            if row["error"]:
+                failures.append(ShardFailure(row["shard"], row["error"], row["transient"]))
+            else:
+                on_done(row)
+    except ray.exceptions.RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise TransientError(f"the Ray job of {job.granularity} broke off ({first}); finished shards stay") from error
     return failures
 
 

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +23,7 @@ from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.validate.settings import ScorerSettings
 
-_SECRET_IN_URI = re.compile(r"://[^/]*:[^/]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
+_SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
 _NOT_HASHED = ("name", "output", "ray")
 
 
@@ -104,26 +104,26 @@ class SourceSettings(Settings):
 class ShardSettings(Settings):
     """When a shard is full."""
 
-    max_samples: int = Field(1000, ge=1)  # samples a shard at most
-    max_bytes: int = Field(1_000_000_000, ge=1)  # estimated bytes a shard, about
+    max_samples: int = Field(default=1000, ge=1)  # samples a shard at most
+    max_bytes: int = Field(default=1_000_000_000, ge=1)  # estimated bytes a shard, about
 
 
 class RaySettings(Settings):
     """Where and how wide the jobs run; changes nothing in the output."""
 
     address: str = "local"  # "local" starts a private Ray; "auto" or "host:port" joins a cluster
-    num_cpus: int | None = Field(None, ge=1)  # logical CPUs of a private Ray; None: the machine's
-    object_store_bytes: int = Field(200_000_000, ge=80_000_000)  # of a private Ray
-    cpus_a_shard: float = Field(1.0, gt=0)  # CPUs one shard's worker takes
-    scorers: int = Field(1, ge=1)  # workers that score summaries
-    scorer_gpus: float = Field(0, ge=0)  # GPUs each of them takes
+    num_cpus: int | None = Field(default=None, ge=1)  # logical CPUs of a private Ray; None: the machine's
+    object_store_bytes: int = Field(default=200_000_000, ge=80_000_000)  # of a private Ray
+    cpus_a_shard: float = Field(default=1.0, gt=0)  # CPUs one shard's worker takes
+    scorers: int = Field(default=1, ge=1)  # workers that score summaries
+    scorer_gpus: float = Field(default=0, ge=0)  # GPUs each of them takes
 
 
 class NodeSettings(Settings):
     """What every granularity may say; each operation adds its own."""
 
     operation: str = SOURCE_OPERATION
-    parent: str | None = Field(None, alias="from")  # the granularity it is made from
+    parent: str | None = Field(default=None, alias="from")  # the granularity it is made from
     gates: dict[str, Bound] = {}  # score -> bound; a sample outside is rejected
     publication: dict[str, Bound] = {}  # score -> bound of its mean; outside, nothing is published
 
@@ -140,7 +140,7 @@ class Recipe(Settings):
     shards: ShardSettings = ShardSettings()
     scores: ScorerSettings = ScorerSettings()
     ray: RaySettings = RaySettings()
-    base: str = Field(".", exclude=True)  # folder that relative paths start from: the recipe's own
+    base: str = Field(default=".", exclude=True)  # folder that relative paths start from: the recipe's own
 
     @property
     def graph(self) -> GranularityGraph:
@@ -182,6 +182,8 @@ def load_recipe(path: str | Path) -> Recipe:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"recipe {str(path)!r} does not exist") from error
+    except OSError as error:
+        raise RecipeError(f"recipe {str(path)!r} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from error
     try:
@@ -240,27 +242,43 @@ def _check_uris(recipe: Recipe) -> None:
 def _explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
     lines = []
     for item in error.errors():
-        location = [str(part) for part in item["loc"] if part not in ("files", "column", "tars", "videos")]
-        key = prefix + ".".join(location)
+        key = (prefix + ".".join(_key_path(item["loc"]))).rstrip(".")
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_nearest(location, model)}")
+            lines.append(f"{key}: unknown key{_nearest(item['loc'], model)}")
         elif item["type"] == "missing":
             lines.append(f"{key}: missing; expected a value")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return "; ".join(lines)
 
 
-def _nearest(location: list[str], model: type[BaseModel]) -> str:
+def _key_path(location: tuple[int | str, ...]) -> list[str]:
+    """The keys as the recipe has them: without the names pydantic adds for the branches of a union."""
+    parts = [str(part) for part in location]
+    return parts[:2] + parts[3:] if parts[:2] in (["source", "media"], ["source", "clips"]) else parts
+
+
+def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """Name the known key that an unknown one was probably meant to be."""
-    fields = model
+    found: Any = model
     for part in location[:-1]:
-        annotation = fields.model_fields[part].annotation if part in fields.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        fields = annotation
-    known = [field.alias or name for name, field in fields.model_fields.items() if not field.exclude]
-    close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+        found = _inner(found, str(part))
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        return ""
+    known = [field.alias or name for name, field in found.model_fields.items() if not field.exclude]
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known keys: {', '.join(known)}"
+
+
+def _inner(annotation: Any, part: str) -> Any:
+    """The type one step further down: of a model's field, of a dictionary's values, of a union's branch."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields[part].annotation if part in annotation.model_fields else None
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    branches = [branch for branch in get_args(annotation) if "kind" in getattr(branch, "model_fields", {})]
+    return next((branch for branch in branches if part in get_args(branch.model_fields["kind"].annotation)), None)

@@ -36,9 +36,12 @@ def load_operation(name: str) -> Any:
     """The operation class registered under `name`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or its package is broken.
     """
-    point = _known().get(name)
+    point = _known().get(name) if isinstance(name, str) else None
     if point is None:
         raise RecipeError(f"operation = {name!r} is not known; there are: {', '.join(operation_names())}")
-    return point.load()
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"operation = {name!r} cannot be loaded from {point.value}: {error}") from error

@@ -101,9 +101,7 @@ def _changes(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         skipped = ("name", "output", "ray") if not path else ()
         keys = [key for key in dict.fromkeys([*old, *new]) if key not in skipped]
-        return [
-            change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-        ]
+        return [change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [path]
 
 

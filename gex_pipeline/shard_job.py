@@ -134,7 +134,8 @@ def _add_sample(
 def read_groups(job: ShardJob, shard: int) -> Iterator[Group]:
     """The planned samples of a shard, by key, members in order."""
     with storage.local_copy(job.plan_uri) as plan:
-        rows = pq.read_table(plan, filters=[("shard", "=", shard)]).sort_by([("key", "ascending"), ("position", "ascending")])
+        rows = pq.read_table(plan, filters=[("shard", "=", shard)])
+    rows = rows.sort_by([("key", "ascending"), ("position", "ascending")])
     for batch in _by_key(rows.to_pylist()):
         first = batch[0]
         yield Group(

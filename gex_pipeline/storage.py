@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,7 +34,6 @@ _TERMINAL_WORDS = (
     "invalidaccesskeyid",
     "signaturedoesnotmatch",
     "credential",
-    "nosuchbucket",
     "does not exist",
     "no such file",
     "permission denied",
@@ -58,6 +58,11 @@ def is_local(uri: str) -> bool:
 def local_path(uri: str) -> Path:
     """The absolute path of a local URI."""
     return Path(uri.removeprefix("file://")).absolute()
+
+
+def absolute(uri: str) -> str:
+    """`uri` with a local path made absolute."""
+    return str(local_path(uri)) if is_local(uri) else uri
 
 
 def join(uri: str, *parts: str) -> str:
@@ -96,7 +101,10 @@ def _explained(uri: str) -> Iterator[None]:
         raise FileMissingError(f"{uri!r} does not exist") from error
     except OSError as error:
         text = _one_line(error)
-        terminal = is_local(uri) or any(word in text.lower() for word in _TERMINAL_WORDS)
+        plain = text.lower().replace("_", "")
+        if not is_local(uri) and "nosuchbucket" in plain:
+            raise GexError(f"the bucket of {uri!r} does not exist") from error
+        terminal = is_local(uri) or any(word in plain for word in _TERMINAL_WORDS)
         raise (GexError if terminal else TransientError)(f"storage failed for {uri!r}: {text}") from error
 
 
@@ -128,45 +136,59 @@ def exists(uri: str) -> bool:
 
 
 def list_files(uri_glob: str) -> list[FileInfo]:
-    """The files a URI names, sorted; ``*``, ``?`` and ``[..]`` may stand in any part below the first fixed folder."""
-    match = _GLOB.search(uri_glob)
-    if match is None:
+    """The files a URI names, sorted; ``*``, ``?`` and ``[..]`` may stand in any part.
+
+    A local part that exists under just this name is meant literally, so that a folder may be called ``run [2]``.
+    """
+    base, pattern = _fixed_and_pattern(uri_glob)
+    if not pattern:
         found = info(uri_glob)
         return [found] if found else []
-    base = uri_glob[: match.start()].rpartition("/")[0] or ("." if is_local(uri_glob) else "")
-    pattern = uri_glob[len(base) + 1 :] if uri_glob.startswith(base + "/") else uri_glob
-    files = _list_below(base)
-    depth = pattern.count("/")
-    return [
-        file
-        for file in files
-        if (relative := file.uri[len(base.rstrip("/")) + 1 :]).count("/") == depth
-        and all(
-            fnmatch.fnmatchcase(a, b) for a, b in zip(relative.split("/"), pattern.split("/"), strict=True)
-        )
-    ]
+    return _list_local(base, pattern) if is_local(uri_glob) else _list_remote(base, pattern)
 
 
-def _list_below(base: str) -> list[FileInfo]:
-    if is_local(base):
-        root = local_path(base)
-        paths = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
-        prefix = base.rstrip("/")
-        return [
-            FileInfo(f"{prefix}/{path.relative_to(root).as_posix()}", (stat := path.stat()).st_size, stat.st_mtime)
-            for path in paths
+def _fixed_and_pattern(uri_glob: str) -> tuple[str, list[str]]:
+    """The folder under which to look, and the pattern of each part below it; no parts: nothing to expand."""
+    fixed, *parts = uri_glob.split("/")
+    if _GLOB.search(fixed) and not (is_local(uri_glob) and Path(fixed).exists()):
+        return ".", [fixed, *parts]
+    while parts:
+        below = f"{fixed}/{parts[0]}"
+        if _GLOB.search(parts[0]) and not (is_local(uri_glob) and local_path(below).exists()):
+            break
+        fixed = below
+        parts.pop(0)
+    return fixed, parts
+
+
+def _list_local(base: str, pattern: list[str]) -> list[FileInfo]:
+    uris = [base]
+    for part in pattern:
+        folders = [(uri, local_path(uri or "/")) for uri in uris]
+        uris = [
+            name if uri == "." else f"{uri}/{name}"
+            for uri, folder in folders
+            if folder.is_dir()
+            for name in os.listdir(folder)
+            if fnmatch.fnmatchcase(name, part)
         ]
+    return [found for uri in sorted(uris) if (found := info(uri)) is not None]
+
+
+def _list_remote(base: str, pattern: list[str]) -> list[FileInfo]:
     from pyarrow import fs
 
     filesystem, path_text = _remote(base)
+    selector = fs.FileSelector(path_text, recursive=len(pattern) > 1, allow_not_found=True)
     with _explained(base):
-        found = filesystem.get_file_info(fs.FileSelector(path_text, recursive=True, allow_not_found=True))
-    prefix = base.rstrip("/")
-    files = [
-        FileInfo(prefix + item.path[len(path_text.rstrip("/")) :], item.size, (item.mtime_ns or 0) / 1e9)
-        for item in found
-        if item.type == fs.FileType.File
-    ]
+        found = filesystem.get_file_info(selector)
+    files = []
+    for item in found:
+        relative = item.path[len(path_text.rstrip("/")) + 1 :]
+        names = relative.split("/")
+        if item.type == fs.FileType.File and len(names) == len(pattern):
+            if all(fnmatch.fnmatchcase(name, part) for name, part in zip(names, pattern, strict=True)):
+                files.append(FileInfo(f"{base}/{relative}", item.size, (item.mtime_ns or 0) / 1e9))
     return sorted(files, key=lambda file: file.uri)
 
 
@@ -234,12 +256,23 @@ def publish_file(local: Path, uri: str) -> None:
         with _explained(uri):
             _publish_local(local, local_path(uri))
         return
+    # In a thread of its own, since an interrupt that ends the block early would complete a torn upload.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(_upload, local, uri).result()
+
+
+def _upload(local: Path, uri: str) -> None:
     filesystem, path_text = _remote(uri)
     size = local.stat().st_size
     with _explained(uri), local.open("rb") as source:
-        with filesystem.open_output_stream(path_text) as out:
-            shutil.copyfileobj(source, out, _CHUNK_BYTES)
-        stored = filesystem.get_file_info(path_text).size
+        try:
+            with filesystem.open_output_stream(path_text) as out:
+                shutil.copyfileobj(source, out, _CHUNK_BYTES)
+        finally:
+            # Arrow's stream cannot be given up: closing it after an error publishes what it holds.
+            stored = filesystem.get_file_info(path_text).size
+            if stored is not None and stored != size:
+                filesystem.delete_file(path_text)
     if stored != size:
         raise TransientError(f"{uri!r} holds {stored} bytes after uploading {size}")
 

@@ -1,4 +1,4 @@
--- Question: who wrote the summaries of these samples, and in how many attempts?
--- Grain: one row a summarised sample and text. Reads: summaries. Parameter: $parents.
-SELECT DISTINCT parent_id, text, backend, attempts::BIGINT AS attempts
-FROM summaries WHERE parent_id IN (SELECT unnest($parents::VARCHAR[])) ORDER BY parent_id, text
+-- Question: who wrote these summaries, and in how many attempts?
+-- Grain: one row a sample. Reads: summaries. Parameter: $keys.
+SELECT key, any_value(backend) AS backend, any_value(attempts)::BIGINT AS attempts
+FROM summaries WHERE key IN (SELECT unnest($keys::VARCHAR[])) GROUP BY key ORDER BY key

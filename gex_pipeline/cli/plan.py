@@ -41,8 +41,10 @@ def plan_all(run: Run) -> tuple[Account, list[NodePlan]]:
 
 
 def _show(run: Run, account: Account, plans: list[NodePlan]) -> None:
-    say(f"{account.num_in:,} rows: {account.num_used:,} clips to use"
-        + (f", {account.num_known:,} known from earlier snapshots" if account.num_known else ""))
+    say(
+        f"{account.num_in:,} rows: {account.num_used:,} clips to use"
+        + (f", {account.num_known:,} known from earlier snapshots" if account.num_known else "")
+    )
     say(f"  excluded  {reasons(account.excluded)}")
     say(f"  rejected  {reasons(account.rejected)}")
     rows = [
@@ -61,5 +63,7 @@ def _show(run: Run, account: Account, plans: list[NodePlan]) -> None:
     ]
     headings = ("granularity", "made by", "from", "used", "left out", "samples", "video", "bytes, about", "shards")
     table(headings, rows, numbers=(2, 3, 5, 6, 7, 8))
-    say("Media and summaries are not looked at yet: what turns out unusable while building is rejected with its reason.")
+    say(
+        "Media and summaries are not looked at yet; what turns out unusable while building is rejected with a reason."
+    )
     say(f"output  {run.recipe.output_uri}  (snapshot {run.snapshot})")

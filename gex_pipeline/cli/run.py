@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from gex_pipeline.cli.show import say, show_end
 from gex_pipeline.errors import GexError
-from gex_pipeline.progress import LineProgress, shown_by
+from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.recipe import load_recipe
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shards.manifest import read_manifest
@@ -52,10 +51,10 @@ def run_recipe(path: Path, *, report: bool = True) -> int:
 def _run_flow(path: Path, report: bool) -> None:
     for name, value in _PREFECT.items():
         os.environ.setdefault(name, value)
-    sys.stderr.write("starting Prefect and Ray\n")
-    from flows.expand import ExpandParameters, expand
-
     with shown_by(LineProgress()):
+        progress().stage("start Prefect", None, "")
+        from flows.expand import ExpandParameters, expand
+
         state = expand(ExpandParameters(recipe=path.absolute(), report=report), return_state=True)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)

@@ -19,7 +19,7 @@ from gex_pipeline.tables import Database
 
 def command(arguments: argparse.Namespace) -> int:
     """Show an output."""
-    output_uri = arguments.output if not storage.is_local(arguments.output) else str(storage.local_path(arguments.output))
+    output_uri = storage.absolute(arguments.output)
     manifest, state = read_manifest(output_uri), read_state(Layout(output_uri))
     if manifest is None and state is None:
         raise GexError(f"{output_uri} holds no data set and no run was begun there")

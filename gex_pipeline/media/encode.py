@@ -93,17 +93,18 @@ def _graph(probed: Probed, target: Path, form: CommonForm, settings: VideoSettin
     probe = probed.probe
     options: dict[str, Any] = {**SAFE_INPUT, "threads": 1}
     if probed.piece.cut_s is not None:
-        start_s, duration_s = _span_s(probed)
-        options |= {"ss": f"{start_s:.6f}", "t": f"{duration_s:.6f}"}
+        # Without accurate_seek the frames from the key frame on come with negative times, and the rate filter
+        # begins with the one that is shown at the start of the cut, however long ago it came.
+        options |= {"ss": f"{_span_s(probed)[0]:.6f}", "noaccurate_seek": None}
     picture = ffmpeg.input(input_url(probe.path), **options)["V:0"]  # V: no cover pictures
     if probed.piece.cut_s is None:
         picture = picture.filter("setpts", "PTS-STARTPTS")
+    # The end of the last frame is what the rate filter knows least; it is filled up, and cut to the length.
     scale = min(form.width_px / probe.width_px, form.height_px / probe.height_px)
     width_px, height_px = _fit(probe.width_px * scale, form.width_px), _fit(probe.height_px * scale, form.height_px)
     picture = (
         picture.filter("fps", fps=f"{form.rate.numerator}/{form.rate.denominator}", start_time=0)
-        # The last frame may fall to either side of a frame's middle: one may be missing, or one too many.
-        .filter("tpad", stop=2, stop_mode="clone")
+        .filter("tpad", stop=2 + round(probe.last_frame_ticks * probe.time_base * form.rate), stop_mode="clone")
         .filter("trim", end_frame=num_frames_of(probed, form.rate))
         .filter("scale", width_px, height_px, flags="bicubic", out_color_matrix="bt709", out_range="tv")
         .filter("pad", form.width_px, form.height_px, "(ow-iw)/2", "(oh-ih)/2")

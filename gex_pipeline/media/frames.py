@@ -30,6 +30,7 @@ from gex_pipeline.media.pieces import Probed
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.media.source import container_start_s, open_video
 
+_ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
 _SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
 
 
@@ -73,7 +74,7 @@ def middle_frame_jpeg(
         middle_ticks = Fraction(index.pts[0] + index.end_ticks, 2)
         if cut_s is not None:
             end_s = min(Fraction(cut_s[1]), index.end_ticks * index.time_base - reader.file_start_s)
-            middle_ticks = ((Fraction(cut_s[0]) + end_s) / 2 + reader.file_start_s) / index.time_base
+            middle_ticks = ((Fraction(cut_s[0]) + end_s) / 2 + reader.file_start_s + _ROUNDING_S) / index.time_base
         picture_HWC = reader.picture(middle_ticks, None)
     return _jpeg(picture_HWC, settings.jpeg_quality), picture_HWC.shape[1], picture_HWC.shape[0]
 
@@ -104,7 +105,7 @@ def frame_at(path: Path, time_s: float) -> NDArray[np.uint8]:
     if time_s < 0:
         raise ValueError(f"time_s is {time_s}, it counts from the first frame and cannot be negative")
     with _reading(path) as reader:
-        return reader.picture(reader.index.pts[0] + Fraction(time_s) / reader.index.time_base, None)
+        return reader.picture(reader.index.pts[0] + (Fraction(time_s) + _ROUNDING_S) / reader.index.time_base, None)
 
 
 @contextmanager

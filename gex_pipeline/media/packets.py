@@ -26,6 +26,7 @@ class PacketTimes:
     num_frames: int
     start_ticks: int
     duration_ticks: int
+    last_frame_ticks: int
     delay_ticks: int
     is_variable_rate: bool
     starts_clean: bool
@@ -99,14 +100,17 @@ def _summary(seen: _Seen, nominal_ticks: int) -> PacketTimes:
     grows = all(later > earlier for earlier, later in pairwise(seen.dts))
     pts = sorted(seen.pts)
     steps = [later - earlier for earlier, later in pairwise(pts)]
-    end_ticks = seen.last_end_ticks
-    if end_ticks <= pts[-1]:  # the container does not say how long the last frame is shown
-        end_ticks = pts[-1] + (max(1, round((pts[-1] - pts[0]) / len(steps))) if steps else nominal_ticks)
     variable = bool(steps) and max(steps) - min(steps) > max(2, _RATE_TOLERANCE * (pts[-1] - pts[0]) / len(steps))
+    end_ticks = seen.last_end_ticks
+    if variable or end_ticks <= pts[-1]:
+        # The container does not say how long the last frame is shown. Where rate and order vary, it seems to:
+        # but packets in order of decoding last until the next one is decoded, not until it is shown.
+        end_ticks = pts[-1] + (max(1, sorted(steps)[len(steps) // 2]) if steps else nominal_ticks)
     return PacketTimes(
         num_frames=len(pts),
         start_ticks=pts[0],
         duration_ticks=end_ticks - pts[0],
+        last_frame_ticks=end_ticks - pts[-1],
         delay_ticks=first_pts - first_dts,
         is_variable_rate=variable,
         # pictures shown before the first key frame lean on a group of pictures that is not there

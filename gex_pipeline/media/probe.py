@@ -51,6 +51,7 @@ class Probe:
     start_s: float = 0.0  # first frame after the start of the file's time
     start_ticks: int = 0  # presentation time of the first frame, in the time base
     duration_ticks: int = 0
+    last_frame_ticks: int = 0  # how long the last frame is shown
     delay_ticks: int = 0  # how long before its presentation decoding begins
 
     @property
@@ -75,6 +76,7 @@ def probe_video(path: Path, settings: VideoSettings) -> Probe:
         raise
     if outline.missing:
         raise RejectedError(Reason.media_truncated, f"{outline.missing}; {probe.num_frames} frames can be read")
+    _check_length("is", probe.duration_s, settings)  # headers need not say, and one wild time makes hours
     if settings.check == "decode":
         _decode_all(probe)
     return probe
@@ -108,7 +110,7 @@ def _outline(path: Path) -> Outline:
 
 def _probe_opened(path: Path, outline: Outline, settings: VideoSettings) -> Probe:
     with open_video(path, header_only=outline.kind == "iso") as (container, stream):
-        _check_promised_duration(container, settings)
+        _check_length("says it is", (container.duration or 0) / av.time_base, settings)
         pix_fmt = stream.codec_context.pix_fmt or _pix_fmt_of_record(stream)
         if pix_fmt and stream.width > 0:
             return _probe_stream(path, (container, stream), pix_fmt, outline)
@@ -118,12 +120,11 @@ def _probe_opened(path: Path, outline: Outline, settings: VideoSettings) -> Prob
         return _probe_stream(path, (container, stream), stream.codec_context.pix_fmt or "unknown", outline)
 
 
-def _check_promised_duration(container: av.container.InputContainer, settings: VideoSettings) -> None:
-    promised_s = (container.duration or 0) / av.time_base
-    if promised_s > settings.max_duration_s:
+def _check_length(verb: str, duration_s: float, settings: VideoSettings) -> None:
+    if duration_s > settings.max_duration_s:
         raise RejectedError(
             Reason.duration_mismatch,
-            f"the file says it is {promised_s:.0f} s long, more than max_duration_s = {settings.max_duration_s:g}",
+            f"the file {verb} {duration_s:.0f} s long, more than max_duration_s = {settings.max_duration_s:g}",
         )
 
 
@@ -162,6 +163,7 @@ def _probe_stream(
         start_s=float(times.start_ticks * time_base) - start_s,
         start_ticks=times.start_ticks,
         duration_ticks=times.duration_ticks,
+        last_frame_ticks=times.last_frame_ticks,
         delay_ticks=times.delay_ticks,
     )
 

@@ -19,7 +19,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from gex_pipeline.media.source import SAFE_INPUT, container_start_s, input_url
+from gex_pipeline.media.source import container_start_s, open_input
 
 RATE_HZ = 48_000
 _BIT_RATE = 128_000
@@ -99,7 +99,7 @@ def _silence(num_samples: int) -> Iterator[NDArray[np.float32]]:
 
 def _sound_of(span: SoundSpan) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (position in the span, samples (2, S)) in the common form; the position may be negative."""
-    with av.open(input_url(span.path), options=SAFE_INPUT) as container:
+    with open_input(span.path, {}) as container:
         stream = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
         if stream is None:
             return
@@ -107,24 +107,42 @@ def _sound_of(span: SoundSpan) -> Iterator[tuple[int, NDArray[np.float32]]]:
         zero_s = container_start_s(container) + span.start_s
         if span.start_s > _PREROLL_S:
             container.seek(int((zero_s - _PREROLL_S) * av.time_base))
-        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE_HZ)
         position: int | None = None
-        for frame in _frames(container, stream):
+        for frame in _in_common_form(_frames(container, stream)):
             if frame.pts is None or frame.time_base is None:
                 continue  # no telling where it belongs; silence stands for it
             heard = round((float(frame.pts * frame.time_base) - zero_s) * RATE_HZ)
             if position is None or abs(heard - position) > _GAP_SAMPLES:
                 position = heard
-            for resampled in resampler.resample(frame):
-                block_CS = resampled.to_ndarray().astype(np.float32, copy=False)
-                yield position, block_CS
-                position += block_CS.shape[1]
+            block_CS = frame.to_ndarray().astype(np.float32, copy=False)
+            yield position, block_CS
+            position += block_CS.shape[1]
+
+
+def _in_common_form(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    form: tuple[str, str, int] | None = None
+    resampler = _resampler()
+    for frame in frames:
+        if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+            resampler = _resampler()  # it holds to the first form it sees, and tracks may change theirs
+        yield from resampler.resample(frame)
+
+
+def _resampler() -> av.AudioResampler:
+    return av.AudioResampler(format="fltp", layout="stereo", rate=RATE_HZ)
 
 
 def _frames(container: av.container.InputContainer, stream: av.audio.stream.AudioStream) -> Iterator[av.AudioFrame]:
-    """Decoded frames; a damaged packet costs its own sound only, which becomes silence."""
-    for packet in container.demux(stream):
+    """Decoded frames; damage costs its own sound only, which becomes silence."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            return  # nothing more can be read
+        if packet is None:
+            return
         try:
             yield from packet.decode()
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:
             continue

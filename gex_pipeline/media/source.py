@@ -33,6 +33,11 @@ def input_url(path: Path) -> str:
     return f"file:{path.absolute()}"
 
 
+def open_input(path: Path, options: dict[str, str]) -> av.container.InputContainer:
+    """Open a file as a container, within what is allowed; its titles may be in any character set."""
+    return av.open(input_url(path), options=SAFE_INPUT | options, metadata_errors="replace")
+
+
 @contextmanager
 def open_video(
     path: Path, *, header_only: bool = False
@@ -44,9 +49,8 @@ def open_video(
     Raises:
         RejectedError: not_a_video.
     """
-    options = SAFE_INPUT | (_HEADER_ONLY if header_only else {})
     try:
-        container = av.open(input_url(path), options=options)
+        container = open_input(path, _HEADER_ONLY if header_only else {})
     except av.error.FFmpegError as error:
         if isinstance(error, (PermissionError, MemoryError)):
             raise

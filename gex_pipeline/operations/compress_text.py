@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.operations.base import Group, Made, Operation, Workspace
 from gex_pipeline.recipe import Bound, NodeSettings
@@ -21,7 +23,9 @@ class CompressTextSettings(NodeSettings):
 
     summarizer: SummarizerSettings  # who summarises, and how its answers are checked
     video: Literal["embed", "reference"] = "embed"  # copy the video's bytes, or point into the parent's shard
-    gates: dict[str, Bound] = {"sentence_cosine": Bound(min=0.5)}  # score -> bound; a summary outside is rejected
+    gates: dict[str, Bound] = Field(  # score -> bound; a summary outside is rejected
+        default={"sentence_cosine": Bound(min=0.5)}
+    )
 
 
 class CompressText(Operation):

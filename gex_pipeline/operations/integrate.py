@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gex_pipeline.tables import Database
 
 _FINAL_PUNCTUATION = (".", "!", "?", "…", "。", "！", "？", "؟", "।")  # noqa: RUF001
-_CLOSING = "\"'”’)]»"
+_CLOSING = "\"'”\u2019)]»"
 _NO_LIMIT = 10**12
 
 
@@ -37,10 +37,10 @@ class IntegrateSettings(NodeSettings):
     """Parameters of `integrate`."""
 
     by: str = "source_id"  # column that says which clips belong together; "random" needs no metadata
-    min_clips: int = Field(4, ge=1)  # fewer make no sample
-    max_clips: int | None = Field(None, ge=1)  # more are split into several samples
-    max_duration_s: float | None = Field(None, gt=0)  # longer is split into several samples
-    max_gap_s: float | None = Field(None, ge=0)  # a longer gap between two clips of a source splits it
+    min_clips: int = Field(default=4, ge=1)  # fewer make no sample
+    max_clips: int | None = Field(default=None, ge=1)  # more are split into several samples
+    max_duration_s: float | None = Field(default=None, gt=0)  # longer is split into several samples
+    max_gap_s: float | None = Field(default=None, ge=0)  # a longer gap between two clips of a source splits it
     overlap: Literal["keep", "reject"] = "keep"  # a clip that begins before the one before it ends
 
     @model_validator(mode="after")
@@ -128,9 +128,7 @@ class Integrate(Operation):
         return Made(record, joined.path, tuple(lost))
 
 
-def _usable_members(
-    group: Group, work: Workspace, stack: ExitStack
-) -> tuple[list[tuple[Member, Probed]], list[Lost]]:
+def _usable_members(group: Group, work: Workspace, stack: ExitStack) -> tuple[list[tuple[Member, Probed]], list[Lost]]:
     """The members whose media is there and sound, with what the probe found; the rest with their reasons."""
     from gex_pipeline.media.join import probe_pieces
 

@@ -198,23 +198,18 @@ def score_means(run: Run, node: Node) -> dict[str, float]:
 
 
 def _publish_losses(run: Run) -> None:
-    """Gather what every stage lost into ``rejects-{snapshot}``."""
+    """Gather what every stage rejected, and what builds had to leave out, into ``rejects-{snapshot}``."""
+    sources = [run.layout.table("losses-ingest", run.snapshot)]
+    for node in built_nodes(run):
+        losses = [run.layout.losses(node.name, planned.shard) for planned in plan_shards(run, node)]
+        sources += [uri for uri in losses if storage.exists(uri)]
+        if needs_summaries(run, node):
+            sources.append(run.layout.table(f"losses-{node.name}", run.snapshot))
+    by_plan = [run.layout.table(f"excluded-{node.name}", run.snapshot) for node in built_nodes(run)]
     with Database() as database:
-        sources = [run.layout.table("losses-ingest", run.snapshot)]
-        for node in built_nodes(run):
-            sources += [
-                uri
-                for planned in plan_shards(run, node)
-                if storage.exists(uri := run.layout.losses(node.name, planned.shard))
-            ]
-            if operation_of(run, node).needs_summaries:
-                sources.append(run.layout.table(f"losses-{node.name}", run.snapshot))
-            database.view_parquet(f"excluded_{node.name}", [run.layout.table(f"excluded-{node.name}", run.snapshot)])
         database.view_parquet("losses", sources)
-        overlaps = "".join(
-            f" UNION ALL BY NAME SELECT * FROM \"excluded_{node.name}\" WHERE state = 'rejected'" for node in built_nodes(run)
-        )
-        database.execute(f"CREATE OR REPLACE TEMP VIEW rejects AS SELECT * FROM losses{overlaps}")
+        database.view_parquet("left_out", by_plan, empty=_NO_LOSSES)
+        database.run("publish_rejects")
         database.publish_table("rejects", run.layout.table("rejects", run.snapshot), "granularity, stage, reason, id, row")
 
 

@@ -195,5 +195,3 @@ def _publish_tables(run: Run, node: Node, parents: dict[str, dict[str, Any]]) ->
         for name, order in (("summaries", "key"), ("scores", "key, score"), ("losses", "id")):
             database.run(f"summary_{name}", **({"granularity": node.name} if name == "losses" else {}))
             database.publish_table(f"summary_{name}", run.layout.table(f"{name}-{node.name}", run.snapshot), order)
-
-

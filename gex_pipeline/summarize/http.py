@@ -162,6 +162,9 @@ class _Exchange:
             self.unreachable_in_row = 0
         else:
             self.unreachable_in_row = 0
+        if answer.error is not None:
+            # A server may repeat what it was sent; errors end in tables.
+            answer = replace(answer, error=answer.error.replace(_api_key(self.settings), "***"))
         return replace(answer, seconds=time.perf_counter() - started_s)
 
     def _refused(self, error: Any, empty: SummaryAnswer) -> SummaryAnswer:

@@ -25,7 +25,7 @@ def number_of(clip: int, frame: int) -> int:
     return clip << 8 | frame
 
 
-def picture_HWC(number: int, size_px: tuple[int, int] = (96, 64)) -> np.ndarray:
+def picture_of(number: int, size_px: tuple[int, int] = (96, 64)) -> np.ndarray:
     width_px, height_px = size_px
     bits = [number >> bit & 1 for bit in reversed(range(NUM_BITS))]
     columns = np.array([bits[x * NUM_BITS // width_px] for x in range(width_px)], np.uint8) * 200 + 25
@@ -70,7 +70,7 @@ def make_clip(path: Path, clip: int, make: Make | None = None) -> Path:
     make = make or Make()
     options = {"movflags": make.movflags} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", container_options=options) as output:
-        stored = picture_HWC(0, make.size_px) if make.turn is None else make.turn(picture_HWC(0, make.size_px))
+        stored = picture_of(0, make.size_px) if make.turn is None else make.turn(picture_of(0, make.size_px))
         video = output.add_stream(make.codec, rate=make.fps, options=make.options)
         video.width, video.height, video.pix_fmt = stored.shape[1], stored.shape[0], make.pix_fmt
         video.codec_context.thread_count = 1
@@ -79,7 +79,7 @@ def make_clip(path: Path, clip: int, make: Make | None = None) -> Path:
         audio = output.add_stream("aac", rate=RATE_HZ) if make.tone_hz else None
         packets = []
         for number in range(make.num_frames):
-            picture = picture_HWC(number_of(clip, number), make.size_px)
+            picture = picture_of(number_of(clip, number), make.size_px)
             frame = av.VideoFrame.from_ndarray(picture if make.turn is None else make.turn(picture), format="rgb24")
             frame.time_base = time_base
             frame.pts = number if make.times_s is None else round(make.times_s[number] * 1000)

@@ -6,12 +6,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from making_clips import Make, make_clip, run_real_ffmpeg
 from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.probe import check_claimed_duration, probe_video
 from gex_pipeline.media.settings import VideoSettings
+from tests.media.making_clips import Make, make_clip, run_real_ffmpeg
 
 SETTINGS = VideoSettings()
 
@@ -89,6 +89,16 @@ def test_a_file_name_that_looks_like_an_option_or_an_address_is_only_a_name(tmp_
     for name in ("-i.mp4", "http:x.mp4", "00:00:01_%d.mp4"):
         (tmp_path / name).write_bytes((tmp_path / "made.mp4").read_bytes())
         assert probe_video(Path(name), SETTINGS).num_frames == 12
+
+
+def test_titles_may_be_in_any_character_set(tmp_path: Path) -> None:
+    """A title in Latin-1 made opening fail with a UnicodeDecodeError, which no stage expects."""
+    path, titled = make_clip(tmp_path / "a.mp4", 1), tmp_path / "titled.mp4"
+    run_real_ffmpeg("-i", path, "-c", "copy", "-metadata", "title=caXXe", titled)
+    whole = titled.read_bytes()
+    assert b"caXXe" in whole
+    titled.write_bytes(whole.replace(b"caXXe", b"caf\xe9e"))
+    assert probe_video(titled, SETTINGS).num_frames == 12
 
 
 def test_sound_alone_is_not_a_video(tmp_path: Path) -> None:
@@ -180,12 +190,18 @@ def test_a_file_that_says_it_is_too_long_is_refused(tmp_path: Path) -> None:
     assert "max_duration_s = 0.9" in error.detail
 
 
+def test_one_wild_time_does_not_make_a_video_of_hours(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.ts", 1, Make(num_frames=3, times_s=[0.0, 0.04, 9000.0]))
+    error = rejected(path, VideoSettings(max_duration_s=3600))
+    assert error.reason is Reason.duration_mismatch
+
+
 def test_a_variable_rate_is_seen_and_a_rounded_constant_rate_is_none(tmp_path: Path) -> None:
     times = [0.0, 0.04, 0.08, 0.2, 0.24, 0.5, 0.54, 0.58]
     variable = make_clip(tmp_path / "v.mp4", 1, Make(num_frames=8, times_s=times))
     probe = probe_video(variable, SETTINGS)
     assert probe.is_variable_rate
-    assert probe.duration_s == pytest.approx(0.62, abs=0.25)  # how long the last frame stays is the encoder's guess
+    assert probe.duration_s == pytest.approx(0.62)
     rounded = make_clip(tmp_path / "r.mkv", 1, Make(num_frames=20, fps=30))  # matroska counts milliseconds
     assert not probe_video(rounded, SETTINGS).is_variable_rate
 

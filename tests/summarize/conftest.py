@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Reply
+
+from tests.summarize.chat_server import ChatServer, Reply
 
 
 @pytest.fixture

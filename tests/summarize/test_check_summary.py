@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from stories import BREAKFAST, RIDE, request
 
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.checks import check_summary, grounding
 from gex_pipeline.summarize.prompt import EXAMPLE_SUMMARY
 from gex_pipeline.summarize.settings import SummarizerSettings
+from tests.summarize.stories import BREAKFAST, RIDE, request
 
 SETTINGS = SummarizerSettings(backend="extractive")
 GOOD = "a man rides a motorcycle along a mountain road and stops at a roadside cafe"

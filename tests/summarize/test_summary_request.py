@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stories import FISHING, request
 
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.model_identity import model_identity
 from gex_pipeline.summarize.request import request_digest, sampling, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
+from tests.summarize.stories import FISHING, request
 
 HTTP = SummarizerSettings(backend="http", model="m", url="http://localhost:1/v1")
 VLLM = SummarizerSettings(backend="vllm", model="org/name")

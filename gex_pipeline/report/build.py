@@ -1,0 +1,102 @@
+"""Makes the report of a published output: ``report/report.html``, ``report.json`` and ``contact-sheet.png``.
+
+The page stands alone: no request leaves it, and its content security policy forbids any. Captions are hostile
+data: the template escapes everything. The same output gives the same bytes; nothing published is changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from gex_pipeline import storage
+from gex_pipeline.layout import Layout
+from gex_pipeline.report import charts, paper, wording
+from gex_pipeline.report.figures import (
+    Figures,
+    as_json,
+    collect_figures,
+    open_tables,
+    published_manifest,
+    to_json_bytes,
+)
+from gex_pipeline.report.samples import Sample, choose_samples, sample_json
+from gex_pipeline.report.sheet import contact_sheet
+
+_HERE = Path(__file__).parent
+_WAYS = {
+    "copy": "stream-copied",
+    "encode": "re-encoded",
+    "frame": "frames taken",
+    "embed": "taken over",
+    "reference": "referenced",
+}
+
+
+def build_report(output_uri: str, *, num_samples: int = 12) -> str:
+    """Write the report of everything published in an output; returns the URI of ``report.html``.
+
+    Raises:
+        GexError: nothing is published there, or a table or shard that the manifest names cannot be read.
+    """
+    layout = Layout(output_uri)
+    manifest = published_manifest(output_uri)
+    with open_tables(output_uri, manifest) as database:
+        figures = collect_figures(output_uri, manifest, database)
+        samples = choose_samples(database, figures, output_uri, manifest, num_samples)
+        sheet_png = contact_sheet(database, figures, output_uri)
+    content = {**as_json(figures), "samples": [sample_json(sample) for sample in samples]}
+    storage.publish_bytes(to_json_bytes(content), layout.report("report.json"))
+    if sheet_png is None:
+        storage.remove(layout.report("contact-sheet.png"))
+    else:
+        storage.publish_bytes(sheet_png, layout.report("contact-sheet.png"))
+    page = render(figures, samples, has_sheet=sheet_png is not None)
+    storage.publish_bytes(page.encode(), layout.report("report.html"))
+    return layout.report("report.html")
+
+
+def render(figures: Figures, samples: tuple[Sample, ...], *, has_sheet: bool) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        name: getattr(wording, name) for name in ("count", "number", "score", "duration", "size", "position", "moment")
+    }
+    environment.filters |= {"pretty": _pretty, "reason": lambda text: text.replace("_", " ")}
+    names = list(dict.fromkeys(node.name for node in figures.nodes))
+    script = environment.get_template("page.js").render()
+    return environment.get_template("template.html.j2").render(
+        figures=figures,
+        samples=samples,
+        has_sheet=has_sheet,
+        graph=charts.graph_chart(figures.nodes, names),
+        panels=[(panel, charts.panel_chart(panel, names)) for panel in figures.panels],
+        score_cards=_score_cards(figures, names),
+        colours={name: charts.colour_of(name, names) for name in names},
+        ways=_WAYS,
+        paper=paper,
+        has_bertscore=any(item.score.startswith("bertscore") for item in figures.scores),
+        has_clip=any(item.score in paper.SCORES for item in figures.scores),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _score_cards(figures: Figures, names: list[str]) -> list[tuple[str, list[tuple[Any, Markup]]]]:
+    """Scores grouped by granularity, each with its chart."""
+    cards: dict[str, list[tuple[Any, Markup]]] = {}
+    for item in figures.scores:
+        chart = charts.score_chart(item, charts.colour_of(item.granularity, names))
+        cards.setdefault(item.granularity, []).append((item, chart))
+    return list(cards.items())
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

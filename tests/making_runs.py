@@ -1,0 +1,64 @@
+"""Small recipes and metadata for tests, and the steps of a run up to the plan, without Ray and Prefect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gex_pipeline import ingest
+from gex_pipeline.planning import plan_node, publish_plan, use_clips
+from gex_pipeline.recipe import Recipe, make_recipe
+from gex_pipeline.run_state import Run, open_run
+from gex_pipeline.shard_job import ShardJob
+from gex_pipeline.tables import Database
+
+FILES = {"kind": "files", "uri": "clips/{YoutubeID}-{Start_timestamp}.mp4"}
+LVLT = {"operation": "integrate", "from": "SVST", "min_clips": 2}
+
+
+def clip_row(source: str = "v1", start: Any = "0", end: Any = "1", caption: Any = "a dog runs", **more: Any) -> dict:
+    return {"YoutubeID": source, "Start_timestamp": start, "End_timestamp": end, "Caption": caption, **more}
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def recipe_of(folder: Path, source: dict | None = None, granularity: dict | None = None, **more: Any) -> Recipe:
+    content = {
+        "name": "test",
+        "output": "output",
+        "source": {"clips": "clips.jsonl", "media": FILES, **(source or {})},
+        "granularity": {"SVST": {}, "LVLT": LVLT} if granularity is None else granularity,
+        **more,
+    }
+    return make_recipe(content, base=str(folder))
+
+
+def run_ingest(recipe: Recipe) -> tuple[Any, list[dict], list[dict]]:
+    """What ingest says, the clips it took, and the losses, both in a fixed order."""
+    with Database(threads=1) as database:
+        found = ingest.ingest(database, open_run(recipe))
+        clips = database.query("SELECT * FROM clips_new ORDER BY source_id, start_s, clip_id")
+        losses = database.query("SELECT * FROM ingest_losses ORDER BY reason, id, row")
+    assert found.account.difference == 0
+    assert found.account.num_used == len(clips)
+    assert sum(found.account.excluded.values()) + sum(found.account.rejected.values()) == len(losses)
+    return found, clips, losses
+
+
+def plan(run: Run, granularity: str) -> tuple[ShardJob, list[int]]:
+    """Ingest if that was not done, plan one granularity, write both; the job of its shards and their numbers."""
+    with Database(threads=1) as database:
+        if not Path(run.layout.table("clips", run.snapshot)).exists():
+            ingest.ingest(database, run)
+            ingest.publish_clips(database, run)
+        use_clips(database, run)
+        node = run.recipe.graph.nodes[granularity]
+        plan_node(database, run, node)
+        shards = publish_plan(database, run, node)
+    plan_uri = run.layout.table(f"plan-{granularity}", run.snapshot)
+    return ShardJob(run.recipe, granularity, plan_uri, run.run_id), [row["shard"] for row in shards]

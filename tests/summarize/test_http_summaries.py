@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import itertools
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from gex_pipeline.errors import GexError, MissingExtraError, Reason, TransientError
+from gex_pipeline.summarize.backends import backend
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
+from gex_pipeline.summarize.settings import SummarizerSettings
+from tests.summarize.chat_server import ChatServer, Reply, captions_of, joined_captions
+from tests.summarize.stories import RIDE, many, request
+
+Serve = Callable[..., ChatServer]
+
+
+def settings(url: str, **change: object) -> SummarizerSettings:
+    values: dict[str, object] = {"timeout_s": 10, "max_retries": 1, "max_in_flight": 4, "api_key_env": "GEX_TEST_KEY"}
+    return SummarizerSettings(backend="http", model="m", url=url, **{**values, **change})
+
+
+def ask(requests: list[SummaryRequest], chosen: SummarizerSettings) -> dict[str, SummaryAnswer]:
+    answers = list(backend(chosen).answer(requests, chosen))
+    assert len({answer.key for answer in answers}) == len(answers)
+    return {answer.key: answer for answer in answers}
+
+
+def test_every_request_gets_its_own_answer_though_they_arrive_out_of_order(serve: Serve) -> None:
+    delays = itertools.cycle([0.05, 0.0, 0.02])
+    server = serve(lambda body: replace(joined_captions(body), delay_s=next(delays)))
+    requests, chosen = many(40), settings(server.url)
+    answers = ask(requests, chosen)
+    for item in requests:
+        answer = answers[item.key]
+        assert (answer.source_digest, answer.request_digest) == (item.source_digest, request_digest(item, chosen))
+        assert answer.raw_text.startswith(item.captions[0])
+        assert answer.raw_text.endswith(" ".join(item.captions[-1].split()[:7]) + ".")
+        assert (answer.error, answer.finish, answer.num_prompt_tokens, answer.num_generated_tokens) == (
+            None,
+            "stop",
+            100,
+            12,
+        )
+        assert answer.seconds > 0
+    assert 2 <= server.open_most <= 4
+
+
+def test_the_server_gets_model_messages_sampling_and_key(serve: Serve) -> None:
+    server = serve()
+    ask([request()], settings(server.url, max_tokens=50))
+    body, headers = server.bodies[0], server.headers[0]
+    assert body["model"] == "m"
+    assert captions_of(body) == list(RIDE)
+    assert (body["temperature"], body["max_tokens"], body["top_p"]) == (0.0, 50, 1.0)
+    assert headers["authorization"] == "Bearer sk-secret-4711"
+    assert headers["x-request-id"].startswith("gex-")
+
+
+def test_a_server_that_fails_once_is_asked_again(serve: Serve) -> None:
+    replies = iter([Reply("down", status=500), Reply("busy", status=429)])
+    server = serve(lambda body: next(replies, joined_captions(body)))
+    assert ask([request()], settings(server.url, max_retries=2))["k0"].error is None
+    assert len(server.bodies) == 3
+
+
+def test_a_request_that_always_fails_costs_only_itself(serve: Serve) -> None:
+    def reply(body: dict) -> Reply:
+        return Reply("boom", status=500) if "number 3 " in captions_of(body)[-1] else joined_captions(body)
+
+    answers = ask(many(8), settings(serve(reply).url))
+    assert answers["k3"].error_kind == Reason.engine_error
+    assert "boom" in (answers["k3"].error or "")
+    assert [key for key, answer in answers.items() if answer.error] == ["k3"]
+
+
+def test_an_over_long_prompt_is_known_from_the_servers_words(serve: Serve) -> None:
+    text = "This model's maximum context length is 512 tokens. However, you requested 600 tokens."
+    server = serve(lambda _: Reply(text, status=400))
+    answer = ask([request()], settings(server.url))["k0"]
+    assert answer.error_kind == Reason.prompt_too_long
+    assert len(server.bodies) == 1  # the same prompt would be too long again
+    other = ask([request()], settings(serve(lambda _: Reply("bad top_p", status=400)).url))["k0"]
+    assert other.error_kind == Reason.engine_error
+
+
+def test_a_slow_answer_is_no_answer(serve: Serve) -> None:
+    server = serve(lambda body: replace(joined_captions(body), delay_s=1.0))
+    answer = ask([request()], settings(server.url, timeout_s=0.2, max_retries=0))["k0"]
+    assert (answer.error_kind, answer.error) == (Reason.no_answer, "no answer within 0.2 s")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Reply(body="{not json"),
+        Reply(body="<html>sorry</html>", headers={"Content-Type": "text/html"}),
+        Reply(body="[]"),
+        Reply(body="{}"),
+        Reply(body='{"id": "x", "choices": []}'),
+        Reply(body='{"id": "x", "choices": [{"index": 0}]}'),
+        Reply(body='{"id": "x", "choices": "none"}'),
+        Reply(body="null"),
+        Reply(body=""),
+    ],
+)
+def test_garbage_instead_of_a_completion_is_an_error_of_one_row(serve: Serve, bad: Reply) -> None:
+    def reply(body: dict) -> Reply:
+        return bad if "number 1 " in captions_of(body)[-1] else joined_captions(body)
+
+    answers = ask(many(3), settings(serve(reply).url, max_retries=0))
+    assert answers["k1"].error_kind == Reason.engine_error
+    assert answers["k0"].error is None
+    assert answers["k2"].error is None
+
+
+def test_a_key_that_the_server_repeats_is_not_passed_on(serve: Serve) -> None:
+    server = serve(lambda _: Reply("you sent Bearer sk-secret-4711", status=400))
+    assert "you sent Bearer ***" in (ask([request()], settings(server.url))["k0"].error or "")
+
+
+@pytest.mark.parametrize("where", ["id", "header"])
+def test_an_answer_that_carries_another_requests_id_is_an_error(serve: Serve, where: str) -> None:
+    other = "gex-" + "0" * 32
+    change = {"id": f"chatcmpl-{other}"} if where == "id" else {"headers": {"X-Request-Id": other}}
+    answer = ask([request()], settings(serve(lambda body: replace(joined_captions(body), **change)).url))["k0"]
+    assert answer.error_kind == Reason.engine_error
+    assert f"carries id {other}" in (answer.error or "")
+
+
+def test_a_server_that_repeats_our_id_or_has_its_own_is_fine(serve: Serve) -> None:
+    chosen = settings("http://127.0.0.1:1/v1")
+    ours = f"gex-{request_digest(request(), chosen)[:32]}"
+    for change in ({"id": f"chatcmpl-{ours}"}, {"headers": {"X-Request-Id": "req_77"}}):
+        server = serve(lambda body, change=change: replace(joined_captions(body), **change))
+        assert ask([request()], settings(server.url))["k0"].error is None
+
+
+def test_an_answer_cut_by_the_token_limit_says_so(serve: Serve) -> None:
+    server = serve(lambda body: replace(joined_captions(body), finish="length"))
+    assert ask([request()], settings(server.url))["k0"].finish == "length"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "does not accept the key in GEX_TEST_KEY"),
+        (403, "does not allow this with the key in GEX_TEST_KEY"),
+        (404, "knows no model 'm', or the path of the URL is wrong"),
+    ],
+)
+def test_what_every_request_would_fail_on_ends_the_run_without_showing_the_key(
+    serve: Serve, status: int, words: str
+) -> None:
+    server = serve(lambda _: Reply("wrong key sk-secret-4711", status=status))
+    chosen = settings(server.url)
+    with pytest.raises(GexError, match=words) as caught:
+        ask(many(50), chosen)
+    assert "sk-secret" not in str(caught.value)
+    assert len(server.bodies) < 20
+
+
+def test_a_refused_connection_is_an_error_of_the_row_and_of_the_run_when_it_lasts() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    chosen = settings(url, max_retries=0, api_key_env="")
+    answer = ask([request()], chosen)["k0"]
+    assert answer.error_kind == Reason.engine_error
+    assert "connection failed" in (answer.error or "")
+    with pytest.raises(TransientError, match=r"8 requests in a row .* look after the server and run again"):
+        ask(many(50), chosen)
+
+
+def test_a_caller_that_stops_listening_ends_the_open_requests(serve: Serve) -> None:
+    server = serve(lambda body: replace(joined_captions(body), delay_s=0 if len(server.bodies) < 3 else 5))
+    chosen = settings(server.url)
+    answers = backend(chosen).answer(many(30), chosen)
+    next(iter(answers))
+    started_s = time.monotonic()
+    answers.close()
+    assert time.monotonic() - started_s < 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gex-http")]
+
+
+def test_a_missing_key_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEX_TEST_KEY", raising=False)
+    chosen = settings("http://127.0.0.1:1/v1")
+    with pytest.raises(GexError, match="environment variable GEX_TEST_KEY is not set"):
+        backend(chosen).check_ready(chosen)
+
+
+def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings("http://127.0.0.1:1/v1", api_key_env="")
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.delitem(sys.modules, "openai", raising=False)
+    with pytest.raises(MissingExtraError, match=r"openai is not installed.*gex-pipeline\[http\]"):
+        backend(chosen).check_ready(chosen)

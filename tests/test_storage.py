@@ -1,0 +1,285 @@
+"""Local files for real, and an object store for real: moto's S3 server on loopback, through Arrow's client."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from gex_pipeline import storage
+from gex_pipeline.errors import FileMissingError, GexError, TransientError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# --- local -----------------------------------------------------------------------------------------------------------
+
+
+def test_published_bytes_can_be_read_again_and_leave_nothing_beside_them(tmp_path):
+    uri = f"{tmp_path}/a/b/file.bin"
+    storage.publish_bytes(b"one", uri)
+    storage.publish_bytes(b"two!", uri)
+    assert storage.read_bytes(uri) == b"two!"
+    assert names(tmp_path) == ["a/b/file.bin"]
+    assert storage.info(uri).num_bytes == 4
+
+
+def test_a_published_file_is_whole_and_its_local_original_stays(tmp_path):
+    local = tmp_path / "local.tar"
+    local.write_bytes(os.urandom(3_000_000))
+    storage.publish_file(local, f"{tmp_path}/out/x.tar")
+    assert (tmp_path / "out/x.tar").read_bytes() == local.read_bytes()
+    assert names(tmp_path) == ["local.tar", "out/x.tar"]
+
+
+def test_a_publication_that_fails_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    uri = f"{tmp_path}/out/x.bin"
+    storage.publish_bytes(b"old", uri)
+    with pytest.raises(FileMissingError):
+        storage.publish_file(tmp_path / "gone", uri)
+    (tmp_path / "folder/x").mkdir(parents=True)
+    with pytest.raises(GexError, match="storage failed for .*folder"):
+        storage.publish_bytes(b"new", f"{tmp_path}/folder/x")
+    assert storage.read_bytes(uri) == b"old"
+    assert names(tmp_path) == ["out/x.bin"]
+
+
+def test_a_publication_killed_before_the_rename_leaves_no_file_that_a_glob_finds(tmp_path, monkeypatch):
+    def die(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        storage.publish_bytes(b"new", f"{tmp_path}/x.parquet")
+    assert storage.list_files(f"{tmp_path}/*.parquet") == []
+
+
+def test_a_place_that_is_a_file_is_no_place_to_write(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(GexError, match="storage failed for .*file/"):
+        storage.check_writable(f"{tmp_path}/file")
+
+
+def test_the_check_of_a_place_leaves_nothing_there(tmp_path):
+    storage.check_writable(f"{tmp_path}/new")
+    assert names(tmp_path) == []
+
+
+def test_a_missing_file_is_said_by_name(tmp_path):
+    uri = f"{tmp_path}/none"
+    with pytest.raises(FileMissingError, match="none' does not exist"):
+        storage.read_bytes(uri)
+    assert storage.info(uri) is None
+    assert not storage.exists(uri)
+    assert not storage.exists(str(tmp_path)), "a folder is no file"
+    storage.remove(uri)
+
+
+def test_globs_match_part_by_part_in_order(tmp_path):
+    for name in ("a/1.csv", "a/2.csv", "a/10.csv", "b/1.csv", "a/x/1.csv", "a/1.txt", "c[1]/1.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    def found(pattern):
+        return [file.uri.removeprefix(f"{tmp_path}/") for file in storage.list_files(f"{tmp_path}/{pattern}")]
+
+    assert found("a/*.csv") == ["a/1.csv", "a/10.csv", "a/2.csv"]
+    assert found("*/1.csv") == ["a/1.csv", "b/1.csv", "c[1]/1.csv"]
+    assert found("[ab]/?.csv") == ["a/1.csv", "a/2.csv", "b/1.csv"]
+    assert found("a/*/*.csv") == ["a/x/1.csv"]
+    assert found("a/1.csv") == ["a/1.csv"]
+    assert found("none/*.csv") == []
+    assert found("a/none.csv") == []
+
+
+def test_a_folder_whose_name_has_brackets_can_be_named_as_it_is(tmp_path):
+    """Without it, an output in a folder like `run [2]` would never find its own tables again."""
+    folder = tmp_path / "run [2]"
+    storage.publish_bytes(b"x", f"{folder}/tables/plan-000000.parquet")
+    assert [file.uri for file in storage.list_files(f"{folder}/tables/*-000000.parquet")] == [
+        f"{folder}/tables/plan-000000.parquet"
+    ]
+    assert storage.list_files(f"{folder}/tables/plan-000000.parquet")
+
+
+def test_globs_work_from_the_current_folder_and_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x").mkdir()
+    Path("x/1.csv").write_bytes(b"")
+    Path("2.csv").write_bytes(b"")
+    assert [Path(file.uri).name for file in storage.list_files("*.csv")] == ["2.csv"]
+    assert [Path(file.uri).name for file in storage.list_files("x/*.csv")] == ["1.csv"]
+
+
+@pytest.mark.parametrize("part", ["/etc/passwd", "../x", "a/../../x", "a/..", "x\0y"])
+def test_a_path_that_leads_out_is_refused(part):
+    with pytest.raises(GexError, match="leads out of"):
+        storage.join("s3://bucket/out", "tables", part)
+
+
+def test_paths_are_joined_with_one_slash():
+    assert storage.join("s3://bucket/out/", "a", "b.tar") == "s3://bucket/out/a/b.tar"
+    assert storage.join("/data", "..a", "b..c") == "/data/..a/b..c"
+    assert storage.name_of("s3://bucket/a/b.tar") == "b.tar"
+
+
+def test_local_and_remote_are_told_apart():
+    assert storage.is_local("/a/b") and storage.is_local("a:b") and storage.is_local("file:///a")
+    assert not storage.is_local("s3://b/x") and not storage.is_local("gs://b")
+    assert storage.local_path("file:///a/b") == Path("/a/b")
+
+
+def test_a_range_is_copied_and_one_past_the_end_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(range(100)))
+    storage.copy_range(f"{tmp_path}/x", 10, 5, tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == bytes(range(10, 15))
+    storage.copy_range(f"{tmp_path}/x", 100, 0, tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == b""
+    with pytest.raises(GexError, match=r"ends 5 bytes before the range 95\+10 does"):
+        storage.copy_range(f"{tmp_path}/x", 95, 10, tmp_path / "part")
+
+
+def test_a_local_file_is_used_where_it_lies(tmp_path):
+    (tmp_path / "x").write_bytes(b"x")
+    with storage.local_copy(f"{tmp_path}/x") as path:
+        assert path == tmp_path / "x"
+    assert (tmp_path / "x").exists()
+
+
+# --- object store ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """An empty bucket, reached as a user reaches any store of this kind: by the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    _ask(f"{s3_server}/moto-api/reset", b"")
+    _ask(f"{s3_server}/bucket", b"", "PUT")
+    return "s3://bucket"
+
+
+def _ask(url: str, data: bytes, method: str = "POST") -> None:
+    headers = {"Content-Type": "text/plain"}
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_an_object_is_published_read_and_removed(bucket, tmp_path):
+    uri = f"{bucket}/out/LVLT/x.tar"
+    content = os.urandom(6_000_000)  # more than one part of an upload
+    (tmp_path / "x").write_bytes(content)
+    storage.publish_file(tmp_path / "x", uri)
+    assert storage.read_bytes(uri) == content
+    assert storage.info(uri).num_bytes == len(content)
+    assert storage.info(uri).modified_s > 1e9
+    storage.publish_bytes(b"new", uri)
+    assert storage.read_bytes(uri) == b"new"
+    storage.remove(uri)
+    storage.remove(uri)
+    assert not storage.exists(uri)
+
+
+def test_a_range_of_an_object_is_copied(bucket, tmp_path):
+    storage.publish_bytes(bytes(range(200)), f"{bucket}/a.tar")
+    storage.copy_range(f"{bucket}/a.tar", 50, 7, tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == bytes(range(50, 57))
+    with pytest.raises(GexError, match="ends 10 bytes before"):
+        storage.copy_range(f"{bucket}/a.tar", 190, 20, tmp_path / "part")
+
+
+def test_objects_are_listed_like_files(bucket):
+    for name in ("a/1.csv", "a/2.csv", "a/x/1.csv", "b/1.csv", "3.csv"):
+        storage.publish_bytes(b"x", f"{bucket}/{name}")
+
+    def found(pattern):
+        return [file.uri.removeprefix(f"{bucket}/") for file in storage.list_files(f"{bucket}/{pattern}")]
+
+    assert found("a/*.csv") == ["a/1.csv", "a/2.csv"]
+    assert found("*/1.csv") == ["a/1.csv", "b/1.csv"]
+    assert found("*.csv") == ["3.csv"]
+    assert found("a/1.csv") == ["a/1.csv"]
+    assert found("none/*.csv") == []
+
+
+def test_an_object_is_copied_for_as_long_as_it_is_needed(bucket):
+    storage.publish_bytes(b"video", f"{bucket}/clips/x.mp4")
+    with storage.local_copy(f"{bucket}/clips/x.mp4") as path:
+        assert (path.name, path.read_bytes()) == ("x.mp4", b"video")
+    assert not path.exists()
+
+
+def test_a_missing_object_is_said_by_name(bucket):
+    with pytest.raises(FileMissingError, match="'s3://bucket/none' does not exist"):
+        storage.read_bytes(f"{bucket}/none")
+
+
+def test_a_missing_bucket_is_one_clear_sentence_and_not_worth_another_try(bucket):
+    with pytest.raises(GexError, match="the bucket of 's3://none/out/.*' does not exist") as caught:
+        storage.check_writable("s3://none/out")
+    assert not caught.value.transient
+    assert len(str(caught.value)) < 150
+
+
+def test_a_bucket_that_can_be_written_passes_the_check_and_keeps_nothing_of_it(bucket):
+    storage.check_writable(f"{bucket}/out")
+    assert storage.list_files(f"{bucket}/out/*") == []
+
+
+def test_wrong_credentials_are_one_sentence_and_not_worth_another_try(bucket, s3_server):
+    _ask(f"{s3_server}/moto-api/reset-auth", b"0")  # from here on the server checks who asks
+    try:
+        for work in (
+            lambda: storage.check_writable(f"{bucket}/out"),
+            lambda: storage.read_bytes(f"{bucket}/x"),
+            lambda: storage.list_files(f"{bucket}/*"),
+        ):
+            with pytest.raises(GexError, match="(?i)access|credential|key|denied") as caught:
+                work()
+            assert not caught.value.transient, caught.value
+            assert "\n" not in str(caught.value)
+    finally:
+        _ask(f"{s3_server}/moto-api/reset-auth", b"Infinity")
+
+
+def test_a_store_that_does_not_answer_may_answer_later(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(TransientError, match="storage failed for 's3://bucket/x'"):
+        storage.read_bytes(f"{bucket}/x")
+
+
+def test_a_scheme_that_nobody_knows_is_refused():
+    with pytest.raises(GexError, match="cannot reach 'ftp://host/x'"):
+        storage.read_bytes("ftp://host/x")
+
+
+def test_an_upload_that_breaks_off_publishes_nothing(bucket, tmp_path, monkeypatch):
+    """Closing Arrow's stream completes the upload, so a read error half way must not end in a close."""
+    (tmp_path / "x").write_bytes(b"x" * 3_000_000)
+
+    def break_off(source, target, length):
+        target.write(source.read(length))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(storage.shutil, "copyfileobj", break_off)
+    with pytest.raises(GexError, match="Input/output error"):
+        storage.publish_file(tmp_path / "x", f"{bucket}/x.tar")
+    assert not storage.exists(f"{bucket}/x.tar")
