@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 import duckdb
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, RecipeError
 
 _HERE = Path(__file__).parent
+_OTHER_CLAUSES = ("modifiers", "group_expressions", "group_sets", "having", "qualify", "sample")
+_REFUSED_CLASSES = frozenset({"SUBQUERY", "WINDOW", "PARAMETER"})
 
 
 @cache
@@ -144,15 +146,33 @@ class Database:
         local.unlink()
 
     def check_predicate(self, predicate: str) -> None:
-        """Refuse a recipe's predicate that is more than one expression.
+        """Refuse a recipe's predicate that is more than one condition over the columns of a row.
 
         Raises:
-            GexError: it does not parse as the condition of one SELECT.
+            RecipeError: it does not parse as the condition of one SELECT, or it asks for anything besides.
         """
-        statement = f"SELECT 1 FROM clips WHERE ({predicate}\n)"
+        statement = f"SELECT 1 FROM clips WHERE {predicate}\n"
         answer = json.loads(self.value(f"SELECT json_serialize_sql({literal(statement)})"))
         if answer.get("error") or len(answer.get("statements", ())) != 1:
-            raise GexError(f"where = {predicate!r} is not one SQL condition: {answer.get('error_message', '')}")
+            raise RecipeError(f"where = {predicate!r} is not one SQL condition: {answer.get('error_message', '')}")
+        node = answer["statements"][0]["node"]
+        if node["type"] != "SELECT_NODE" or any(node.get(clause) for clause in _OTHER_CLAUSES):
+            raise RecipeError(f"where = {predicate!r} is more than one SQL condition")
+        if not _REFUSED_CLASSES.isdisjoint(_classes(node["where_clause"])):
+            raise RecipeError(
+                f"where = {predicate!r} asks for more than the columns of one row: "
+                "no subqueries, window functions or parameters"
+            )
+
+
+def _classes(expression: Any) -> Iterator[str]:
+    """The kinds of all parts of a parsed expression."""
+    if isinstance(expression, dict):
+        yield expression.get("class", "")
+        expression = list(expression.values())
+    if isinstance(expression, list):
+        for part in expression:
+            yield from _classes(part)
 
 
 DatabaseError = duckdb.Error

@@ -33,9 +33,9 @@ _HERE = Path(__file__).parent
 _WAYS = {
     "copy": "stream-copied",
     "encode": "re-encoded",
-    "frame": "frames taken",
-    "embed": "taken over",
-    "reference": "referenced",
+    "frame": "from the middle frame",
+    "embed": "copied from its parent",
+    "reference": "pointing into its parent",
 }
 
 

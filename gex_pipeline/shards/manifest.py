@@ -113,7 +113,7 @@ def read_manifest(output_uri: str) -> Manifest | None:
         if version != FORMAT_VERSION:
             raise GexError(f"{uri} has format version {version}; this version reads {FORMAT_VERSION}")
         return Manifest(content["name"], tuple(_snapshot(item) for item in content["snapshots"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GexError(f"{uri} is not a data set's manifest: {error}") from error
 
 

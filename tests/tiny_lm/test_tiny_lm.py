@@ -35,9 +35,7 @@ def test_only_the_captions_of_the_last_message_reach_it(tokenizer):
         {"role": "user", "content": user_block(CAPTIONS, "f00baa", "Your last sentence was too long.")},
     ]
     asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert asked == (
-        f"<|im_start|>user\n1. {CAPTIONS[0]}\n2. {CAPTIONS[1]}<|im_end|>\n<|im_start|>assistant\n"
-    )
+    assert asked == (f"<|im_start|>user\n1. {CAPTIONS[0]}\n2. {CAPTIONS[1]}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_it_sums_up_groups_it_has_never_seen(training, tokenizer):

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from gex_pipeline.report.axis import value_axis
+
+
+def test_a_wide_range_is_logarithmic() -> None:
+    axis = value_axis(1.0, 100.0, 10)
+    assert axis.is_log
+    assert axis.position(10.0) == pytest.approx(0.5)
+    assert axis.ticks == (1, 2, 5, 10, 20, 50, 100)
+
+
+def test_a_narrow_range_is_linear() -> None:
+    axis = value_axis(2.0, 4.0, 10)
+    assert not axis.is_log
+    assert axis.position(3.0) == pytest.approx(0.5)
+    assert axis.ticks == (2.0, 2.5, 3.0, 3.5, 4.0)
+
+
+def test_whole_values_stand_inside_bins_even_on_a_logarithmic_axis() -> None:
+    axis = value_axis(1, 200, 36, whole=True)
+    assert axis.is_log
+    assert all(edge % 1 == 0.5 for edge in axis.edges)
+    assert axis.edges[:4] == (0.5, 1.5, 2.5, 3.5)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 7.0])
+def test_a_single_value_has_an_axis(value: float) -> None:
+    axis = value_axis(value, value, 5)
+    assert axis.edges[0] < value < axis.edges[-1]
+
+
+def test_what_lies_outside_stands_at_the_end() -> None:
+    axis = value_axis(1.0, 100.0, 10)
+    assert (axis.position(0.001), axis.position(5000.0)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.3), (1 / 3, 1e6 / 7), (-0.2, 1.0), (3.0, 3.0)])
+def test_edges_reach_from_the_smallest_to_the_largest_value(low: float, high: float) -> None:
+    axis = value_axis(low, high, 36)
+    assert axis.edges[0] <= low
+    assert axis.edges[-1] >= high
+    assert list(axis.edges) == sorted(set(axis.edges))

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gex_pipeline.report.lettering import broad_font, plain_font, readable, wrapped
+from tests.report import outputs
+
+
+def shares(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Columns that hold many pixels of about this colour."""
+    near = np.abs(picture.astype(int) - colour).max(axis=2) < 40
+    return np.flatnonzero(near.sum(axis=0) > 40)
+
+
+def test_frames_stand_in_the_order_of_their_segments(output_uri: str) -> None:
+    sheet = np.asarray(Image.open(Path(output_uri, "report", "contact-sheet.png")).convert("RGB"))
+    red, green, blue = (shares(sheet, colour) for colour in (outputs.RED, outputs.GREEN, outputs.BLUE))
+    assert red.size and green.size and blue.size
+    assert red.max() < green.min() <= green.max() < blue.min()
+    yellow, grey = shares(sheet, outputs.YELLOW), shares(sheet, outputs.GREY)
+    assert yellow.max() < grey.min()
+
+
+def test_plain_english_is_drawn_with_the_built_in_font() -> None:
+    text, font = readable("A dog, running  (fast)!\n", 14)
+    assert text == "A dog, running (fast)!"
+    assert font == plain_font(14)
+
+
+def test_other_latin_and_cyrillic_letters_are_drawn_as_they_are() -> None:
+    text, font = readable("Café, щенок", 14)
+    assert text == "Café, щенок"
+    assert font == broad_font(14)
+
+
+def test_letters_that_cannot_be_drawn_are_named_by_their_script() -> None:
+    assert readable("cat مرحبا بك end", 14)[0] == "cat [Arabic, 8 characters] end"
+    assert readable("犬が走る", 14)[0].startswith("[CJK, 1 character] [Hiragana, 1 character]")
+
+
+def test_lines_keep_to_their_width_and_end_in_an_ellipsis() -> None:
+    font = plain_font(13)
+    lines = wrapped("several words of a caption " * 20 + "x" * 300, font, 200, 4)
+    assert len(lines) == 4
+    assert lines[-1].endswith("…")
+    assert all(font.face.getlength(line) <= 200 for line in lines)
+
+
+def test_a_word_longer_than_a_line_is_cut() -> None:
+    font = plain_font(13)
+    lines = wrapped("x" * 100, font, 120, 20)
+    assert "".join(lines) == "x" * 100
+    assert all(font.face.getlength(line) <= 120 for line in lines)

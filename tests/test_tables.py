@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.tables import Database, file_list, identifier, literal, sql_text
+
+SQL = Path(__file__).parent.parent / "sql"
+
+
+@pytest.fixture
+def database():
+    with Database(threads=1) as opened:
+        opened.execute("CREATE TEMP TABLE clips AS SELECT 0.5 AS UMT_Score, 'a' AS Caption, 'C' AS \"Channel Name\"")
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "UMT_Score > 0.3",
+        "UMT_Score > 0.3 AND Caption NOT LIKE '%(%'",
+        '"Channel Name" IN (\'C\', \'D\')',
+        "(UMT_Score > 0.3) OR (UMT_Score < 0.1)",
+        "UMT_Score BETWEEN 0.1 AND 0.9 -- the good ones",
+        "Caption = ';'",
+        "length(Caption) < 5",
+        "CASE WHEN UMT_Score > 1 THEN false ELSE true END",
+        "Caption = 'it''s) OR (1=1'",
+    ],
+)
+def test_one_condition_over_the_columns_is_a_predicate(database, predicate):
+    database.check_predicate(predicate)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "",
+        "UMT_Score >",
+        "true; DROP TABLE clips",
+        "true); DROP TABLE clips; --",
+        "true); SELECT (1",
+        "true) UNION SELECT (1",
+        "true) UNION ALL SELECT 1 FROM clips WHERE (true",
+        "true) AS passes, (true",
+        "true) OR (true",
+        "UMT_Score > 1 AS x",
+        "true ORDER BY 1",
+        "-- nothing",
+        "true) ORDER BY (1",
+        "true) GROUP BY (1",
+        "true) LIMIT (1",
+        "true /* open",
+        "Caption IN (SELECT content FROM read_text('/etc/passwd'))",
+        "(SELECT count(*) FROM read_csv('/etc/passwd')) > 0",
+        "EXISTS (FROM '/etc/passwd')",
+        "EXISTS (SELECT 1 FROM glob('*'))",
+        "CASE WHEN true THEN (SELECT true FROM duckdb_settings() LIMIT 1) END",
+        "list_transform([1], x -> (SELECT 1))[1] = 1",
+        "UMT_Score > $seed",
+        "UMT_Score > ?",
+        "row_number() OVER () > 1",
+    ],
+)
+def test_what_is_more_than_one_condition_over_a_row_is_refused(database, predicate):
+    with pytest.raises(RecipeError, match=re.escape(f"where = {predicate!r}")):
+        database.check_predicate(predicate)
+
+
+def test_names_and_texts_are_quoted():
+    assert identifier('a"b') == '"a""b"'
+    assert literal("it's") == "'it''s'"
+    assert file_list([Path("a'b.csv"), Path("c")]) == "['a''b.csv', 'c']"
+
+
+def test_a_column_may_have_any_name(database):
+    name = 'x"; DROP TABLE clips; --'
+    database.execute(f"CREATE TEMP TABLE t AS SELECT 1 AS {identifier(name)}")
+    assert database.columns("t") == [name]
+    assert database.count("clips") == 1
+
+
+def test_a_statement_that_is_not_there_is_said_by_name():
+    with pytest.raises(GexError, match="sql/nothing.sql is not part of this installation"):
+        sql_text("nothing")
+
+
+@pytest.mark.parametrize("file", sorted(SQL.glob("*.sql")), ids=lambda file: file.stem)
+def test_every_statement_is_one_statement_and_says_what_it_answers(file):
+    import duckdb
+
+    text = file.read_text()
+    assert text.startswith("-- Question: "), "the header says which question the statement answers"
+    assert re.search(r"^-- (Grain|Takes|Reads)", text, re.M) or file.stem.endswith("_none"), "and its grain"
+    assert len(duckdb.extract_statements(text)) == 1
+
+
+def test_a_view_over_no_file_has_the_columns_of_its_empty_form(database):
+    database.view_parquet("nothing", [], empty="SELECT 'x' AS id, 1 AS n")
+    assert database.columns("nothing") == ["id", "n"]
+    assert database.count("nothing") == 0
+    with pytest.raises(GexError, match="no file for the table 'nothing'"):
+        database.view_parquet("nothing", [])
+
+
+def test_a_table_is_published_in_its_order_and_read_again(database, tmp_path):
+    database.execute("CREATE TEMP TABLE t AS SELECT unnest([3, 1, 2]) AS n")
+    database.publish_table("t", f"{tmp_path}/it's/t.parquet", "n")
+    assert pq.read_table(tmp_path / "it's/t.parquet")["n"].to_pylist() == [1, 2, 3]
+    database.view_parquet("again", [f"{tmp_path}/it's/t.parquet"])
+    assert database.count("again") == 3
+
+
+def test_files_of_different_columns_are_one_view(database, tmp_path):
+    for name, column in (("a", "x"), ("b", "y")):
+        database.execute(f"CREATE OR REPLACE TEMP TABLE t AS SELECT 1 AS {column}")
+        database.publish_table("t", f"{tmp_path}/{name}.parquet")
+    database.view_parquet("both", [f"{tmp_path}/a.parquet", f"{tmp_path}/b.parquet"])
+    assert database.query("SELECT x, y FROM \"both\" ORDER BY x") == [{"x": 1, "y": None}, {"x": None, "y": 1}]
+
+
+def test_tables_and_views_are_dropped_alike(database):
+    database.execute("CREATE TEMP VIEW v AS SELECT 1 AS n")
+    database.execute("CREATE TEMP TABLE t AS SELECT 1 AS n")
+    database.drop("v", "t", "neither")
+    names = database.query("SELECT table_name AS n FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() "
+                           "WHERE temporary")
+    assert not {"v", "t"} & {row["n"] for row in names}
+
+
+def test_a_databases_scratch_folder_goes_with_it():
+    with Database(threads=1) as opened:
+        scratch = opened.scratch
+        assert scratch.is_dir()
+    assert not scratch.exists()
