@@ -24,6 +24,7 @@ from gex_pipeline.shard_job import ShardJob, build_shard
 from gex_pipeline.validate.settings import ScorerSettings
 
 _TRIES = 3
+CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
 _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -183,10 +184,7 @@ class _Scorer:
             storage.copy_range(row.uri, row.offset_bytes, row.size_bytes, video)
             seen = clip.embed_video(list(sample_frames(video, self._num_frames)))
         long_text, short_text = clip.embed_texts([row.long_text, row.short_text])
-        return {
-            "clip_video_long_text": float(seen @ long_text),
-            "clip_video_short_text": float(seen @ short_text),
-        }
+        return dict(zip(CLIP_VIDEO_NAMES, (float(seen @ long_text), float(seen @ short_text)), strict=True))
 
 
 def _configure_data() -> None:

@@ -86,18 +86,18 @@ Media = Annotated[MediaFiles | MediaColumn | MediaTars | MediaVideos, Field(disc
 class Columns(Settings):
     """Which column of the metadata holds what; the defaults are InternVid's names."""
 
-    source_id: str = "YoutubeID"
-    start: str = "Start_timestamp"
-    end: str = "End_timestamp"
-    caption: str = "Caption"
+    source_id: str = "YoutubeID"  # id of the source video; the grouping key
+    start: str = "Start_timestamp"  # where the clip begins in the source video
+    end: str = "End_timestamp"  # where it ends, not included
+    caption: str = "Caption"  # the short text
 
 
 class SourceSettings(Settings):
     """Where clips and their media are."""
 
     clips: str | tuple[str, ...]  # Parquet, CSV or JSON Lines; path, URI or glob, one or many
-    media: Media
-    columns: Columns = Columns()
+    media: Media  # where the clips' videos are; see below
+    columns: Columns = Columns()  # names of the four columns GEX needs
     where: str | None = None  # SQL predicate over the metadata columns; rows that fail it are excluded
 
 
@@ -122,10 +122,8 @@ class RaySettings(Settings):
 class NodeSettings(Settings):
     """What every granularity may say; each operation adds its own."""
 
-    operation: str = SOURCE_OPERATION
+    operation: str = SOURCE_OPERATION  # what makes it; left out for the source
     parent: str | None = Field(default=None, alias="from")  # the granularity it is made from
-    gates: dict[str, Bound] = {}  # score -> bound; a sample outside is rejected
-    publication: dict[str, Bound] = {}  # score -> bound of its mean; outside, nothing is published
 
 
 class Recipe(Settings):
@@ -134,12 +132,12 @@ class Recipe(Settings):
     name: str  # shown in reports
     output: str  # folder or URI of the data set
     seed: int = 0  # of every random choice
-    source: SourceSettings
-    granularity: dict[str, Any]  # name -> the operation's parameter model
-    video: VideoSettings = VideoSettings()
-    shards: ShardSettings = ShardSettings()
-    scores: ScorerSettings = ScorerSettings()
-    ray: RaySettings = RaySettings()
+    source: SourceSettings  # clips and their media
+    granularity: dict[str, Any]  # one table a granularity
+    video: VideoSettings = VideoSettings()  # how videos are probed, joined and written
+    shards: ShardSettings = ShardSettings()  # when a shard is full
+    scores: ScorerSettings = ScorerSettings()  # how summaries are scored
+    ray: RaySettings = RaySettings()  # where the jobs run
     base: str = Field(default=".", exclude=True)  # folder that relative paths start from: the recipe's own
 
     @property

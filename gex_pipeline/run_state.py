@@ -113,10 +113,9 @@ def begin(run: Run) -> Run:
     """
     storage.check_writable(run.layout.output_uri)
     state = read_state(run.layout)
-    if state is not None and state.get("run_id") != run.run_id:
-        for file in storage.list_files(storage.join(run.layout.output_uri, "tables", f"*-{run.snapshot:06d}.parquet")):
-            storage.remove(file.uri)
-        for pattern in (f"tables/parts/*-{run.snapshot:06d}/*.parquet",):
+    if state is None or state.get("run_id") != run.run_id:
+        # The account of ingest is among the parts: left behind, it would vouch for tables that are gone.
+        for pattern in (f"tables/*-{run.snapshot:06d}.parquet", f"tables/parts/*-{run.snapshot:06d}/*"):
             for file in storage.list_files(f"{run.layout.output_uri}/{pattern}"):
                 storage.remove(file.uri)
     _write_state(run, {"stage": "begun"})
@@ -145,5 +144,8 @@ def read_state(layout: Layout) -> dict[str, Any] | None:
     """What the last run noted, or None."""
     if not storage.exists(layout.run_state):
         return None
-    content = json.loads(storage.read_bytes(layout.run_state))
+    try:
+        content = json.loads(storage.read_bytes(layout.run_state))
+    except ValueError:
+        return None
     return content if isinstance(content, dict) else None

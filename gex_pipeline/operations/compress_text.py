@@ -23,9 +23,10 @@ class CompressTextSettings(NodeSettings):
 
     summarizer: SummarizerSettings  # who summarises, and how its answers are checked
     video: Literal["embed", "reference"] = "embed"  # copy the video's bytes, or point into the parent's shard
-    gates: dict[str, Bound] = Field(  # score -> bound; a summary outside is rejected
+    gates: dict[str, Bound] = Field(
         default={"sentence_cosine": Bound(min=0.5)}
-    )
+    )  # score -> bound; a summary outside is rejected
+    publication: dict[str, Bound] = Field(default={})  # score -> bound of its mean; outside, nothing is published
 
 
 class CompressText(Operation):

@@ -34,8 +34,8 @@ _WAYS = {
     "copy": "stream-copied",
     "encode": "re-encoded",
     "frame": "from the middle frame",
-    "embed": "copied from its parent",
-    "reference": "pointing into its parent",
+    "embed": "copied from the parent",
+    "reference": "pointing into the parent",
 }
 
 

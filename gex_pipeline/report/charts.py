@@ -16,8 +16,8 @@ from gex_pipeline.report.axis import Axis
 from gex_pipeline.report.figures import Distribution, NodeFigures, Panel, ScoreFigures
 from gex_pipeline.report.wording import count, duration, number
 
-_NODE_PX = (184, 84)
-_GAP_PX = (158, 22)
+_NODE_PX = (206, 84)
+_GAP_PX = (150, 22)
 _ROW_PX = 86
 _PANEL_PX = (460, 14)  # width of a panel and of its margins
 _SCORE_PX = (260, 96)
@@ -133,7 +133,7 @@ def _add_node(svg: _Svg, place: tuple[float, float], node: NodeFigures, colour: 
     if node.media == "image":
         detail = f"{number(node.mean_words)} words each"
     else:
-        detail = f"{duration(node.duration_s)} · {number(node.mean_words)} words"
+        detail = f"{duration(node.duration_s)} · {number(node.mean_words)} words each"
     svg.add("text", detail, x=x + 28, y=y + 68, class_="small")
 
 

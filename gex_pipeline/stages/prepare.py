@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 
 from gex_pipeline import ingest, storage
-from gex_pipeline.errors import MissingExtraError
+from gex_pipeline.errors import MissingExtraError, RecipeError
 from gex_pipeline.progress import progress
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_state import Run
@@ -33,6 +33,22 @@ def check_tools(recipe: Recipe) -> None:
         for package in ("torch", "sentence_transformers", "bert_score"):
             if find_spec(package) is None:
                 raise MissingExtraError(package.replace("_", "-"), "score")
+    _check_gate_names(recipe)
+
+
+def _check_gate_names(recipe: Recipe) -> None:
+    """A gate on a score that is never taken would never close."""
+    from gex_pipeline.ray_jobs import CLIP_VIDEO_NAMES
+    from gex_pipeline.validate.scorers import TextScorers
+
+    names = [*TextScorers(recipe.scores).names(), *(CLIP_VIDEO_NAMES if recipe.scores.clip_model else ())]
+    for granularity, settings in recipe.granularity.items():
+        for table in ("gates", "publication"):
+            for score in getattr(settings, table, {}):
+                if score not in names:
+                    raise RecipeError(
+                        f"granularity.{granularity}.{table}: [scores] takes no {score!r}; it takes: {', '.join(names)}"
+                    )
 
 
 def _account_uri(run: Run) -> str:

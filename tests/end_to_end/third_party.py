@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _CODE = '''
-"""Every other frame's worth of words: shouts a clip's text and keeps its video."""
+"""Shouts a clip's text and keeps its video."""
 
 from pydantic import Field
 

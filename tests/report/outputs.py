@@ -106,8 +106,9 @@ def write_shard(output: Path, name: str, samples: list[tuple[SampleRecord, bytes
     stem = f"{name}-{number:06d}"
     records = []
     with ShardWriter(folder / f"{stem}.tar") as writer:
-        for record, media in sorted(samples, key=lambda item: item[0].key):
-            if record.media_uri is None:
+        for sample, media in sorted(samples, key=lambda item: item[0].key):
+            record = sample
+            if sample.media_uri is None:
                 span = writer.add_bytes(f"{record.key}.{record.media_extension}", media)
                 place = {"media_uri": f"{name}/{stem}.tar", "media_offset_bytes": span.offset_bytes}
                 record = replace(record, **place, media_size_bytes=span.size_bytes)

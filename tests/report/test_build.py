@@ -81,7 +81,7 @@ def test_a_hostile_name_detail_and_row_are_text(page: Page) -> None:
 
 
 def test_the_balance_stands_on_the_page(page: Page) -> None:
-    assert "4\u202f321" in page.text.replace("4 321", "4\u202f321")
+    assert "4 321" in page.text
     assert "too few clips 5" in page.text
     assert "media missing 1" in page.text
     assert page.text.count("0 · balanced") == 2
@@ -154,7 +154,7 @@ def test_a_snapshot_that_made_no_samples_is_reported(tmp_path: Path) -> None:
 
 
 def test_nothing_published_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(GexError, match="nothing is published at .*run the recipe first"):
+    with pytest.raises(GexError, match=r"nothing is published at .*run the recipe first"):
         build_report(str(tmp_path))
 
 

@@ -79,4 +79,4 @@ def test_a_referenced_video_is_read_from_its_parents_shard(tmp_path: Path) -> No
     videos = [video["src"] for video in page.of("video")]
     assert len(videos) == 4
     assert len(set(videos)) == 2
-    assert "pointing into its parent" in page.text
+    assert "pointing into the parent" in page.text

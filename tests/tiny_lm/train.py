@@ -2,8 +2,8 @@
 
 In: nothing but the demo's own grammar (`gex_pipeline.demo`), from which captions and their reference sentence are drawn
 without drawing pictures. Out: `model/` (safetensors, tokenizer.json, chat template), and figures on held-out groups.
-Invariant: the prompt is what the chat template makes of the block that the pipeline
-sends, and training and held-out groups come from seeds that never meet. Run: python -m tests.tiny_lm.train
+Invariant: the prompt is what the chat template makes of the block that the pipeline sends, and training and held-out
+groups come from seeds that never meet. Run: python -m tests.tiny_lm.train
 """
 
 from __future__ import annotations

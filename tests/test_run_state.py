@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+from gex_pipeline.run_state import begin, input_files, mark, open_run, read_state
+from gex_pipeline.shards.manifest import Manifest, Snapshot
+from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    return tmp_path
+
+
+def published(run, tables=()) -> Manifest:
+    snapshot = Snapshot(
+        run.snapshot, "2026-01-01", run.recipe.hash, run.recipe.resolved(), run.inputs, {}, (), tuple(tables), {}
+    )
+    manifest = Manifest(run.recipe.name, (*run.manifest.snapshots, snapshot))
+    storage.publish_bytes(manifest.to_json(), run.layout.manifest)
+    return manifest
+
+
+def test_a_first_run_publishes_snapshot_0_and_looking_writes_nothing(folder):
+    run = open_run(recipe_of(folder))
+    assert run.snapshot == 0
+    assert not run.is_current
+    assert [file["uri"] for file in run.inputs] == [f"{folder}/clips.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == ["clips.jsonl"]
+
+
+def test_the_same_recipe_and_inputs_give_the_same_run(folder):
+    assert open_run(recipe_of(folder)).run_id == open_run(recipe_of(folder, ray={"num_cpus": 2})).run_id
+
+
+def test_another_recipe_other_inputs_or_a_later_snapshot_give_another_run(folder):
+    run = open_run(recipe_of(folder))
+    names = {run.run_id, open_run(recipe_of(folder, seed=5)).run_id}
+    published(run)
+    names.add(open_run(recipe_of(folder)).run_id)
+    write_jsonl(folder / "clips.jsonl", [clip_row(), clip_row("v2")])
+    names.add(open_run(recipe_of(folder)).run_id)
+    assert len(names) == 4
+
+
+def test_published_inputs_that_did_not_change_need_no_run(folder):
+    published(open_run(recipe_of(folder)))
+    assert open_run(recipe_of(folder)).is_current
+    file = folder / "clips.jsonl"
+    os.utime(file, (1, 1))
+    assert not open_run(recipe_of(folder)).is_current
+
+
+def test_another_recipe_over_a_published_output_is_refused_naming_the_keys_that_differ(folder):
+    published(open_run(recipe_of(folder)))
+    granularity = {"SVST": {}, "LVLT": LVLT | {"min_clips": 3}, "IT": {"operation": "compress_video", "from": "SVST"}}
+    changed = recipe_of(folder, granularity=granularity, video={"crf": 30}, ray={"num_cpus": 2})
+    with pytest.raises(GexError, match="was made with another recipe") as caught:
+        open_run(changed)
+    keys = str(caught.value).split("differs in: ")[1].split(")")[0].split(", ")
+    assert sorted(keys) == ["granularity.IT", "granularity.LVLT.min_clips", "video.crf"]
+    assert "choose another output, or set the recipe back" in str(caught.value)
+
+
+def test_another_name_or_cluster_is_no_other_recipe(folder):
+    published(open_run(recipe_of(folder)))
+    assert open_run(recipe_of(folder, name="other", ray={"num_cpus": 3})).snapshot == 1
+
+
+@pytest.mark.parametrize("where", ["clips", "tars"])
+def test_a_pattern_that_finds_nothing_is_said(folder, where):
+    source = {"clips": "none/*.csv"} if where == "clips" else {"media": {"kind": "tars", "uri": "none/*.csv"}}
+    with pytest.raises(GexError, match="no file matches '.*none/\\*.csv'"):
+        input_files(recipe_of(folder, source))
+
+
+def test_tars_of_media_are_inputs_as_well(folder):
+    storage.publish_bytes(b"x", f"{folder}/tars/0.tar")
+    files = input_files(recipe_of(folder, {"media": {"kind": "tars", "uri": "tars/*.tar"}}))
+    assert [storage.name_of(file["uri"]) for file in files] == ["clips.jsonl", "0.tar"]
+
+
+def test_a_begun_run_is_noted_and_can_be_marked(folder):
+    run = begin(open_run(recipe_of(folder)))
+    assert read_state(run.layout)["stage"] == "begun"
+    mark(run, "LVLT build")
+    state = read_state(run.layout)
+    assert (state["stage"], state["run_id"], state["snapshot"], state["pid"]) == ("LVLT build", run.run_id, 0, os.getpid())
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_a_run_under_other_inputs_drops_the_tables_that_were_begun_and_keeps_published_ones(folder):
+    first = begin(open_run(recipe_of(folder)))
+    published(first, ["tables/clips-000000.parquet"])
+    second = begin(open_run(recipe_of(folder)))
+    layout = second.layout
+    mine = [layout.table("clips", 1), layout.table("plan-LVLT", 1), layout.part("summaries-LVST", 1, "part-000000")]
+    mine.append(f"{layout.output_uri}/tables/parts/ingest-000001/account.json")
+    for uri in [*mine, layout.table("clips", 0)]:
+        storage.publish_bytes(b"x", uri)
+    begin(open_run(recipe_of(folder)))
+    assert all(storage.exists(uri) for uri in mine), "the same run goes on where it stopped"
+    os.utime(folder / "clips.jsonl", (5, 5))
+    begin(open_run(recipe_of(folder)))
+    assert [uri for uri in mine if storage.exists(uri)] == []
+    assert storage.exists(layout.table("clips", 0))
+
+
+def test_only_tables_that_a_snapshot_names_are_previous_tables(folder):
+    run = open_run(recipe_of(folder))
+    published(run, ["tables/clips-000000.parquet", "tables/clips-extra-000000.parquet"])
+    storage.publish_bytes(b"x", run.layout.table("clips", 1))
+    assert open_run(recipe_of(folder)).previous_tables("clips") == [f"{folder}/output/tables/clips-000000.parquet"]
+    assert open_run(recipe_of(folder)).previous_tables("plan-LVLT") == []
+
+
+def test_an_output_that_cannot_be_written_is_known_before_anything_starts(folder):
+    (folder / "output").write_text("a file")
+    run = open_run(recipe_of(folder))
+    with pytest.raises(GexError, match="storage failed for .*output"):
+        begin(run)
+
+
+def test_a_state_that_is_no_json_is_no_state(folder):
+    run = open_run(recipe_of(folder))
+    storage.publish_bytes(b"[1]", run.layout.run_state)
+    assert read_state(run.layout) is None
+    storage.publish_bytes(b"{", run.layout.run_state)
+    assert read_state(run.layout) is None
