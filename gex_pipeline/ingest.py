@@ -252,7 +252,10 @@ def _first_line(error: Exception) -> str:
 
 
 def publish_clips(database: Database, run: Run) -> None:
-    """Write the snapshot's ``clips`` table and its ingest losses."""
+    """Write the snapshot's ``clips`` table, its ingest losses and, for clips in tars, what was indexed."""
+    from gex_pipeline.media_index import publish_index
+
+    publish_index(database, run)
     database.publish_table("ingest_losses", run.layout.table("losses-ingest", run.snapshot), order_by="reason, id, row")
     database.publish_table("clips_new", run.layout.table("clips", run.snapshot))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -48,10 +49,20 @@ def media_index(database: Database, run: Run) -> None:
     new = [tar for tar in tars if (tar.uri, tar.num_bytes, tar.modified_s) not in known]
     with ThreadPoolExecutor(max_workers=8) as pool:  # waits on storage, not on the processor
         rows = [row for found in pool.map(index_tar, new) for row in found]
-    part = run.layout.table("media-index", run.snapshot)
+    part = _local_part(database)  # published with the clips: a dry run writes nothing to the output
     write_table(part, pa.Table.from_pylist(rows, _SCHEMA), {})
     database.view_parquet("indexed", [*run.previous_tables("media-index"), part])
     database.run("ingest_media_index")
+
+
+def publish_index(database: Database, run: Run) -> None:
+    """Write what this run indexed as the snapshot's ``media-index`` table, if it read tars."""
+    if storage.exists(_local_part(database)):
+        storage.publish_file(Path(_local_part(database)), run.layout.table("media-index", run.snapshot))
+
+
+def _local_part(database: Database) -> str:
+    return str(database.scratch / "media-index.parquet")
 
 
 _EMPTY = (

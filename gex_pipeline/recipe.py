@@ -165,7 +165,9 @@ class Recipe(Settings):
     @property
     def hash(self) -> str:
         """Digest of everything that decides the bytes of the output."""
-        content = {key: value for key, value in self.resolved().items() if key not in _NOT_HASHED}
+        # Defaults are left out, so that a later version's new setting does not make an old output another recipe's.
+        written = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        content = {key: value for key, value in written.items() if key not in _NOT_HASHED}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -137,9 +137,15 @@ class Output:
         rows = self.table("rejects")
         return Counter(row["reason"] for row in rows if granularity in (None, row["granularity"]))
 
-    def account(self, stage: str, granularity: str) -> dict[str, Any]:
-        """The one account of a stage and granularity in the last snapshot."""
-        (found,) = [a for a in self.last["accounts"] if (a["stage"], a["granularity"]) == (stage, granularity)]
+    @property
+    def ingest(self) -> dict[str, Any]:
+        """The last snapshot's account of the input rows."""
+        (found,) = [account for account in self.last["accounts"] if account["stage"] == "ingest"]
+        return found
+
+    def account(self, granularity: str) -> dict[str, Any]:
+        """The last snapshot's account of the edge to a granularity."""
+        (found,) = [a for a in self.last["accounts"] if a["granularity"] == granularity and a["stage"] != "ingest"]
         return found
 
 
@@ -175,7 +181,7 @@ def _count_rows(output: Output, source: str) -> None:
     last = output.last["snapshot"]
     losses = [row for row in rows_of(output.folder / f"tables/rejects-{last:06d}.parquet") if row["stage"] == "ingest"]
     assert all(row["granularity"] == source for row in losses)
-    account = output.account("ingest", source)
+    account = output.ingest
     assert account["num_used"] == len(rows_of(output.folder / f"tables/clips-{last:06d}.parquet"))
     assert account["num_in"] == account["num_used"] + account["num_known"] + len(losses)
     assert account["num_known"] == len(clips) - account["num_used"]
@@ -205,7 +211,7 @@ def _count_parents(output: Output, granularity: str, source: str) -> None:
     assert not twice, f"{granularity}: counted more than once: {twice}"
     assert set(ends) == parents, f"{granularity}: {len(parents - set(ends))} nowhere, {len(set(ends) - parents)} unknown"
     if last == 0:
-        account = output.account("build", granularity)
+        account = output.account(granularity)
         assert (account["num_in"], account["num_used"]) == (len(parents), used.total())
         assert sum(account["rejected"].values()) == rejected.total()
         assert sum(account["excluded"].values()) == excluded.total()

@@ -34,7 +34,7 @@ def test_every_granularity_has_the_samples_that_the_clips_give(paper_output):
         "IT": 26,
     }
     assert {source: len(row["parents"]) for source, row in paper_output.by_source("LVLT").items()} == LONG
-    assert paper_output.account("build", "LVLT")["excluded"] == {"too_few_clips": 2}
+    assert paper_output.account("LVLT")["excluded"] == {"too_few_clips": 2}
 
 
 def test_totals_of_the_manifest_are_those_of_the_samples(paper_output):

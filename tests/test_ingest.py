@@ -1,0 +1,432 @@
+"""Every input row is accepted, known, excluded or rejected; `run_ingest` asserts that in every test."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from gex_pipeline import ingest, storage
+from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.run_state import open_run
+from gex_pipeline.shards.manifest import Manifest, Snapshot
+from gex_pipeline.tables import Database
+from tests.making_runs import clip_row, recipe_of, run_ingest, write_jsonl
+
+HEADER = "YoutubeID,Start_timestamp,End_timestamp,Caption"
+
+
+def ingest_text(folder: Path, name: str, content: str | bytes, **source):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return run_ingest(recipe_of(folder, {"clips": name, **source}))
+
+
+def reasons(losses: list[dict]) -> dict[str, int]:
+    found = [loss["reason"] for loss in losses]
+    return {reason: found.count(reason) for reason in dict.fromkeys(found)}
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+def test_csv_keeps_quotes_commas_newlines_and_the_zeros_of_ids(tmp_path):
+    rows = [
+        HEADER + ",Score,Note",
+        '007,00:00:01.000,00:00:02.500,"a ""quoted"", red, dog",0.5,01',
+        '-dash,5,6,"two\nlines",,x',
+        "a.b:c,00:01:00,00:01:01,plain,1e-3,y",
+    ]
+    _, clips, losses = ingest_text(tmp_path, "c.csv", "\n".join(rows) + "\n", media={"kind": "column", "column": "Note"})
+    assert losses == []
+    by_id = {clip["source_id"]: clip for clip in clips}
+    assert set(by_id) == {"007", "-dash", "a.b:c"}
+    assert by_id["007"]["text"] == 'a "quoted", red, dog'
+    assert (by_id["007"]["start_s"], by_id["007"]["end_s"]) == (1.0, 2.5)
+    assert by_id["007"]["media_uri"].endswith("/01")
+    assert by_id["007"]["Score"] == 0.5
+    assert by_id["-dash"]["text"] == "two lines"
+    assert by_id["-dash"]["text_cleaned"] is True
+    assert by_id["a.b:c"]["start_s"] == 60.0
+
+
+def test_lines_of_a_csv_that_are_no_rows_are_rejected_with_their_text(tmp_path):
+    rows = [HEADER, "v1,0,1,good", "v2,0,1", "v3,0,1,too,many,fields", "v4,0,1,good too"]
+    _, clips, losses = ingest_text(tmp_path, "c.csv", "\n".join(rows) + "\n")
+    assert [clip["source_id"] for clip in clips] == ["v1", "v4"]
+    assert reasons(losses) == {"unreadable_row": 2}
+    assert sorted(loss["row"] for loss in losses) == ["v2,0,1", "v3,0,1,too,many,fields"]
+    assert sorted(loss["detail"].split(":")[0] for loss in losses) == ["line 3", "line 4"]
+
+
+def test_a_csv_with_windows_line_ends_and_a_byte_order_mark_is_read(tmp_path):
+    content = b"\xef\xbb\xbf" + f"{HEADER}\r\nv1,0,1,a dog\r\nv2,0,1,a cat\r\n".encode()
+    _, clips, losses = ingest_text(tmp_path, "c.csv", content)
+    assert [clip["text"] for clip in clips] == ["a dog", "a cat"]
+    assert losses == []
+
+
+def test_bytes_of_a_csv_that_are_no_utf8_cost_their_row_only(tmp_path):
+    content = f"{HEADER}\nv1,0,1,good\n".encode() + b"v2,0,1,caf\xe9\n" + b"v3,0,1,good\n"
+    found, clips, _ = ingest_text(tmp_path, "c.csv", content)
+    assert [clip["source_id"] for clip in clips] == ["v1", "v3"]
+    assert found.account.rejected == {"unreadable_row": 1}
+
+
+def test_a_csv_with_a_header_and_no_rows_is_no_clips(tmp_path):
+    found, clips, losses = ingest_text(tmp_path, "c.csv", HEADER + "\n")
+    assert (found.account.num_in, clips, losses) == (0, [], [])
+
+
+def test_tab_separated_values_may_hold_commas(tmp_path):
+    content = HEADER.replace(",", "\t") + "\nv1\t0\t1\ta red, big dog\n"
+    _, clips, _ = ingest_text(tmp_path, "c.tsv", content)
+    assert clips[0]["text"] == "a red, big dog"
+
+
+def test_json_lines_keep_times_and_ids_as_they_are_written(tmp_path):
+    rows = [
+        clip_row("007", "00:00:01.000", "00:00:02.000", "a dog", Day="2024-01-02", When="00:00:05", Tags=["a", "b"]),
+        clip_row(12, 3, 4.5, "numbers"),
+    ]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    _, clips, losses = run_ingest(recipe_of(tmp_path))
+    assert losses == []
+    assert [(clip["source_id"], clip["start_s"], clip["end_s"]) for clip in clips] == [("007", 1, 2), ("12", 3, 4.5)]
+    assert clips[0]["Start_timestamp"] == "00:00:01.000"
+    assert clips[0]["media_uri"].endswith("clips/007-00:00:01.000.mp4")
+    assert str(clips[0]["Day"]) == "2024-01-02"
+    assert clips[0]["Tags"] == ["a", "b"]
+
+
+def test_lines_that_are_no_json_are_rejected_and_the_others_read(tmp_path):
+    good = [json.dumps(clip_row(f"v{number}")) for number in range(3)]
+    lines = [good[0], '{"YoutubeID": "x", "Start', "not json", good[1], "[1, 2]", "", good[2]]
+    found, clips, losses = ingest_text(tmp_path, "clips.jsonl", "\n".join(lines) + "\n")
+    assert [clip["source_id"] for clip in clips] == ["v0", "v1", "v2"]
+    assert reasons(losses) == {"unreadable_row": 3}
+    assert found.account.num_in == 6
+
+
+def test_json_lines_may_lack_columns(tmp_path):
+    rows = [clip_row("v1"), {"YoutubeID": "v2", "Start_timestamp": 1, "End_timestamp": 2}, {"Caption": "x"}]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    _, clips, losses = run_ingest(recipe_of(tmp_path))
+    assert [clip["source_id"] for clip in clips] == ["v1"]
+    assert reasons(losses) == {"missing_caption": 1, "missing_source_id": 1}
+    assert json.loads(losses[0]["row"])["YoutubeID"] == "v2"
+
+
+def test_parquet_keeps_types_and_ids(tmp_path):
+    table = pa.table(
+        {
+            "YoutubeID": ["007", "b"],
+            "Start_timestamp": ["00:00:01", "2"],
+            "End_timestamp": [2.5, 3.0],
+            "Caption": ["one", "two"],
+            "UMT_Score": pa.array([0.5, None], pa.float32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "c.parquet")
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": "c.parquet"}))
+    assert losses == []
+    assert [(clip["source_id"], clip["end_s"], clip["UMT_Score"]) for clip in clips] == [("007", 2.5, 0.5), ("b", 3.0, None)]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_compressed_metadata_are_read(tmp_path, ending):
+    content = f"{HEADER}\nv1,0,1,a dog\n".encode()
+    packed = gzip.compress(content) if ending == "gz" else pa.Codec("zstd").compress(content, asbytes=True)
+    _, clips, _ = ingest_text(tmp_path, f"c.csv.{ending}", packed)
+    assert [clip["source_id"] for clip in clips] == ["v1"]
+    lines = (json.dumps(clip_row("v2")) + "\n").encode()
+    packed = gzip.compress(lines) if ending == "gz" else pa.Codec("zstd").compress(lines, asbytes=True)
+    _, clips, _ = ingest_text(tmp_path, f"c.jsonl.{ending}", packed)
+    assert [clip["source_id"] for clip in clips] == ["v2"]
+
+
+def test_files_of_several_formats_and_columns_are_one_collection(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/a.csv").write_text(f"{HEADER}\nv1,0,1,one\nbroken\n")
+    (tmp_path / "m/b.csv").write_text(f"{HEADER},More\nv2,0,1,two,x\n")
+    (tmp_path / "m/c.tsv").write_text(HEADER.replace(",", "\t") + "\nv3\t0\t1\tthree, and more\n")
+    write_jsonl(tmp_path / "m/d.jsonl", [clip_row("v4", More=5)])
+    pq.write_table(pa.table({key: [value] for key, value in clip_row("v5").items()}), tmp_path / "m/e.parquet")
+    found, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": ["m/*.csv", "m/*.tsv", "m/[de].*"]}))
+    assert [clip["source_id"] for clip in clips] == ["v1", "v2", "v3", "v4", "v5"]
+    assert clips[2]["text"] == "three, and more"
+    assert found.account.num_in == 6
+    assert [loss["row"] for loss in losses] == ["broken"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("c.txt", b"x", RecipeError, "c.txt' is none of .parquet, .csv"),
+        ("c.parquet", b"not parquet at all", GexError, "cannot read c.parquet as parquet"),
+        ("c.csv.gz", b"not gzip", GexError, "cannot read c.csv.gz as csv"),
+        ("c.csv.bz2", bz2.compress(b"x"), RecipeError, "c.csv.bz2' is none of"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, error, message):
+    with pytest.raises(error, match=message):
+        ingest_text(tmp_path, name, content)
+
+
+# --- columns ---------------------------------------------------------------------------------------------------------
+
+
+def test_columns_with_other_names_are_mapped(tmp_path):
+    content = "video,from,to,a text\nv1,1,2,a dog\n"
+    columns = {"source_id": "video", "start": "from", "end": "to", "caption": "a text"}
+    media = {"kind": "files", "uri": "clips/{video}.mp4"}
+    _, clips, _ = ingest_text(tmp_path, "c.csv", content, columns=columns, media=media)
+    assert (clips[0]["source_id"], clips[0]["text"], clips[0]["media_uri"]) == ("v1", "a dog", f"{tmp_path}/clips/v1.mp4")
+    assert clips[0]["video"] == "v1"
+
+
+def test_a_column_that_is_not_there_is_said_with_those_that_are(tmp_path):
+    with pytest.raises(RecipeError, match="source.columns.caption: the metadata has no column 'Caption'; it has: "
+                       "YoutubeID, Start_timestamp, End_timestamp, Text.*caption = "):
+        ingest_text(tmp_path, "c.csv", HEADER.replace("Caption", "Text") + "\nv1,0,1,x\n")
+
+
+def test_columns_with_our_names_are_kept_beside_ours(tmp_path):
+    rows = [clip_row("v1", text="mine", source_id="mine too", input_text="third", Media_URI="4", reason="fifth")]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    _, clips, _ = run_ingest(recipe_of(tmp_path))
+    clip = clips[0]
+    assert (clip["text"], clip["source_id"]) == ("a dog runs", "v1")
+    assert clip["input_source_id"] == "mine too"
+    assert clip["input_Media_URI"] == "4"
+    assert clip["reason"] == "fifth"
+    assert {"mine", "third"} <= set(map(str, clip.values())), "no input column is dropped"
+
+
+def test_a_column_may_have_any_name(tmp_path):
+    rows = [clip_row("v1", **{"it's \"x\", ok": 1, "a b": 2, "select": 3})]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    _, clips, _ = run_ingest(recipe_of(tmp_path, {"where": '"a b" = 2'}))
+    assert (clips[0]["it's \"x\", ok"], clips[0]["a b"], clips[0]["select"]) == (1, 2, 3)
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_fail_the_predicate_are_excluded_also_when_it_is_unknown(tmp_path):
+    rows = [clip_row("v1", UMT_Score=0.5), clip_row("v2", UMT_Score=0.1), clip_row("v3", UMT_Score=None)]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    found, clips, losses = run_ingest(recipe_of(tmp_path, {"where": "UMT_Score > 0.3 -- good ones"}))
+    assert [clip["source_id"] for clip in clips] == ["v1"]
+    assert found.account.excluded == {"filtered_by_where": 2}
+    assert {loss["state"] for loss in losses} == {"excluded"}
+
+
+@pytest.mark.parametrize(
+    "where", ["Score > 1", "getenv('HOME') = 'x'", "count(*) > 1", "Caption", "Caption > 5", "true; DROP TABLE x", "error('x')"]
+)
+def test_a_predicate_that_does_not_fit_the_metadata_is_an_error_of_the_recipe(tmp_path, where):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1")])
+    with pytest.raises(RecipeError):
+        run_ingest(recipe_of(tmp_path, {"where": where}))
+
+
+# --- media -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "colon", "expected"),
+    [
+        ("clips/{YoutubeID}_{Start_timestamp}.mp4", ":", "clips/v1_00:00:01.500.mp4"),
+        ("clips/{YoutubeID}_{Start_timestamp}.mp4", "-", "clips/v1_00-00-01.500.mp4"),
+        ("clips/{YoutubeID}_{Start_timestamp}.mp4", "_", "clips/v1_00_00_01.500.mp4"),
+        ("clips/{YoutubeID}_{start_s}_{end_s}.mp4", ":", "clips/v1_1.500_62.000.mp4"),
+        ("clips/{{x}}/{number}.mp4", ":", "clips/{x}/0012.mp4"),
+        ("it's/{YoutubeID}.mp4", ":", "it's/v1.mp4"),
+    ],
+)
+def test_a_template_finds_a_clips_file(tmp_path, uri, colon, expected):
+    content = f"{HEADER},number\nv1,00:00:01.500,00:01:02,x,0012\n"
+    _, clips, _ = ingest_text(tmp_path, "c.csv", content, media={"kind": "files", "uri": uri, "colon": colon})
+    assert clips[0]["media_uri"] == f"{tmp_path}/{expected}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("{nothing}.mp4", "source.media: {nothing} is not a column of the metadata; there are: YoutubeID, .*, start_s, end_s"),
+        ("{}.mp4", "source.media: {} is not a column"),
+        ("{YoutubeID.mp4", "source.media: .*{YoutubeID.mp4"),
+        ("YoutubeID}.mp4", "source.media: .*YoutubeID}.mp4"),
+    ],
+)
+def test_a_template_that_means_nothing_is_an_error_of_the_recipe(tmp_path, uri, message):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1")])
+    with pytest.raises(RecipeError, match=message):
+        run_ingest(recipe_of(tmp_path, {"media": {"kind": "files", "uri": uri}}))
+
+
+def test_a_clips_file_can_be_named_in_a_column_below_a_root(tmp_path):
+    rows = [clip_row(f"v{number}", file=file) for number, file in enumerate(["a.mp4", "x/y z.mp4", "a..b.mp4", None])]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    media = {"kind": "column", "column": "file", "root": "s3://bucket/clips/"}
+    found, clips, losses = run_ingest(recipe_of(tmp_path, {"media": media}))
+    assert [clip["media_uri"] for clip in clips] == [f"s3://bucket/clips/{name}" for name in ("a.mp4", "x/y z.mp4", "a..b.mp4")]
+    assert reasons(losses) == {"media_missing": 1}
+
+
+@pytest.mark.parametrize("file", ["../x.mp4", "/etc/passwd", "a/../../b", "..", "a/..", "s3://other/x", "a\\..\\b", "a\nb", ""])
+def test_a_column_cannot_lead_out_of_its_root(tmp_path, file):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", file=file), clip_row("v2", file="ok.mp4")])
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"media": {"kind": "column", "column": "file"}}))
+    assert [clip["source_id"] for clip in clips] == ["v2"]
+    assert [loss["reason"] for loss in losses] == ["media_missing" if file == "" else "unsafe_media_path"]
+
+
+@pytest.mark.parametrize("value", ["../x", "a/b", "..", ".", "/etc", "a\\b", "a\nb"])
+def test_a_value_in_a_template_cannot_lead_out(tmp_path, value):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", name=value)])
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"media": {"kind": "files", "uri": "clips/{name}"}}))
+    assert clips == []
+    assert [loss["reason"] for loss in losses] == ["unsafe_media_path"]
+
+
+def test_a_missing_value_in_a_template_is_missing_media(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", name=None), clip_row("v2", name="x")])
+    _, _, losses = run_ingest(recipe_of(tmp_path, {"media": {"kind": "files", "uri": "clips/{name}.mp4"}}))
+    assert [loss["reason"] for loss in losses] == ["media_missing"]
+
+
+# --- tars ------------------------------------------------------------------------------------------------------------
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def video2dataset(*keys: str) -> dict[str, bytes]:
+    endings = ("mp4", "txt", "json")
+    return {f"{key}.{ending}": f"{ending} of {key}".encode() for key in keys for ending in endings}
+
+
+def ingest_tars(folder: Path, rows: list[dict]):
+    write_jsonl(folder / "clips.jsonl", rows)
+    return run_ingest(recipe_of(folder, {"media": {"kind": "tars", "uri": "tars/*.tar", "key": "{key}"}}))
+
+
+def test_clips_in_tars_are_found_by_key_tar_and_byte_range(tmp_path):
+    keys = ["00000_0", "id_00:00:01.000_00:00:02.000", "./id_2.5", "ü" * 60]  # dots, colons, a long name
+    write_tar(tmp_path / "tars/a.tar", video2dataset(*keys[:2]))
+    write_tar(tmp_path / "tars/b.tar", video2dataset(*keys[2:]) | {"other.webm": b"webm"})
+    wanted = [*(key.removeprefix("./") for key in keys), "other"]
+    _, clips, losses = ingest_tars(tmp_path, [clip_row(f"v{number}", key=key) for number, key in enumerate(wanted)])
+    assert losses == []
+    for clip, key in zip(clips, [*keys, "other"], strict=True):
+        content = Path(clip["media_uri"]).read_bytes()[clip["media_offset_bytes"] :][: clip["media_size_bytes"]]
+        assert content == (b"webm" if key == "other" else f"mp4 of {key}".encode())
+
+
+def test_a_key_in_no_tar_is_missing_and_one_in_two_is_ambiguous(tmp_path):
+    write_tar(tmp_path / "tars/a.tar", video2dataset("one", "two"))
+    write_tar(tmp_path / "tars/b.tar", video2dataset("two", "three"))
+    rows = [clip_row(f"v-{key}", key=key) for key in ("one", "two", "three", "four", None)]
+    _, clips, losses = ingest_tars(tmp_path, rows)
+    assert [clip["key"] for clip in clips] == ["one", "three"]
+    assert {loss["source_id"]: loss["reason"] for loss in losses} == {
+        "v-two": "media_ambiguous",
+        "v-four": "media_missing",
+        "v-None": "media_missing",
+    }
+
+
+@pytest.mark.parametrize("cut", ["member", "header", "block"])
+def test_a_tar_that_breaks_off_gives_what_lies_before_the_break(tmp_path, cut):
+    write_tar(tmp_path / "tars/a.tar", {"one.mp4": b"1" * 5000, "two.mp4": b"2" * 5000})
+    file = tmp_path / "tars/a.tar"
+    second = 512 + 5120  # header of the second member
+    file.write_bytes(file.read_bytes()[: {"member": second + 512 + 700, "header": second + 100, "block": second}[cut]])
+    _, clips, losses = ingest_tars(tmp_path, [clip_row("v1", key="one"), clip_row("v2", key="two")])
+    assert [clip["key"] for clip in clips] == ["one"]
+    assert [loss["reason"] for loss in losses] == ["media_missing"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tar" * 200])
+def test_a_file_that_is_no_tar_gives_nothing(tmp_path, content):
+    write_tar(tmp_path / "tars/a.tar", video2dataset("one"))
+    (tmp_path / "tars/b.tar").write_bytes(content)
+    _, clips, _ = ingest_tars(tmp_path, [clip_row("v1", key="one")])
+    assert len(clips) == 1
+
+
+def test_reading_metadata_writes_nothing_to_the_output(tmp_path):
+    write_tar(tmp_path / "tars/a.tar", video2dataset("one"))
+    ingest_tars(tmp_path, [clip_row("v1", key="one")])
+    assert not (tmp_path / "output").exists()
+
+
+# --- later runs ------------------------------------------------------------------------------------------------------
+
+
+def publish(recipe) -> Manifest:
+    """Ingest and publish the tables as a snapshot, as a run does; the granularities are left out."""
+    run = open_run(recipe)
+    with Database(threads=1) as database:
+        found = ingest.ingest(database, run)
+        ingest.publish_clips(database, run)
+    tables = [f"tables/{storage.name_of(file.uri)}" for file in storage.list_files(f"{recipe.output_uri}/tables/*-{run.snapshot:06d}.parquet")]
+    snapshot = Snapshot(
+        run.snapshot, "", recipe.hash, recipe.resolved(), run.inputs, {}, (found.account,), tuple(tables), {}
+    )
+    manifest = Manifest(recipe.name, (*run.manifest.snapshots, snapshot))
+    storage.publish_bytes(manifest.to_json(), run.layout.manifest)
+    return manifest
+
+
+def test_a_later_run_takes_only_clips_it_does_not_know(tmp_path):
+    first = [clip_row("v1", 0, 1), clip_row("v1", 1, 2), clip_row("bad", 2, 1)]
+    write_jsonl(tmp_path / "clips.jsonl", first)
+    recipe = recipe_of(tmp_path)
+    publish(recipe)
+    # The same clip with another caption is still the same clip: a published sample is never rewritten.
+    write_jsonl(tmp_path / "clips.jsonl", [*first, clip_row("v1", 2, 3), clip_row("v1", "0.0", "1", "other words")])
+    found, clips, losses = run_ingest(recipe)
+    assert [(clip["source_id"], clip["start_s"]) for clip in clips] == [("v1", 2.0)]
+    assert found.account.num_known == 2
+    assert reasons(losses) == {"duplicate_clip": 1, "end_not_after_start": 1}
+    publish(recipe)
+    assert run_ingest(recipe)[0].account.num_known == 3
+
+
+def test_a_later_run_may_bring_other_columns(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", Score=1)])
+    recipe = recipe_of(tmp_path)
+    publish(recipe)
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", Other="x"), clip_row("v2", Other="x")])
+    found, clips, _ = run_ingest(recipe)
+    assert ([clip["source_id"] for clip in clips], found.account.num_known) == (["v2"], 1)
+
+
+def test_a_later_run_reads_only_tars_that_are_new_or_changed(tmp_path):
+    write_tar(tmp_path / "tars/a.tar", video2dataset("one"))
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", key="one")])
+    recipe = recipe_of(tmp_path, {"media": {"kind": "tars", "uri": "tars/*.tar"}})
+    publish(recipe)
+    assert pq.read_table(tmp_path / "output/tables/media-index-000000.parquet")["key"].to_pylist() == ["one"]
+    write_tar(tmp_path / "tars/b.tar", video2dataset("two"))
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", key="one"), clip_row("v2", key="two")])
+    publish(recipe)
+    assert pq.read_table(tmp_path / "output/tables/media-index-000001.parquet")["key"].to_pylist() == ["two"]
+    clips = pq.read_table(tmp_path / "output/tables/clips-000001.parquet").to_pylist()
+    assert [(clip["source_id"], Path(clip["media_uri"]).name) for clip in clips] == [("v2", "b.tar")]
