@@ -6,17 +6,16 @@ read as text whatever their type, so that ids keep their zeros; all input column
 
 from __future__ import annotations
 
-import re
 import string
 from dataclasses import dataclass
-from pathlib import Path
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.errors import RecipeError
+from gex_pipeline.metadata import first_line, read_metadata
 from gex_pipeline.recipe import MediaColumn, MediaTars, Recipe
 from gex_pipeline.run_state import Run
 from gex_pipeline.shards.manifest import Account
-from gex_pipeline.tables import Database, DatabaseError, file_list, identifier, literal
+from gex_pipeline.tables import Database, DatabaseError, identifier, literal
 
 _OURS = (
     "clip_id",
@@ -30,7 +29,6 @@ _OURS = (
     "media_offset_bytes",
     "media_size_bytes",
 )
-_COMPRESSED = re.compile(r"\.(gz|zst|bz2)$")
 _NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
 
 
@@ -53,11 +51,11 @@ def ingest(database: Database, run: Run) -> Ingested:
     database.run("seconds_of")
     database.run("clean_text")
     num_rows, num_bad_lines = _read_rows(database, run)
-    _raw_view(database, run.recipe)
     try:
+        _raw_view(database, run.recipe)
         database.run("ingest_read")
     except DatabaseError as error:
-        raise RecipeError(f"the metadata cannot be read as the recipe says: {_first_line(error)}") from error
+        raise RecipeError(f"the metadata cannot be read as the recipe says: {first_line(error)}") from error
     database.view_parquet("known_clips", run.previous_tables("clips"), empty=_NO_KNOWN_CLIPS)
     _find_in_tars(database, run)
     database.run("ingest_duplicates")
@@ -98,62 +96,31 @@ def _account(database: Database, granularity: str, num_in: int) -> Ingested:
 
 def _read_rows(database: Database, run: Run) -> tuple[int, int]:
     """Make the view ``input_rows`` over all files; returns its rows and the lines no reader could read."""
-    clips = run.recipe.source.clips
+    recipe = run.recipe
+    clips = recipe.source.clips
     patterns = [clips] if isinstance(clips, str) else list(clips)
-    uris = [file.uri for pattern in patterns for file in storage.list_files(run.recipe.locate(pattern))]
-    kinds: dict[str, list[Path]] = {}
-    for uri, path in zip(uris, database.local_files(uris), strict=True):
-        kinds.setdefault(_kind(uri), []).append(path)
-    selects, num_bad_lines = [], 0
-    for kind, paths in kinds.items():
-        try:
-            select = _reader(database, kind, paths, run.recipe)
-        except DatabaseError as error:
-            names = ", ".join(path.name for path in paths[:3])
-            raise GexError(f"cannot read {names} as {kind}: {_first_line(error)}") from error
-        if kind == "csv":
-            # Read once into a table: the lines that could not be read are known only after the scan.
-            database.execute(f"CREATE OR REPLACE TEMP TABLE csv_rows AS {select}")
-            select = "SELECT * FROM csv_rows"
-            num_bad_lines = int(database.value("SELECT count(DISTINCT (file_id, line)) FROM reject_errors"))
-        selects.append(select)
-    database.execute("CREATE OR REPLACE TEMP VIEW input_rows AS " + " UNION ALL BY NAME ".join(selects))
-    return database.count("input_rows"), num_bad_lines
+    uris = [file.uri for pattern in patterns for file in storage.list_files(recipe.locate(pattern))]
+    as_text = {*recipe.source.columns.model_dump().values(), *_media_columns(recipe)}
+    return read_metadata(database, uris, as_text)
 
 
-def _kind(uri: str) -> str:
-    suffix = Path(_COMPRESSED.sub("", storage.name_of(uri))).suffix.lower()
-    kinds = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
-    if suffix not in kinds:
-        raise RecipeError(f"source.clips: {uri!r} is none of {', '.join(kinds)} (with or without .gz, .zst)")
-    return kinds[suffix]
-
-
-def _reader(database: Database, kind: str, paths: list[Path], recipe: Recipe) -> str:
-    """A SELECT over files of one kind, with the needed columns as text."""
-    files = file_list(paths)
-    if kind == "parquet":
-        return f"SELECT * FROM read_parquet({files}, union_by_name = true)"
-    needed = set(recipe.source.columns.model_dump().values())
+def _media_columns(recipe: Recipe) -> list[str]:
+    """The metadata columns that say where a clip's media is."""
     if isinstance(recipe.source.media, MediaColumn):
-        needed.add(recipe.source.media.column)
-    if kind == "json":
-        options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true, sample_size = -1"
-        found = database.query(f"DESCRIBE SELECT * FROM read_json({files}, {options})")
-        types = {row["column_name"]: "VARCHAR" if row["column_name"] in needed else row["column_type"] for row in found}
-        columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in types.items())
-        return (
-            f"SELECT * FROM read_json({files}, format = 'newline_delimited', ignore_errors = true, "
-            f"columns = {{{columns}}})"
-        )
-    separator = r"\t" if all(_COMPRESSED.sub("", path.name).lower().endswith(".tsv") for path in paths) else ","
-    options = (
-        f"header = true, delim = '{separator}', quote = '\"', escape = '\"', union_by_name = true, "
-        "sample_size = -1, store_rejects = true, rejects_limit = 0"
-    )
-    names = [row["column_name"] for row in database.query(f"DESCRIBE SELECT * FROM read_csv({files}, {options})")]
-    types_text = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names if name in needed)
-    return f"SELECT * FROM read_csv({files}, {options}, types = {{{types_text}}})"
+        return [recipe.source.media.column]
+    return [name for _, name in _template(recipe) if name is not None]
+
+
+def _template(recipe: Recipe) -> list[tuple[str, str | None]]:
+    """The media template as pieces: text, and the column whose value follows it."""
+    media = recipe.source.media
+    if isinstance(media, MediaColumn):
+        return []
+    template = media.key if isinstance(media, MediaTars) else recipe.locate(media.uri)
+    try:
+        return [(text, name) for text, name, _, _ in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise RecipeError(f"source.media: the template {template!r} cannot be read: {error}") from error
 
 
 def _raw_view(database: Database, recipe: Recipe) -> None:
@@ -185,13 +152,12 @@ def _media_expression(recipe: Recipe, names: list[str]) -> tuple[str, str]:
     media = recipe.source.media
     if isinstance(media, MediaColumn):
         _known_field(media.column, names)
-        value = f"{identifier(media.column)}::VARCHAR"
+        value = f"nullif({identifier(media.column)}::VARCHAR, '')"
         unsafe = f"regexp_matches({value}, '^/|^[.][.]/|/[.][.]/|/[.][.]$|^[.][.]$|://|[\\x00-\\x1F\\\\]')"
         return f"{literal(recipe.locate(media.root).rstrip('/') + '/')} || {value}", unsafe
-    template = media.key if isinstance(media, MediaTars) else recipe.locate(media.uri)
     colon = getattr(media, "colon", ":")
     parts, fields = [], []
-    for text, name, _, _ in string.Formatter().parse(template):
+    for text, name in _template(recipe):
         if text:
             parts.append(literal(text))
         if name is not None:
@@ -245,10 +211,6 @@ def _clips_table(database: Database) -> None:
         "CREATE OR REPLACE TEMP VIEW clips_new AS SELECT a.clip_id, a.source_id, a.start_s, a.end_s, a.text, "
         f"a.num_words, a.text_cleaned, {place}, {kept} FROM accepted AS a {join}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:400]
 
 
 def publish_clips(database: Database, run: Run) -> None:

@@ -7,7 +7,6 @@ timestamps do), which WebDataset's own rule would cut at the first one.
 from __future__ import annotations
 
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,7 @@ def media_index(database: Database, run: Run) -> None:
         for row in database.query("SELECT DISTINCT uri, tar_bytes, tar_modified_s FROM indexed_before")
     }
     new = [tar for tar in tars if (tar.uri, tar.num_bytes, tar.modified_s) not in known]
-    with ThreadPoolExecutor(max_workers=8) as pool:  # waits on storage, not on the processor
-        rows = [row for found in pool.map(index_tar, new) for row in found]
+    rows = [row for found in storage.for_each(index_tar, new) for row in found]
     part = _local_part(database)  # published with the clips: a dry run writes nothing to the output
     write_table(part, pa.Table.from_pylist(rows, _SCHEMA), {})
     database.view_parquet("indexed", [*run.previous_tables("media-index"), part])

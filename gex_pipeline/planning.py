@@ -16,6 +16,7 @@ from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import Node
 from gex_pipeline.ingest import clip_tables
 from gex_pipeline.operations.base import Operation
+from gex_pipeline.receipts import read_receipt
 from gex_pipeline.run_state import Run
 from gex_pipeline.tables import Database, identifier, literal
 
@@ -83,7 +84,8 @@ def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool
         first_shard=first_shard(run, node.name),
     )
     database.run("plan_members")
-    database.run("plan_excluded", granularity=node.name)
+    database.run("plan_left_out", granularity=node.name)
+    database.run("plan_excluded")
     if planned_parents:
         _remember_planned(database, node)
     return _summary(database, node, bytes_a_second, operation.bytes_a_sample)
@@ -197,8 +199,7 @@ def _remember_planned(database: Database, node: Node) -> None:
 
 def _sample_parents(database: Database, run: Run, parent: Node, operation: Operation, group: str | None) -> str:
     """Parents that are samples: the receipts of what is published and of what this run has built."""
-    built = [file.uri for file in storage.list_files(f"{run.layout.output_uri}/{parent.name}/*.parquet")]
-    database.view_parquet("samples", current_receipts(run, parent.name, built), empty=_EMPTY_SAMPLES)
+    database.view_parquet("samples", current_receipts(run, parent.name), empty=_EMPTY_SAMPLES)
     value = "s.source_id"
     if group not in (None, "source_id"):
         column = _group_column(database, group, "clips")
@@ -223,8 +224,7 @@ def new_long_texts(database: Database, run: Run, node: Node) -> list[dict[str, A
     Each with its text, digest, segments, where its media lies, and its rank by key.
     """
     parent = node.parent or ""
-    built = [file.uri for file in storage.list_files(f"{run.layout.output_uri}/{parent}/*.parquet")]
-    database.view_parquet("samples", current_receipts(run, parent, built), empty=_EMPTY_SAMPLES)
+    database.view_parquet("samples", current_receipts(run, parent), empty=_EMPTY_SAMPLES)
     _settled(database, run, node)
     return database.rows("summarise_texts")
 
@@ -239,19 +239,13 @@ _EMPTY_SAMPLES = (
 )
 
 
-def current_receipts(run: Run, granularity: str, found: list[str]) -> list[str]:
-    """Of the receipts found, those that count: of published shards, or built by this very run."""
-    from gex_pipeline.receipts import read_receipt
-
-    published = set(run.published_receipts(granularity))
-    counted = []
-    for uri in found:
-        if uri not in published:
-            receipt = read_receipt(uri)
-            if receipt is None or receipt.plan_digest != run.run_id:
-                continue  # of an abandoned run
-        counted.append(uri)
-    return counted
+def current_receipts(run: Run, granularity: str) -> list[str]:
+    """The receipts that count: those of published shards, and those that this very run has built."""
+    published = run.published_receipts(granularity)
+    found = [file.uri for file in storage.list_files(f"{run.layout.output_uri}/{granularity}/*.parquet")]
+    new = [uri for uri in found if uri not in set(published)]
+    receipts = zip(new, storage.for_each(read_receipt, new), strict=True)
+    return published + [uri for uri, receipt in receipts if receipt and receipt.plan_digest == run.run_id]
 
 
 def measured_bytes_a_second(database: Database, run: Run) -> float:
@@ -275,5 +269,7 @@ def measured_bytes_a_second(database: Database, run: Run) -> float:
 
 def publish_plan(database: Database, run: Run, node: Node) -> None:
     """Write the node's plan and what it leaves out; the plan last, since it says that both are there."""
-    database.publish_table("excluded", run.layout.table(f"excluded-{node.name}", run.snapshot), order_by="id")
-    database.publish_table("plan", run.layout.table(f"plan-{node.name}", run.snapshot), "shard, key, position")
+    database.publish_table("excluded", run.layout.table(f"excluded-{node.name}", run.snapshot))
+    database.drop("left_out", "ordered", "groups")  # the plan needs the memory, and none of these
+    database.run("plan_work")
+    database.publish_table("work", run.layout.table(f"plan-{node.name}", run.snapshot))

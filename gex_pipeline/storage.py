@@ -13,14 +13,17 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from gex_pipeline.errors import FileMissingError, GexError, TransientError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://")
 _GLOB = re.compile(r"[*?\[]")
@@ -317,6 +320,12 @@ def remove(uri: str) -> None:
             filesystem.delete_file(path_text)
 
 
+def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Call a function that waits on storage for every item, several at a time; results in the order of the items."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return list(pool.map(function, items))
+
+
 def check_writable(uri: str) -> None:
     """Write and remove a small file, so that a wrong place is known before work starts.
 
@@ -324,5 +333,10 @@ def check_writable(uri: str) -> None:
         GexError: one sentence saying what is wrong with the place.
     """
     probe = join(uri, f".gex-write-test-{secrets.token_hex(4)}")
-    publish_bytes(b"gex", probe)
-    remove(probe)
+    try:
+        publish_bytes(b"gex", probe)
+        remove(probe)
+    except TransientError:
+        raise
+    except GexError as error:
+        raise GexError(f"cannot write to {uri!r}: {error.__cause__ or error}") from error

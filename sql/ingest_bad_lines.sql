@@ -4,4 +4,4 @@ INSERT INTO ingest_losses
 SELECT $granularity, 'ingest', 'rejected', 'unreadable_row',
   'line ' || line || ': ' || any_value(error_message), '', '', any_value(csv_line)
 FROM reject_errors
-GROUP BY file_id, line
+GROUP BY scan_id, file_id, line

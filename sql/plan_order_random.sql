@@ -4,8 +4,7 @@ CREATE OR REPLACE TEMP TABLE ordered AS
 SELECT
   id, (shuffled // $group_size)::VARCHAR AS group_value, source_id, start_s, end_s, duration_s,
   shuffled % $group_size + 1 AS position,
-  NULL::DOUBLE AS previous_end_s,
-  NULL::VARCHAR AS previous_source_id
+  NULL::DOUBLE AS previous_end_s
 FROM (
   SELECT *, row_number() OVER (ORDER BY sha256($seed || chr(10) || id), id) - 1 AS shuffled
   FROM parents

@@ -3,7 +3,7 @@
 CREATE OR REPLACE TEMP TABLE overlapping AS
 WITH suspects AS (
   SELECT DISTINCT group_value FROM ordered
-  WHERE previous_source_id = source_id AND start_s < previous_end_s
+  WHERE start_s < previous_end_s
 ),
 walks AS (
   SELECT list({'id': id, 's': start_s, 'e': end_s} ORDER BY position) AS clips

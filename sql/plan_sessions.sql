@@ -3,6 +3,6 @@
 CREATE OR REPLACE TEMP TABLE sessions AS
 SELECT
   id, group_value, position, duration_s,
-  sum(CASE WHEN previous_source_id = source_id AND start_s - previous_end_s > $max_gap_s THEN 1 ELSE 0 END)
+  sum(CASE WHEN start_s - previous_end_s > $max_gap_s THEN 1 ELSE 0 END)
     OVER (PARTITION BY group_value ORDER BY position) AS session
 FROM ordered

@@ -263,7 +263,7 @@ def test_a_template_finds_a_clips_file(tmp_path, uri, colon, expected):
     [
         ("{nothing}.mp4", "source.media: {nothing} is not a column of the metadata; there are: YoutubeID, .*, start_s, end_s"),
         ("{}.mp4", "source.media: {} is not a column"),
-        ("{YoutubeID.mp4", "source.media: .*{YoutubeID.mp4"),
+        ("{YoutubeID.mp4", "source.media: the template .*{YoutubeID.mp4"),
         ("YoutubeID}.mp4", "source.media: .*YoutubeID}.mp4"),
     ],
 )

@@ -179,7 +179,8 @@ def _draw_all(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     tell = progress or (lambda done, total: None)
-    workers = min(settings.workers or len(os.sched_getaffinity(0)), len(jobs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(settings.workers or cores, len(jobs))
     if workers == 1:
         for done, (source, files) in enumerate(jobs, start=1):
             _draw_source(folder, source, files, settings.fps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gex_pipeline import storage
@@ -41,6 +42,12 @@ def plan_shards(run: Run, node: Node) -> list[PlannedShard]:
             planned = plan_node(database, run, node)
             publish_plan(database, run, node)
         progress().advance(planned.num_samples)
+    return _shards_of(plan_uri, run.run_id)
+
+
+@lru_cache(maxsize=64)
+def _shards_of(plan_uri: str, _run_id: str) -> list[PlannedShard]:
+    """The shards of a written plan; asked for by every later stage, and the plan of a large run is large."""
     with Database() as database:
         database.view_parquet("plan", [plan_uri])
         return [PlannedShard(**row) for row in database.rows("plan_of_shards")]
@@ -70,7 +77,8 @@ def build_shards(run: Run, node: Node) -> int:
         GexError: shards failed, and trying again will not help (TransientError: it may).
     """
     planned = plan_shards(run, node)
-    pending = {entry.shard: entry for entry in planned if not is_built(run, node, entry.shard)}
+    built = storage.for_each(lambda entry: is_built(run, node, entry.shard), planned)
+    pending = {entry.shard: entry for entry, done in zip(planned, built, strict=True) if not done}
     if not pending:
         return 0
     report = progress()

@@ -93,11 +93,16 @@ def _view_snapshot(database: Database, run: Run, node: Node) -> None:
     database.view_parquet("excluded", [run.layout.table(f"excluded-{node.name}", run.snapshot)])
     receipts = [run.layout.receipt(node.name, entry.shard) for entry in shards]
     database.view_parquet("receipts", receipts, empty=_NO_RECEIPTS)
-    losses = [uri for entry in shards if storage.exists(uri := run.layout.losses(node.name, entry.shard))]
-    database.view_parquet("build_losses", losses, empty=_NO_LOSSES)
+    database.view_parquet("build_losses", _build_losses(run, node), empty=_NO_LOSSES)
     summary_losses = run.layout.table(f"losses-{node.name}", run.snapshot)
     found = [summary_losses] if operation_of(run, node).needs_summaries else []
     database.view_parquet("summary_losses", found, empty=_NO_LOSSES)
+
+
+def _build_losses(run: Run, node: Node) -> list[str]:
+    planned = {run.layout.losses(node.name, entry.shard) for entry in plan_shards(run, node)}
+    found = storage.list_files(storage.join(run.layout.output_uri, "tables", "losses", f"{node.name}-*.parquet"))
+    return [file.uri for file in found if file.uri in planned]
 
 
 def publish(run: Run) -> Snapshot | None:
@@ -133,7 +138,8 @@ def publish(run: Run) -> Snapshot | None:
 
 
 def _entry(run: Run, node: Node) -> GranularityEntry:
-    shards = [entry for planned in plan_shards(run, node) if (entry := _shard_entry(run, node, planned)) is not None]
+    found = storage.for_each(lambda planned: _shard_entry(run, node, planned), plan_shards(run, node))
+    shards = [entry for entry in found if entry is not None]
     with Database() as database:
         _view_snapshot(database, run, node)
         (totals,) = database.rows("publish_totals")
@@ -201,8 +207,7 @@ def _publish_losses(run: Run) -> None:
     """Gather what every stage rejected, and what builds had to leave out, into ``rejects-{snapshot}``."""
     sources = [run.layout.table("losses-ingest", run.snapshot)]
     for node in built_nodes(run):
-        losses = [run.layout.losses(node.name, planned.shard) for planned in plan_shards(run, node)]
-        sources += [uri for uri in losses if storage.exists(uri)]
+        sources += _build_losses(run, node)
         if needs_summaries(run, node):
             sources.append(run.layout.table(f"losses-{node.name}", run.snapshot))
     by_plan = [run.layout.table(f"excluded-{node.name}", run.snapshot) for node in built_nodes(run)]
@@ -210,7 +215,9 @@ def _publish_losses(run: Run) -> None:
         database.view_parquet("losses", sources)
         database.view_parquet("left_out", by_plan, empty=_NO_LOSSES)
         database.run("publish_rejects")
-        database.publish_table("rejects", run.layout.table("rejects", run.snapshot), "granularity, stage, reason, id, row")
+        database.publish_table(
+            "rejects", run.layout.table("rejects", run.snapshot), "granularity, stage, reason, id, row"
+        )
 
 
 def _publish_sizes(run: Run, node: Node, entry: GranularityEntry) -> None:

@@ -9,7 +9,6 @@ groups come from seeds that never meet. Run: python -m tests.tiny_lm.train
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{ '\\n<|im_start|>assistant\\n' }}{% endif %}"
 )
 MIN_CLIPS, MAX_CLIPS = 4, 8
+TRAINING_CLIPS = (4, 4, 4, 5, 5, 6, 6, 7, 8)  # short groups teach the same and cost less
 PEAK_LR = 3e-3
 PROMPT_WEIGHT = 0.3
 
@@ -99,7 +99,7 @@ def make_model(tokenizer):
 
 def make_batch(tokenizer, rng, batch_size):
     """Token ids [B, L], where the prompts end and where the answers end [B]; groups of one length, to pad little."""
-    num_clips = rng.randint(MIN_CLIPS, MAX_CLIPS)
+    num_clips = rng.choice(TRAINING_CLIPS)
     pairs = []
     for _ in range(batch_size):
         captions, answer = draw_group(rng, num_clips)
@@ -113,7 +113,7 @@ def make_batch(tokenizer, rng, batch_size):
     return ids, ends[:, 0], ends[:, 1]
 
 
-def loss_of(model, ids, prompt_ends, answer_ends):
+def loss_of(model, ids, prompt_ends, answer_ends, prompt_weight):
     """Cross-entropy of the answer's tokens, plus a share of the prompt's.
 
     Captions of one group say the same things again, so reading them teaches to look back and copy; without it the
@@ -125,18 +125,19 @@ def loss_of(model, ids, prompt_ends, answer_ends):
     is_answer = (place >= prompt_ends[:, None]) & (place < answer_ends[:, None])
     is_prompt = place < prompt_ends[:, None]
     answer_loss = each[is_answer].mean()
-    return answer_loss + PROMPT_WEIGHT * each[is_prompt].mean(), answer_loss
+    return answer_loss + prompt_weight * each[is_prompt].mean(), answer_loss
 
 
 def train(model, tokenizer, steps, batch_size=16):
-    """AdamW with warm-up and a cosine."""
+    """AdamW; the rate is held for 65 % of the steps and then falls to zero, the prompt's share is gone after 40 %."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     rng = random.Random("train")
     for step in range(steps):
-        lr = PEAK_LR * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps) + 0.01)
+        lr = PEAK_LR * min(1.0, (step + 1) / 50, (1 - step / steps) / 0.35)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss, answer_loss = loss_of(model, *make_batch(tokenizer, rng, batch_size))
+        prompt_weight = PROMPT_WEIGHT * max(0.0, 1 - step / steps / 0.4)
+        loss, answer_loss = loss_of(model, *make_batch(tokenizer, rng, batch_size), prompt_weight)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -174,7 +175,7 @@ def evaluate(model, tokenizer, num_groups=200):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--out", type=Path, default=HERE / "model")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
