@@ -5,7 +5,7 @@ six. The loop is ``xargs`` with one ``ffmpeg -f concat -c copy`` process a core,
 Ours is the run's own path: `gex_pipeline.stages.build.build_shards` over a written plan in a Ray of this
 machine; beyond the loop's work it reads the plan, probes every clip, reads every joined video again,
 hashes, packs tars and writes receipts. The two alternate. Starting Ray and the first, smaller build (which
-starts the workers) are timed apart.
+starts the workers) are timed apart. Ours also waits for the disk to have every shard (fsync); the loop does not.
 
 Also measured: the peak memory of a worker by shard size, each in a fresh Ray, and the high-water mark of
 Ray's object store, as the pages that its shared memory has ever touched (a put of known size is the
@@ -46,13 +46,13 @@ def draw_clip(path: Path, seed: int) -> None:
 
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX]
-    grain = random.integers(0, 12, (HEIGHT_PX, WIDTH_PX, 3))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "23", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
         for index in range(CLIP_S * FPS):
             wave = np.sin((columns + index * (2 + seed % 3)) / 17) + np.cos((rows + index) / (11 + seed % 5))
-            picture = (wave[..., None] * (40, 30, 20) + 110 + np.roll(grain, index * 3, axis=1)).clip(0, 255)
+            grain = random.integers(0, 24, (HEIGHT_PX // 4, WIDTH_PX // 4, 1)).repeat(4, axis=0).repeat(4, axis=1)
+            picture = (wave[..., None] * (40, 30, 20) + 110 + grain).clip(0, 255)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")))
         container.mux(stream.encode())
 
@@ -105,6 +105,7 @@ def bare_loop(folder: Path, num_groups: int, num_cores: int) -> float:
         *(ffmpeg_binary(), "-nostdin", "-loglevel", "error", "-f", "concat", "-safe", "0"),
         *("-i", str(folder / "lists" / "{}.txt"), "-c", "copy", str(target / "{}.mp4")),
     ]
+    os.sync()  # what was written before is not this side's to wait for
     started = time.perf_counter()
     subprocess.run(command, input=names, text=True, check=True)
     seconds = time.perf_counter() - started
@@ -139,6 +140,7 @@ def build(folder: Path, output: str, clips: str, max_samples: int, num_cores: in
     ingest_clips(run)
     node = run.recipe.graph.nodes["LVLT"]
     num_shards = len(plan_shards(run, node))
+    os.sync()
     started = time.perf_counter()
     build_shards(run, node)
     seconds = time.perf_counter() - started

@@ -41,6 +41,7 @@ def generate(file: Path, num_videos: int) -> None:
     draw = "(hash({}, i, n) % 1000)::BIGINT"
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{LIMIT_BYTES}B'; SET temp_directory = '{file.parent / 'spill'}'")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute(f"""
             COPY (
               WITH videos AS (
@@ -118,7 +119,7 @@ def _bare(folder: Path, statement: str) -> dict[str, Any]:
     clips = open_example(folder).layout.table("clips", 0)
     with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{LIMIT_BYTES}B'; SET temp_directory = '{spill}'")
-        connection.execute("SET preserve_insertion_order = false")
+        connection.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
         (num_groups, num_members) = connection.execute(statement.format(clips=f"read_parquet('{clips}')")).fetchone()
     return {"num_groups": num_groups, "num_members": num_members}
 
@@ -181,6 +182,7 @@ def check(folder: Path, num_videos: int, plan: dict[str, Any]) -> list[str]:
     metadata = folder / "clips.parquet"
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{LIMIT_BYTES}B'; SET temp_directory = '{folder / 'spill'}'")
+        connection.execute("SET enable_progress_bar = false")
 
         def one(statement: str) -> Any:
             return connection.execute(statement).fetchone()

@@ -29,6 +29,10 @@ class FileMissingError(GexError):
     """A file that was named is not there."""
 
 
+class FileTooShortError(GexError):
+    """A file ends before the bytes that were asked for: it is not the one that was indexed."""
+
+
 class MissingExtraError(GexError):
     """An optional part is needed and not installed."""
 

@@ -70,7 +70,7 @@ def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool
     in which every sample is taken to succeed) and not from its receipts.
     """
     operation = operation_of(run, node)
-    _parents(database, run, node, operation, planned_parents)
+    _parents(database, run, node, planned=planned_parents, summarised=operation.needs_summaries)
     database.drop("sessions", "parts")  # tables or views, as the operation before needed them
     database.execute("CREATE OR REPLACE TEMP TABLE overlapping (id VARCHAR)")
     bytes_a_second = measured_bytes_a_second(database, run) if operation.bytes_a_sample is None else 0.0
@@ -83,11 +83,13 @@ def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool
         min_sample_bytes=operation.bytes_a_sample or 1,
         first_shard=first_shard(run, node.name),
     )
+    database.run("plan_placed")
+    database.drop("parts", "sessions", "ordered", "groups")  # what is written next needs the memory
     database.run("plan_members")
-    database.run("plan_left_out", granularity=node.name)
+    database.run("plan_left_out", granularity=node.name, has_groups=operation.group_by is not None)
     database.run("plan_excluded")
     if planned_parents:
-        _remember_planned(database, node)
+        _remember_planned(database, run, node)
     return _summary(database, node, bytes_a_second, operation.bytes_a_sample)
 
 
@@ -119,21 +121,26 @@ def first_shard(run: Run, granularity: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _parents(database: Database, run: Run, node: Node, operation: Operation, planned: bool) -> None:
-    """Make the table ``parents``: everything the node can be made of and was not made of yet."""
+def view_parents(database: Database, run: Run, node: Node) -> None:
+    """Make the view ``parents``: what this snapshot has to account for in one granularity, whatever its plan says."""
+    _parents(database, run, node, planned=False, summarised=False)
+
+
+def _parents(database: Database, run: Run, node: Node, *, planned: bool, summarised: bool) -> None:
+    """Make the view ``parents``: everything the node can be made of and was not made of yet."""
     _settled(database, run, node)
+    operation = operation_of(run, node)
     group = operation.group_by
     parent = node if node.is_source else run.recipe.graph.nodes[node.parent or ""]
-    if parent.is_source:
+    if parent.is_source and not operation.needs_summaries:  # summaries are of samples, also of packed clips
         select = _clip_parents(database, run, group)
     elif planned:
         select = _planned_parents(database, parent, group, node)
     else:
-        select = _sample_parents(database, run, parent, operation, group)
-    database.execute(
-        f"CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM ({select}) AS p "
-        "WHERE NOT EXISTS (SELECT 1 FROM settled AS s WHERE s.id = p.id)"
-    )
+        select = _sample_parents(database, run, parent, group, summarised)
+    # Against an empty table, DuckDB would hash every parent to look for nothing.
+    new = "NOT EXISTS (SELECT 1 FROM settled AS s WHERE s.id = p.id)" if database.count("settled") else "true"
+    database.execute(f"CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM ({select}) AS p WHERE {new}")
 
 
 def _settled(database: Database, run: Run, node: Node) -> None:
@@ -159,7 +166,7 @@ def _clip_parents(database: Database, run: Run, group: str | None) -> str:
 
 def _group_column(database: Database, group: str | None, table: str) -> str:
     if group is None:
-        return "NULL::VARCHAR"
+        return "''"  # not NULL, which says that the metadata have no value to group by
     if group == "source_id":
         return "source_id"
     known = {name.lower(): name for name in database.columns(table)}
@@ -181,14 +188,12 @@ def _planned_parents(database: Database, parent: Node, group: str | None, node: 
     )
 
 
-def _remember_planned(database: Database, node: Node) -> None:
+def _remember_planned(database: Database, run: Run, node: Node) -> None:
     """Keep the planned samples as parents of the granularities made from them."""
     first = "arg_min(m.id, m.position)"
-    parent_table = f"planned_{node.parent}"
-    if not node.is_source and database.query(
-        f"SELECT 1 FROM duckdb_tables() WHERE table_name = {literal(parent_table)}"
-    ):
-        first = f"(SELECT first_clip FROM {identifier(parent_table)} AS q WHERE q.id = {first})"
+    # The members of a packed source, and of what is made from the source, are clips already.
+    if node.parent is not None and not run.recipe.graph.nodes[node.parent].is_source:
+        first = f"(SELECT first_clip FROM {identifier(f'planned_{node.parent}')} AS q WHERE q.id = {first})"
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE {identifier(f'planned_{node.name}')} AS "
         f"SELECT m.key AS id, any_value(m.group_value) AS group_value, any_value(m.source_id) AS source_id, "
@@ -197,7 +202,7 @@ def _remember_planned(database: Database, node: Node) -> None:
     )
 
 
-def _sample_parents(database: Database, run: Run, parent: Node, operation: Operation, group: str | None) -> str:
+def _sample_parents(database: Database, run: Run, parent: Node, group: str | None, summarised: bool) -> str:
     """Parents that are samples: the receipts of what is published and of what this run has built."""
     database.view_parquet("samples", current_receipts(run, parent.name), empty=_EMPTY_SAMPLES)
     value = "s.source_id"
@@ -205,7 +210,7 @@ def _sample_parents(database: Database, run: Run, parent: Node, operation: Opera
         column = _group_column(database, group, "clips")
         value = f"(SELECT {column} FROM clips AS c WHERE c.clip_id = s.segments[1].clip_id)"
     summaries, join = _NO_SUMMARIES, ""
-    if operation.needs_summaries:
+    if summarised:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
         join = "JOIN summaries AS t ON t.parent_id = s.key AND t.source_digest = s.text_digest"
     return (
@@ -270,6 +275,5 @@ def measured_bytes_a_second(database: Database, run: Run) -> float:
 def publish_plan(database: Database, run: Run, node: Node) -> None:
     """Write the node's plan and what it leaves out; the plan last, since it says that both are there."""
     database.publish_table("excluded", run.layout.table(f"excluded-{node.name}", run.snapshot))
-    database.drop("left_out", "ordered", "groups")  # the plan needs the memory, and none of these
-    database.run("plan_work")
-    database.publish_table("work", run.layout.table(f"plan-{node.name}", run.snapshot))
+    database.drop("excluded", "left_out")  # the plan needs the memory
+    database.publish_table("plan", run.layout.table(f"plan-{node.name}", run.snapshot))

@@ -210,8 +210,19 @@ def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
     except ValidationError as error:
         raise RecipeError(_explain(error, Recipe, "")) from error
     _check_uris(recipe)
-    _ = recipe.graph
+    _check_parents(recipe)
     return recipe
+
+
+def _check_parents(recipe: Recipe) -> None:
+    """Check the graph, and that a source whose samples are summarised is written as shards."""
+    graph = recipe.graph
+    for node in graph.children(graph.source.name):
+        if registry.load_operation(node.operation).needs_summaries and not recipe.granularity[graph.source.name].pack:
+            raise RecipeError(
+                f"[granularity.{node.name}]: {node.operation} reads the shards of {node.parent}, and there are none; "
+                f"say pack = true in [granularity.{node.parent}]"
+            )
 
 
 def _node_settings(name: str, table: Any) -> NodeSettings:

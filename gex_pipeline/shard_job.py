@@ -65,11 +65,10 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
     records: list[SampleRecord] = []
     losses: list[Loss] = []
     with tempfile.TemporaryDirectory(prefix=f"gex-{job.granularity}-{shard:06d}-") as folder:
-        tar_file = Path(folder) / "shard.tar"
+        tar_file, scratch = Path(folder) / "shard.tar", Path(folder) / "sample"
+        scratch.mkdir()
         with ShardWriter(tar_file) as writer:
             for group in read_groups(job, shard):
-                scratch = Path(folder) / "sample"
-                scratch.mkdir()
                 work = Workspace(job.recipe, job.granularity, job.layout, scratch)
                 made = make_sample(operation, group, work)
                 losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
@@ -197,7 +196,6 @@ def _as_loss(granularity: str, lost: Lost, group: Group) -> Loss:
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
-    folder.rmdir()
 
 
 def _peak_memory_bytes() -> int:

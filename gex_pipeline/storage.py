@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
-from gex_pipeline.errors import FileMissingError, GexError, TransientError
+from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError, TransientError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -104,15 +104,13 @@ def _explained(uri: str) -> Iterator[None]:
         raise FileMissingError(f"{uri!r} does not exist") from error
     except OSError as error:
         text = _one_line(error)
-        plain = text.lower().replace("_", "")
-        if not is_local(uri) and "nosuchbucket" in plain:
-            raise GexError(f"the bucket of {uri!r} does not exist") from error
-        terminal = is_local(uri) or any(word in plain for word in _TERMINAL_WORDS)
+        terminal = is_local(uri) or any(word in text.lower().replace("_", "") for word in _TERMINAL_WORDS)
         raise (GexError if terminal else TransientError)(f"storage failed for {uri!r}: {text}") from error
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+    text = " ".join(str(error).split())[:400]
+    return "the bucket does not exist" if "NO_SUCH_BUCKET" in text else text
 
 
 def info(uri: str) -> FileInfo | None:
@@ -172,7 +170,7 @@ def _list_local(base: str, pattern: list[str]) -> list[FileInfo]:
             name if uri == "." else f"{uri}/{name}"
             for uri, folder in folders
             if folder.is_dir()
-            for name in os.listdir(folder)
+            for name in (path.name for path in folder.iterdir())
             if fnmatch.fnmatchcase(name, part)
         ]
     return [found for uri in sorted(uris) if (found := info(uri)) is not None]
@@ -188,11 +186,13 @@ def _list_remote(base: str, pattern: list[str]) -> list[FileInfo]:
     files = []
     for item in found:
         relative = item.path[len(path_text.rstrip("/")) + 1 :]
-        names = relative.split("/")
-        if item.type == fs.FileType.File and len(names) == len(pattern):
-            if all(fnmatch.fnmatchcase(name, part) for name, part in zip(names, pattern, strict=True)):
-                files.append(FileInfo(f"{base}/{relative}", item.size, (item.mtime_ns or 0) / 1e9))
+        if item.type == fs.FileType.File and _matches(relative.split("/"), pattern):
+            files.append(FileInfo(f"{base}/{relative}", item.size, (item.mtime_ns or 0) / 1e9))
     return sorted(files, key=lambda file: file.uri)
+
+
+def _matches(names: list[str], pattern: list[str]) -> bool:
+    return len(names) == len(pattern) and all(map(fnmatch.fnmatchcase, names, pattern))
 
 
 @contextmanager
@@ -222,7 +222,7 @@ def copy_range(uri: str, offset_bytes: int, size_bytes: int, target: Path) -> No
     """Write `size_bytes` of `uri` from `offset_bytes` on to a local file, in pieces.
 
     Raises:
-        GexError: the file ends before the range does.
+        FileTooShortError: the file ends before the range does.
     """
     with open_read(uri) as stream, target.open("wb") as out:
         stream.seek(offset_bytes)
@@ -230,7 +230,7 @@ def copy_range(uri: str, offset_bytes: int, size_bytes: int, target: Path) -> No
         while left:
             piece = stream.read(min(_CHUNK_BYTES, left))
             if not piece:
-                raise GexError(f"{uri!r} ends {left} bytes before the range {offset_bytes}+{size_bytes} does")
+                raise FileTooShortError(f"{uri!r} ends {left} bytes before the range {offset_bytes}+{size_bytes} does")
             out.write(piece)
             left -= len(piece)
 
@@ -339,4 +339,4 @@ def check_writable(uri: str) -> None:
     except TransientError:
         raise
     except GexError as error:
-        raise GexError(f"cannot write to {uri!r}: {error.__cause__ or error}") from error
+        raise GexError(f"cannot write to {uri!r}: {_one_line(error.__cause__ or error)}") from error

@@ -73,6 +73,7 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+        del self._connection  # an error that is shown at the end would keep it beyond DuckDB's own end
         self._stack.close()
 
     def run(self, name: str, **values: Any) -> None:

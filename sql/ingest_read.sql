@@ -15,6 +15,11 @@ WITH parsed AS (
   FROM raw_clips
 )
 SELECT
+  * REPLACE (  -- only losses tell how the times were written, or where the media would have been
+    CASE WHEN reason IS NOT NULL THEN start_text END AS start_text,
+    CASE WHEN reason IS NOT NULL THEN end_text END AS end_text
+  )
+FROM (SELECT
   CASE WHEN start_s IS NOT NULL AND end_s IS NOT NULL AND source_id IS NOT NULL THEN
     left(sha256(source_id || chr(31) || (start_s * 1000)::BIGINT || chr(31) || (end_s * 1000)::BIGINT), 32)
   END AS clip_id,
@@ -31,4 +36,4 @@ SELECT
     WHEN passes IS NOT TRUE THEN 'filtered_by_where'
     WHEN media_text IS NULL THEN 'media_missing'
   END AS reason
-FROM parsed
+FROM parsed)

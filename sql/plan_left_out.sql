@@ -1,13 +1,14 @@
 -- Question: which parents does the plan leave out, and by which rule?
 -- Grain: one row a parent that is in no sample. Narrow, since there can be many; see plan_excluded.
+-- Reads: parents, placed, overlapping. $has_groups: whether the metadata say which parents belong together.
 CREATE OR REPLACE TEMP TABLE left_out AS
 SELECT
   $granularity AS granularity, c.id, c.source_id,
   (CASE
     WHEN o.id IS NOT NULL THEN 'overlaps_previous'
-    WHEN c.group_value IS NULL THEN 'missing_group_value'
+    WHEN $has_groups AND c.group_value IS NULL THEN 'missing_group_value'
     ELSE 'too_few_clips'
   END)::ENUM ('overlaps_previous', 'missing_group_value', 'too_few_clips') AS reason
 FROM parents AS c
-ANTI JOIN (SELECT p.id FROM parts AS p SEMI JOIN groups USING (group_value, session, part)) AS placed ON placed.id = c.id
+ANTI JOIN placed AS p ON p.id = c.id
 LEFT JOIN overlapping AS o ON o.id = c.id

@@ -1,12 +1,16 @@
 -- Question: what does each shard's worker need to know?
--- Grain: one row a parent inside a sample. Reads: sharded, parts, parents. key_rank stands for shard and key where
---   the order of the work is meant.
+-- Grain: one row a parent inside a sample. Reads: placed, sharded, parents. In the order of the work: shards follow
+--   the keys, so that two small numbers sort it. The sample's own columns are joined to the sorted rows, which
+--   keeps them out of the sort; a reader of one shard sorts for itself and needs its rows to lie together only.
 CREATE OR REPLACE TEMP VIEW plan AS
 SELECT
-  g.shard, g.key, g.key_rank, p.position, p.id, g.group_value,
-  c.source_id, c.start_s, c.end_s, c.duration_s, c.text, c.segments, c.facts,
-  c.media_uri, c.media_offset_bytes, c.media_size_bytes, c.media_cut,
-  c.new_text, c.source_text_digest, c.scores
-FROM parts AS p
-JOIN sharded AS g USING (group_value, session, part)
-JOIN parents AS c ON c.id = p.id
+  g.shard, g.key, s.position, s.id, g.group_value,
+  s.source_id, s.start_s, s.end_s, s.duration_s, s.text, s.segments, s.facts,
+  s.media_uri, s.media_offset_bytes, s.media_size_bytes, s.media_cut,
+  s.new_text, s.source_text_digest, s.scores
+FROM (
+  SELECT p.key_rank, p.position, c.*
+  FROM placed AS p JOIN parents AS c ON c.id = p.id
+  ORDER BY p.key_rank, p.position
+) AS s
+JOIN sharded AS g USING (key_rank)

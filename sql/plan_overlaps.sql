@@ -13,7 +13,7 @@ walks AS (
 SELECT unnest(
   list_reduce(
     clips,
-    (state, clip) -> CASE
+    lambda state, clip: CASE
       WHEN clip.s < state.kept_end
         THEN {'kept_end': state.kept_end, 'rejected': list_append(state.rejected, clip.id)}
       ELSE {'kept_end': clip.e, 'rejected': state.rejected}

@@ -17,7 +17,7 @@ cut AS (
   SELECT group_value, session, unnest(
     list_reduce(
       clips,
-      (state, clip) -> CASE
+      lambda state, clip: CASE
         WHEN state.n > 0 AND (state.n >= $max_clips OR state.d + clip.d > $max_duration_s + 1e-6)
           THEN {'part': state.part + 1, 'n': 1, 'd': clip.d,
                 'out': list_append(state.out, {'id': clip.id, 'part': state.part + 1})}

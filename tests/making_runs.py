@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from gex_pipeline import ingest
 from gex_pipeline.planning import plan_node, publish_plan, use_clips
 from gex_pipeline.recipe import Recipe, make_recipe
@@ -59,6 +61,7 @@ def plan(run: Run, granularity: str) -> tuple[ShardJob, list[int]]:
         use_clips(database, run)
         node = run.recipe.graph.nodes[granularity]
         plan_node(database, run, node)
-        shards = publish_plan(database, run, node)
+        publish_plan(database, run, node)
     plan_uri = run.layout.table(f"plan-{granularity}", run.snapshot)
-    return ShardJob(run.recipe, granularity, plan_uri, run.run_id), [row["shard"] for row in shards]
+    shards = set(pq.read_table(plan_uri)["shard"].to_pylist())
+    return ShardJob(run.recipe, granularity, plan_uri, run.run_id), sorted(shards)

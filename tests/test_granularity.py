@@ -38,7 +38,10 @@ def test_children_and_lineage_follow_the_edges():
     [
         ([Node("LVLT", "integrate", "SVST")], "exactly one source granularity.*found: none"),
         ([SVST, Node("OTHER")], "exactly one source granularity.*found: SVST, OTHER"),
-        ([SVST, Node("LVLT", "integrate", "SVT")], r"\[granularity.LVLT\]: from = 'SVT' is not .* there are: SVST, LVLT"),
+        (
+            [SVST, Node("LVLT", "integrate", "SVT")],
+            r"\[granularity.LVLT\]: from = 'SVT' is not .* there are: SVST, LVLT",
+        ),
         (
             [SVST, Node("A", "integrate", "B"), Node("B", "integrate", "A")],
             "made from each other in a circle: A, B",
@@ -55,7 +58,7 @@ def test_a_graph_that_is_none_is_refused_saying_what_is_wrong(nodes, message):
 
 @pytest.mark.parametrize("name", ["", "9A", "L-V", "../x", "a.b", "a b", "A" * 33, "Ä", "x\n"])
 def test_a_name_that_cannot_be_a_folder_is_refused(name):
-    with pytest.raises(RecipeError, match="a granularity's name is up to 32 letters"):
+    with pytest.raises(RecipeError, match=r"a granularity's name is up to 32 letters"):
         graph(Node(name))
 
 

@@ -44,7 +44,9 @@ def test_csv_keeps_quotes_commas_newlines_and_the_zeros_of_ids(tmp_path):
         '-dash,5,6,"two\nlines",,x',
         "a.b:c,00:01:00,00:01:01,plain,1e-3,y",
     ]
-    _, clips, losses = ingest_text(tmp_path, "c.csv", "\n".join(rows) + "\n", media={"kind": "column", "column": "Note"})
+    _, clips, losses = ingest_text(
+        tmp_path, "c.csv", "\n".join(rows) + "\n", media={"kind": "column", "column": "Note"}
+    )
     assert losses == []
     by_id = {clip["source_id"]: clip for clip in clips}
     assert set(by_id) == {"007", "-dash", "a.b:c"}
@@ -137,7 +139,10 @@ def test_parquet_keeps_types_and_ids(tmp_path):
     pq.write_table(table, tmp_path / "c.parquet")
     _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": "c.parquet"}))
     assert losses == []
-    assert [(clip["source_id"], clip["end_s"], clip["UMT_Score"]) for clip in clips] == [("007", 2.5, 0.5), ("b", 3.0, None)]
+    assert [(clip["source_id"], clip["end_s"], clip["UMT_Score"]) for clip in clips] == [
+        ("007", 2.5, 0.5),
+        ("b", 3.0, None),
+    ]
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -188,13 +193,20 @@ def test_columns_with_other_names_are_mapped(tmp_path):
     columns = {"source_id": "video", "start": "from", "end": "to", "caption": "a text"}
     media = {"kind": "files", "uri": "clips/{video}.mp4"}
     _, clips, _ = ingest_text(tmp_path, "c.csv", content, columns=columns, media=media)
-    assert (clips[0]["source_id"], clips[0]["text"], clips[0]["media_uri"]) == ("v1", "a dog", f"{tmp_path}/clips/v1.mp4")
+    assert (clips[0]["source_id"], clips[0]["text"], clips[0]["media_uri"]) == (
+        "v1",
+        "a dog",
+        f"{tmp_path}/clips/v1.mp4",
+    )
     assert clips[0]["video"] == "v1"
 
 
 def test_a_column_that_is_not_there_is_said_with_those_that_are(tmp_path):
-    with pytest.raises(RecipeError, match="source.columns.caption: the metadata has no column 'Caption'; it has: "
-                       "YoutubeID, Start_timestamp, End_timestamp, Text.*caption = "):
+    with pytest.raises(
+        RecipeError,
+        match=r"source.columns.caption: the metadata has no column 'Caption'; it has: "
+        "YoutubeID, Start_timestamp, End_timestamp, Text.*caption = ",
+    ):
         ingest_text(tmp_path, "c.csv", HEADER.replace("Caption", "Text") + "\nv1,0,1,x\n")
 
 
@@ -211,10 +223,10 @@ def test_columns_with_our_names_are_kept_beside_ours(tmp_path):
 
 
 def test_a_column_may_have_any_name(tmp_path):
-    rows = [clip_row("v1", **{"it's \"x\", ok": 1, "a b": 2, "select": 3})]
+    rows = [clip_row("v1", **{'it\'s "x", ok': 1, "a b": 2, "select": 3})]
     write_jsonl(tmp_path / "clips.jsonl", rows)
     _, clips, _ = run_ingest(recipe_of(tmp_path, {"where": '"a b" = 2'}))
-    assert (clips[0]["it's \"x\", ok"], clips[0]["a b"], clips[0]["select"]) == (1, 2, 3)
+    assert (clips[0]['it\'s "x", ok'], clips[0]["a b"], clips[0]["select"]) == (1, 2, 3)
 
 
 # --- where -----------------------------------------------------------------------------------------------------------
@@ -230,7 +242,8 @@ def test_rows_that_fail_the_predicate_are_excluded_also_when_it_is_unknown(tmp_p
 
 
 @pytest.mark.parametrize(
-    "where", ["Score > 1", "getenv('HOME') = 'x'", "count(*) > 1", "Caption", "Caption > 5", "true; DROP TABLE x", "error('x')"]
+    "where",
+    ["Score > 1", "getenv('HOME') = 'x'", "count(*) > 1", "Caption", "Caption > 5", "true; DROP TABLE x", "error('x')"],
 )
 def test_a_predicate_that_does_not_fit_the_metadata_is_an_error_of_the_recipe(tmp_path, where):
     write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1")])
@@ -261,7 +274,10 @@ def test_a_template_finds_a_clips_file(tmp_path, uri, colon, expected):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("{nothing}.mp4", "source.media: {nothing} is not a column of the metadata; there are: YoutubeID, .*, start_s, end_s"),
+        (
+            "{nothing}.mp4",
+            "source.media: {nothing} is not a column of the metadata; there are: YoutubeID, .*, start_s, end_s",
+        ),
         ("{}.mp4", "source.media: {} is not a column"),
         ("{YoutubeID.mp4", "source.media: the template .*{YoutubeID.mp4"),
         ("YoutubeID}.mp4", "source.media: .*YoutubeID}.mp4"),
@@ -277,12 +293,16 @@ def test_a_clips_file_can_be_named_in_a_column_below_a_root(tmp_path):
     rows = [clip_row(f"v{number}", file=file) for number, file in enumerate(["a.mp4", "x/y z.mp4", "a..b.mp4", None])]
     write_jsonl(tmp_path / "clips.jsonl", rows)
     media = {"kind": "column", "column": "file", "root": "s3://bucket/clips/"}
-    found, clips, losses = run_ingest(recipe_of(tmp_path, {"media": media}))
-    assert [clip["media_uri"] for clip in clips] == [f"s3://bucket/clips/{name}" for name in ("a.mp4", "x/y z.mp4", "a..b.mp4")]
+    _found, clips, losses = run_ingest(recipe_of(tmp_path, {"media": media}))
+    assert [clip["media_uri"] for clip in clips] == [
+        f"s3://bucket/clips/{name}" for name in ("a.mp4", "x/y z.mp4", "a..b.mp4")
+    ]
     assert reasons(losses) == {"media_missing": 1}
 
 
-@pytest.mark.parametrize("file", ["../x.mp4", "/etc/passwd", "a/../../b", "..", "a/..", "s3://other/x", "a\\..\\b", "a\nb", ""])
+@pytest.mark.parametrize(
+    "file", ["../x.mp4", "/etc/passwd", "a/../../b", "..", "a/..", "s3://other/x", "a\\..\\b", "a\nb", ""]
+)
 def test_a_column_cannot_lead_out_of_its_root(tmp_path, file):
     write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", file=file), clip_row("v2", file="ok.mp4")])
     _, clips, losses = run_ingest(recipe_of(tmp_path, {"media": {"kind": "column", "column": "file"}}))
@@ -385,7 +405,10 @@ def publish(recipe) -> Manifest:
     with Database(threads=1) as database:
         found = ingest.ingest(database, run)
         ingest.publish_clips(database, run)
-    tables = [f"tables/{storage.name_of(file.uri)}" for file in storage.list_files(f"{recipe.output_uri}/tables/*-{run.snapshot:06d}.parquet")]
+    tables = [
+        f"tables/{storage.name_of(file.uri)}"
+        for file in storage.list_files(f"{recipe.output_uri}/tables/*-{run.snapshot:06d}.parquet")
+    ]
     snapshot = Snapshot(
         run.snapshot, "", recipe.hash, recipe.resolved(), run.inputs, {}, (found.account,), tuple(tables), {}
     )

@@ -33,7 +33,9 @@ def entry(*shards: ShardEntry) -> GranularityEntry:
     return GranularityEntry("integrate", "SVST", "mp4", shards, {"samples": 1})
 
 
-TWO = Manifest("t", (snapshot(0, LVLT=entry(shard(0), shard(1))), snapshot(1, LVLT=entry(shard(2)), IT=entry(shard(7)))))
+TWO = Manifest(
+    "t", (snapshot(0, LVLT=entry(shard(0), shard(1))), snapshot(1, LVLT=entry(shard(2)), IT=entry(shard(7))))
+)
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path):
@@ -81,7 +83,7 @@ def test_a_field_of_another_version_is_refused(tmp_path):
     content = json.loads(TWO.to_json())
     content["snapshots"][0]["more"] = 1
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(GexError, match="more"):
+    with pytest.raises(GexError, match=r"more"):
         read_manifest(str(tmp_path))
 
 

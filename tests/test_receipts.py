@@ -28,14 +28,18 @@ def test_a_receipt_says_what_the_shard_holds(tmp_path):
     assert first["text_digest"] == text_digest(first["text"])
     assert first["num_words"] == 5
     assert first["segments"][0]["text"] == "Ein Hund läuft."
-    assert (first["media_uri"], first["media_offset_bytes"], first["media_size_bytes"]) == ("LVLT/LVLT-000003.tar", 512, 7)
+    assert (first["media_uri"], first["media_offset_bytes"], first["media_size_bytes"]) == (
+        "LVLT/LVLT-000003.tar",
+        512,
+        7,
+    )
     assert json.loads(second["scores"]) == {"a": 0.5, "b": 1.0}
     assert first["source_text_digest"] is None
 
 
 def test_a_receipt_that_counts_wrong_is_not_written(tmp_path):
     uri = f"{tmp_path}/LVLT-000003.parquet"
-    with pytest.raises(AssertionError, match="LVLT-000003 counts 2 samples and lists 1"):
+    with pytest.raises(AssertionError, match=r"LVLT-000003 counts 2 samples and lists 1"):
         write_receipt(uri, RECEIPT, [record_of(KEYS[0])])
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ import pytest
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.registry import load_operation, operation_names
 
-REVERSE = '''
+REVERSE = """
 from typing import ClassVar
 from gex_pipeline.operations.base import Operation
 from gex_pipeline.recipe import NodeSettings
@@ -21,7 +21,7 @@ class ReverseSettings(NodeSettings):
 class Reverse(Operation):
     Parameters: ClassVar[type[NodeSettings]] = ReverseSettings
     symbol: ClassVar[str] = "R"
-'''
+"""
 PROGRAM = """
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.recipe import make_recipe
@@ -52,7 +52,7 @@ def test_the_four_built_in_operations_are_known_without_an_installation():
 
 
 def test_an_operation_that_is_not_known_is_refused_naming_those_that_are():
-    with pytest.raises(RecipeError, match="operation = 'fly' is not known; there are: .*compress_video, integrate"):
+    with pytest.raises(RecipeError, match=r"operation = 'fly' is not known; there are: .*compress_video, integrate"):
         load_operation("fly")
 
 

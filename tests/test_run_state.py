@@ -61,7 +61,7 @@ def test_another_recipe_over_a_published_output_is_refused_naming_the_keys_that_
     published(open_run(recipe_of(folder)))
     granularity = {"SVST": {}, "LVLT": LVLT | {"min_clips": 3}, "IT": {"operation": "compress_video", "from": "SVST"}}
     changed = recipe_of(folder, granularity=granularity, video={"crf": 30}, ray={"num_cpus": 2})
-    with pytest.raises(GexError, match="was made with another recipe") as caught:
+    with pytest.raises(GexError, match=r"was made with another recipe") as caught:
         open_run(changed)
     keys = str(caught.value).split("differs in: ")[1].split(")")[0].split(", ")
     assert sorted(keys) == ["granularity.IT", "granularity.LVLT.min_clips", "video.crf"]
@@ -76,7 +76,7 @@ def test_another_name_or_cluster_is_no_other_recipe(folder):
 @pytest.mark.parametrize("where", ["clips", "tars"])
 def test_a_pattern_that_finds_nothing_is_said(folder, where):
     source = {"clips": "none/*.csv"} if where == "clips" else {"media": {"kind": "tars", "uri": "none/*.csv"}}
-    with pytest.raises(GexError, match="no file matches '.*none/\\*.csv'"):
+    with pytest.raises(GexError, match=r"no file matches '.*none/\*.csv'"):
         input_files(recipe_of(folder, source))
 
 
@@ -91,7 +91,12 @@ def test_a_begun_run_is_noted_and_can_be_marked(folder):
     assert read_state(run.layout)["stage"] == "begun"
     mark(run, "LVLT build")
     state = read_state(run.layout)
-    assert (state["stage"], state["run_id"], state["snapshot"], state["pid"]) == ("LVLT build", run.run_id, 0, os.getpid())
+    assert (state["stage"], state["run_id"], state["snapshot"], state["pid"]) == (
+        "LVLT build",
+        run.run_id,
+        0,
+        os.getpid(),
+    )
     assert json.loads(json.dumps(state)) == state
 
 
@@ -123,7 +128,7 @@ def test_only_tables_that_a_snapshot_names_are_previous_tables(folder):
 def test_an_output_that_cannot_be_written_is_known_before_anything_starts(folder):
     (folder / "output").write_text("a file")
     run = open_run(recipe_of(folder))
-    with pytest.raises(GexError, match="storage failed for .*output"):
+    with pytest.raises(GexError, match=r"cannot write to .*output'"):
         begin(run)
 
 

@@ -101,7 +101,7 @@ def test_webdataset_reads_a_shard_with_no_code_of_ours(tmp_path):
 
 def test_wids_reads_a_shard_with_no_code_of_ours(tmp_path):
     wids = pytest.importorskip("wids")
-    _, spans = write(tmp_path / "x.tar")
+    _, _spans = write(tmp_path / "x.tar")
     shard = {"url": str(tmp_path / "x.tar"), "nsamples": len(KEYS)}
     index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": "x", "shardlist": [shard]}
     (tmp_path / "index.json").write_text(json.dumps(index))
@@ -123,7 +123,9 @@ def test_a_key_depends_on_granularity_parents_and_their_order():
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("text", ["", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", "a" * 16 + "." + "a" * 15])
+@pytest.mark.parametrize(
+    "text", ["", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", "a" * 16 + "." + "a" * 15]
+)
 def test_what_is_no_key_is_not_taken_for_one(text):
     assert not is_key(text)
 
@@ -148,7 +150,9 @@ def test_the_json_member_says_everything_about_a_sample():
     assert content["num_words"] == 5
     assert content["text_digest"] == text_digest("Ein Hund läuft. 犬 👨‍👩‍👧")
     assert not {"source_text_digest", "video"} & set(content)
-    assert {"duration_s", "width_px", "height_px", "fps", "codec", "made_by", "granularity", "source_id"} <= set(content)
+    assert {"duration_s", "width_px", "height_px", "fps", "codec", "made_by", "granularity", "source_id"} <= set(
+        content
+    )
 
 
 def test_the_json_of_a_referenced_summary_says_where_its_video_is():

@@ -42,7 +42,7 @@ def test_a_publication_that_fails_keeps_the_old_file_and_leaves_nothing_behind(t
     with pytest.raises(FileMissingError):
         storage.publish_file(tmp_path / "gone", uri)
     (tmp_path / "folder/x").mkdir(parents=True)
-    with pytest.raises(GexError, match="storage failed for .*folder"):
+    with pytest.raises(GexError, match=r"storage failed for .*folder"):
         storage.publish_bytes(b"new", f"{tmp_path}/folder/x")
     assert storage.read_bytes(uri) == b"old"
     assert names(tmp_path) == ["out/x.bin"]
@@ -60,7 +60,7 @@ def test_a_publication_killed_before_the_rename_leaves_no_file_that_a_glob_finds
 
 def test_a_place_that_is_a_file_is_no_place_to_write(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(GexError, match="storage failed for .*file/"):
+    with pytest.raises(GexError, match=r"cannot write to .*file'"):
         storage.check_writable(f"{tmp_path}/file")
 
 
@@ -71,7 +71,7 @@ def test_the_check_of_a_place_leaves_nothing_there(tmp_path):
 
 def test_a_missing_file_is_said_by_name(tmp_path):
     uri = f"{tmp_path}/none"
-    with pytest.raises(FileMissingError, match="none' does not exist"):
+    with pytest.raises(FileMissingError, match=r"none' does not exist"):
         storage.read_bytes(uri)
     assert storage.info(uri) is None
     assert not storage.exists(uri)
@@ -117,7 +117,7 @@ def test_globs_work_from_the_current_folder_and_the_root(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("part", ["/etc/passwd", "../x", "a/../../x", "a/..", "x\0y"])
 def test_a_path_that_leads_out_is_refused(part):
-    with pytest.raises(GexError, match="leads out of"):
+    with pytest.raises(GexError, match=r"leads out of"):
         storage.join("s3://bucket/out", "tables", part)
 
 
@@ -201,7 +201,7 @@ def test_a_range_of_an_object_is_copied(bucket, tmp_path):
     storage.publish_bytes(bytes(range(200)), f"{bucket}/a.tar")
     storage.copy_range(f"{bucket}/a.tar", 50, 7, tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == bytes(range(50, 57))
-    with pytest.raises(GexError, match="ends 10 bytes before"):
+    with pytest.raises(GexError, match=r"ends 10 bytes before"):
         storage.copy_range(f"{bucket}/a.tar", 190, 20, tmp_path / "part")
 
 
@@ -227,15 +227,16 @@ def test_an_object_is_copied_for_as_long_as_it_is_needed(bucket):
 
 
 def test_a_missing_object_is_said_by_name(bucket):
-    with pytest.raises(FileMissingError, match="'s3://bucket/none' does not exist"):
+    with pytest.raises(FileMissingError, match=r"'s3://bucket/none' does not exist"):
         storage.read_bytes(f"{bucket}/none")
 
 
 def test_a_missing_bucket_is_one_clear_sentence_and_not_worth_another_try(bucket):
-    with pytest.raises(GexError, match="the bucket of 's3://none/out/.*' does not exist") as caught:
+    with pytest.raises(GexError, match=r"^cannot write to 's3://none/out': the bucket does not exist$") as caught:
         storage.check_writable("s3://none/out")
     assert not caught.value.transient
-    assert len(str(caught.value)) < 150
+    with pytest.raises(GexError, match=r"storage failed for 's3://none/x': the bucket does not exist"):
+        storage.publish_bytes(b"x", "s3://none/x")
 
 
 def test_a_bucket_that_can_be_written_passes_the_check_and_keeps_nothing_of_it(bucket):
@@ -251,7 +252,7 @@ def test_wrong_credentials_are_one_sentence_and_not_worth_another_try(bucket, s3
             lambda: storage.read_bytes(f"{bucket}/x"),
             lambda: storage.list_files(f"{bucket}/*"),
         ):
-            with pytest.raises(GexError, match="(?i)access|credential|key|denied") as caught:
+            with pytest.raises(GexError, match=r"(?i)access|credential|key|denied") as caught:
                 work()
             assert not caught.value.transient, caught.value
             assert "\n" not in str(caught.value)
@@ -262,12 +263,12 @@ def test_wrong_credentials_are_one_sentence_and_not_worth_another_try(bucket, s3
 def test_a_store_that_does_not_answer_may_answer_later(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(TransientError, match="storage failed for 's3://bucket/x'"):
+    with pytest.raises(TransientError, match=r"storage failed for 's3://bucket/x'"):
         storage.read_bytes(f"{bucket}/x")
 
 
 def test_a_scheme_that_nobody_knows_is_refused():
-    with pytest.raises(GexError, match="cannot reach 'ftp://host/x'"):
+    with pytest.raises(GexError, match=r"cannot reach 'ftp://host/x'"):
         storage.read_bytes("ftp://host/x")
 
 
@@ -280,6 +281,6 @@ def test_an_upload_that_breaks_off_publishes_nothing(bucket, tmp_path, monkeypat
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(storage.shutil, "copyfileobj", break_off)
-    with pytest.raises(GexError, match="Input/output error"):
+    with pytest.raises(GexError, match=r"Input/output error"):
         storage.publish_file(tmp_path / "x", f"{bucket}/x.tar")
     assert not storage.exists(f"{bucket}/x.tar")

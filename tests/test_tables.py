@@ -24,7 +24,7 @@ def database():
     [
         "UMT_Score > 0.3",
         "UMT_Score > 0.3 AND Caption NOT LIKE '%(%'",
-        '"Channel Name" IN (\'C\', \'D\')',
+        "\"Channel Name\" IN ('C', 'D')",
         "(UMT_Score > 0.3) OR (UMT_Score < 0.1)",
         "UMT_Score BETWEEN 0.1 AND 0.9 -- the good ones",
         "Caption = ';'",
@@ -86,7 +86,7 @@ def test_a_column_may_have_any_name(database):
 
 
 def test_a_statement_that_is_not_there_is_said_by_name():
-    with pytest.raises(GexError, match="sql/nothing.sql is not part of this installation"):
+    with pytest.raises(GexError, match=r"sql/nothing.sql is not part of this installation"):
         sql_text("nothing")
 
 
@@ -104,7 +104,7 @@ def test_a_view_over_no_file_has_the_columns_of_its_empty_form(database):
     database.view_parquet("nothing", [], empty="SELECT 'x' AS id, 1 AS n")
     assert database.columns("nothing") == ["id", "n"]
     assert database.count("nothing") == 0
-    with pytest.raises(GexError, match="no file for the table 'nothing'"):
+    with pytest.raises(GexError, match=r"no file for the table 'nothing'"):
         database.view_parquet("nothing", [])
 
 
@@ -121,15 +121,16 @@ def test_files_of_different_columns_are_one_view(database, tmp_path):
         database.execute(f"CREATE OR REPLACE TEMP TABLE t AS SELECT 1 AS {column}")
         database.publish_table("t", f"{tmp_path}/{name}.parquet")
     database.view_parquet("both", [f"{tmp_path}/a.parquet", f"{tmp_path}/b.parquet"])
-    assert database.query("SELECT x, y FROM \"both\" ORDER BY x") == [{"x": 1, "y": None}, {"x": None, "y": 1}]
+    assert database.query('SELECT x, y FROM "both" ORDER BY x') == [{"x": 1, "y": None}, {"x": None, "y": 1}]
 
 
 def test_tables_and_views_are_dropped_alike(database):
     database.execute("CREATE TEMP VIEW v AS SELECT 1 AS n")
     database.execute("CREATE TEMP TABLE t AS SELECT 1 AS n")
     database.drop("v", "t", "neither")
-    names = database.query("SELECT table_name AS n FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() "
-                           "WHERE temporary")
+    names = database.query(
+        "SELECT table_name AS n FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE temporary"
+    )
     assert not {"v", "t"} & {row["n"] for row in names}
 
 

@@ -11,7 +11,6 @@ from gex_pipeline.cli.show import say, say_json, show_accounts, show_granulariti
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.receipts import read_receipt
-from gex_pipeline.recipe import Recipe, make_recipe
 from gex_pipeline.run_state import read_state
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 from gex_pipeline.tables import Database
@@ -49,8 +48,7 @@ def _under_way(output_uri: str, state: dict[str, Any] | None, manifest: Manifest
     if state is None or state["snapshot"] < published or state["stage"] == "nothing new":
         return []
     layout, rows = Layout(output_uri), []
-    recipe: Recipe = make_recipe({key: value for key, value in state["recipe"].items() if value is not None})
-    for name in recipe.granularity:
+    for name in state["recipe"]["granularity"]:
         plan_uri = layout.table(f"plan-{name}", state["snapshot"])
         planned, built = [], 0
         if storage.exists(plan_uri):

@@ -60,6 +60,8 @@ class CorpusSettings:
             raise GexError(f"num_sources is {self.num_sources}; a corpus with faults={self.faults} needs {least}")
         if min(self.height_px, self.width_px) < 64 or self.height_px % 2 or self.width_px % 2:
             raise GexError(f"{self.width_px}x{self.height_px} px: both sides must be even and at least 64")
+        if self.seed < 0:
+            raise GexError(f"seed is {self.seed}; expected 0 or more")
         if not 1 <= self.fps <= 60:
             raise GexError(f"fps is {self.fps}; expected 1 to 60")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gex_pipeline import storage
-from gex_pipeline.errors import FileMissingError, Reason, RejectedError, State
+from gex_pipeline.errors import FileMissingError, FileTooShortError, Reason, RejectedError, State
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import NodeSettings, Recipe
 from gex_pipeline.shard_format import SampleRecord, Segment
@@ -97,7 +97,8 @@ class Workspace:
         """A local file with the member's media; a local source file is used where it lies.
 
         Raises:
-            RejectedError: ``media_missing`` when the file is not there.
+            RejectedError: ``media_missing`` when there is no file, ``media_changed`` when a source tar got shorter.
+            GexError: a shard of ours is damaged.
         """
         place = member.media
         try:
@@ -113,6 +114,10 @@ class Workspace:
                 yield path
         except FileMissingError as error:
             raise RejectedError(Reason.media_missing, str(error), parent_id=member.id) from error
+        except FileTooShortError as error:
+            if member.segments:
+                raise
+            raise RejectedError(Reason.media_changed, str(error), parent_id=member.id) from error
 
 
 class Operation:

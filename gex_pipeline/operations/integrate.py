@@ -89,7 +89,7 @@ class Integrate(Operation):
         if settings.overlap == "reject":
             database.run("plan_overlaps")
             if database.count("overlapping"):
-                database.run("plan_order", min_clips=settings.min_clips)
+                database.run("plan_order_apart", min_clips=settings.min_clips)
 
     def make(self, group: Group, work: Workspace) -> Made:
         """Fetch, probe and join; members that cannot be used are left out while enough remain."""
@@ -102,8 +102,11 @@ class Integrate(Operation):
                 detail = f"{len(usable)} of {len(group.members)} clips usable, {self.settings.min_clips} needed"
                 rest = [Lost(member, State.excluded, Reason.too_few_clips, detail) for member, _ in usable]
                 return Made(None, lost=(*lost, *rest))
-            output = work.folder / "joined.mp4"
-            joined = join_pieces([probed for _, probed in usable], output, video)
+            try:
+                joined = join_pieces([probed for _, probed in usable], work.folder / "joined.mp4", video)
+            except RejectedError as error:  # those lost before keep their own reasons
+                rest = [Lost(member, State.rejected, error.reason, error.detail) for member, _ in usable]
+                return Made(None, lost=(*lost, *rest))
         members = [member for member, _ in usable]
         segments = [
             segment

@@ -15,7 +15,7 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import BalanceError, GateError
 from gex_pipeline.granularity import Node
-from gex_pipeline.planning import operation_of
+from gex_pipeline.planning import operation_of, use_clips, view_parents
 from gex_pipeline.progress import progress
 from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
 from gex_pipeline.run_state import Run
@@ -63,7 +63,7 @@ def take_accounts(run: Run) -> tuple[Account, ...]:
 
 
 def _account(run: Run, node: Node) -> Account:
-    """Every parent the plan thought about, looked up in the receipts and in the losses."""
+    """Every parent there is, looked up in the receipts and in the losses."""
     with Database() as database:
         _view_snapshot(database, run, node)
         twice = database.rows("account_twice")
@@ -71,6 +71,14 @@ def _account(run: Run, node: Node) -> Account:
             raise BalanceError(
                 f"{node.name}: {len(twice)} parents are accounted for twice, first {twice[0]['id']} "
                 f"as {twice[0]['ends']}. Nothing is published; this is a defect of GEX"
+            )
+        use_clips(database, run)
+        view_parents(database, run, node)
+        nowhere = database.rows("account_nowhere")
+        if nowhere:
+            raise BalanceError(
+                f"the accounts of {node.name} do not add up: {len(nowhere)} parents are neither used nor lost, "
+                f"first {nowhere[0]['id']}. Nothing is published; this is a defect of GEX"
             )
         (totals,) = database.rows("account_totals")
         reasons = database.rows("account_reasons")
@@ -232,9 +240,10 @@ def _tables(run: Run) -> tuple[str, ...]:
 
 
 def _clear_parts(run: Run) -> None:
-    """Remove checkpoints that the published tables have replaced."""
+    """Remove checkpoints that the published tables have replaced, and files that were never finished."""
     base = run.layout.output_uri
-    for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", "tables/losses/*.parquet"):
+    torn = ("*.part", "*/*.part", "*/*/*.part")  # of processes that died between writing and renaming
+    for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", "tables/losses/*.parquet", *torn):
         for file in storage.list_files(f"{base}/{pattern}"):
             storage.remove(file.uri)
 

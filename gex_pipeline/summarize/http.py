@@ -91,6 +91,7 @@ class _Exchange:
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     unreachable_in_row: int = 0
+    not_connected: str = ""  # how the last connection failed that never came to be
     cancel_loop: Callable[[], object] = lambda: None
 
     def run(self) -> None:
@@ -124,6 +125,9 @@ class _Exchange:
                         group.create_task(self._worker(client))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
+        if self.not_connected:
+            # No request's fault: rejected for it, a text would never be asked for again.
+            raise TransientError(f"{settings.url}: {self.not_connected}; look after the server and run again")
 
     async def _worker(self, client: Any) -> None:
         while not self.stop.is_set():
@@ -193,6 +197,9 @@ class _Exchange:
         what = (
             f"no answer within {settings.timeout_s:g} s" if slow else f"connection failed: {error.__cause__ or error}"
         )
+        # By name: the client's transport is one of two packages, as its version is.
+        if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
+            self.not_connected = what
         limit = max(8, 2 * settings.max_in_flight)
         if self.unreachable_in_row >= limit:
             raise TransientError(

@@ -77,6 +77,7 @@ def test_clips_that_are_not_a_demo_are_never_touched(settings, tmp_path):
     [
         ({"num_sources": 3}, "num_sources is 3; a corpus with faults=True needs 4"),
         ({"height_px": 143}, "192x143 px: both sides must be even"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
         ({"fps": 0}, "fps is 0; expected 1 to 60"),
     ],
 )

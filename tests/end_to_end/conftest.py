@@ -33,7 +33,6 @@ def world(tmp_path_factory):
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",
             "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(plugin)]),
         }.items():
             patch.setenv(name, value)

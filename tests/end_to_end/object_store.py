@@ -1,23 +1,20 @@
-"""moto's S3 on loopback, behind a door that can be told to fail."""
+"""moto's S3 on loopback, with a note of who asked for what."""
 
 from __future__ import annotations
 
 import threading
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-Fails = Callable[[str, str], bool]
-
 
 class ObjectStore:
-    """`fails(method, path)` decides which requests meet a 503; every request is written down."""
+    """Every request is written down as (method, path)."""
 
     def __init__(self) -> None:
-        self.fails: Fails = lambda method, path: False
         self.requests: list[tuple[str, str]] = []
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -26,12 +23,7 @@ class ObjectStore:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.requests.append((method, path))
-        if self.fails(method, path):
-            body = b"<Error><Code>ServiceUnavailable</Code><Message>Reduce your request rate.</Message></Error>"
-            start_response("503 Service Unavailable", [("Content-Type", "application/xml"), ("Connection", "close")])
-            return [body]
+        self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         return self._app(environ, start_response)
 
     def make_bucket(self, name: str) -> str:

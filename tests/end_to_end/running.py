@@ -190,7 +190,7 @@ def _count_rows(output: Output, source: str) -> None:
 
 
 def _count_parents(output: Output, granularity: str, source: str) -> None:
-    """Every clip (or parent sample) is in exactly one place: a published sample, the rejects, or what a rule excluded."""
+    """Every clip (or parent sample) is in one place: a published sample, the rejects, or what a rule excluded."""
     node = output.last["recipe"]["granularity"][granularity]
     if granularity == source or node["from"] == source:
         parents = {row["clip_id"] for row in output.table("clips")}
@@ -209,7 +209,9 @@ def _count_parents(output: Output, granularity: str, source: str) -> None:
     ends = used + rejected + excluded
     twice = {key: count for key, count in ends.items() if count != 1}
     assert not twice, f"{granularity}: counted more than once: {twice}"
-    assert set(ends) == parents, f"{granularity}: {len(parents - set(ends))} nowhere, {len(set(ends) - parents)} unknown"
+    assert set(ends) == parents, (
+        f"{granularity}: {len(parents - set(ends))} nowhere, {len(set(ends) - parents)} unknown"
+    )
     if last == 0:
         account = output.account(granularity)
         assert (account["num_in"], account["num_used"]) == (len(parents), used.total())

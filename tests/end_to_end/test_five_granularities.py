@@ -24,6 +24,7 @@ from = "SVST"
 operation = "compress_text"
 from = "LVLT"
 summarizer = { backend = "extractive" }
+gates = {}
 video = "reference"
 [granularity.XVXT]
 operation = "integrate"
@@ -34,6 +35,7 @@ min_clips = 2
 operation = "compress_text"
 from = "XVXT"
 summarizer = { backend = "extractive" }
+gates = {}
 [granularity.XI]
 operation = "compress_video"
 from = "XVXT"

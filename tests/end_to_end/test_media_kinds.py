@@ -79,7 +79,13 @@ def test_whole_videos_are_cut_at_the_timestamps(running, tmp_path):
 
 def test_files_named_in_a_column_and_columns_of_other_names(running, tmp_path):
     rows = [
-        {"video": "named000001", "from": second, "to": second + 1.0, "text": f"part {second}", "file": f"a/{second}.mp4"}
+        {
+            "video": "named000001",
+            "from": second,
+            "to": second + 1.0,
+            "text": f"part {second}",
+            "file": f"a/{second}.mp4",
+        }
         for second in range(5)
     ]
     rows[4]["file"] = "../secret.mp4"

@@ -1,0 +1,155 @@
+"""Shards, keys and seeds of plans; grouping itself is in tests/sql."""
+
+from __future__ import annotations
+
+import pytest
+
+from gex_pipeline import ingest, storage
+from gex_pipeline.errors import RecipeError
+from gex_pipeline.planning import plan_node, view_clips
+from gex_pipeline.run_state import open_run
+from gex_pipeline.shard_format import make_key
+from gex_pipeline.tables import Database
+from tests.making_runs import clip_row, recipe_of, write_jsonl
+
+PACK = {"SVST": {"pack": True}}
+
+
+def planned(recipe, *names: str):
+    """Plan these granularities in their order as `gex plan` does; the last one's figures, plan and left out rows."""
+    with Database(threads=1) as database:
+        run = open_run(recipe)
+        ingest.ingest(database, run)
+        view_clips(database, run)
+        for name in names:
+            answer = plan_node(database, run, recipe.graph.nodes[name], planned_parents=True)
+        rows = database.query("SELECT * FROM plan ORDER BY shard, key, position")
+        left_out = database.query("SELECT id, reason FROM excluded ORDER BY id")
+    return answer, rows, left_out
+
+
+def clips(folder, num_sources: int, num_clips: int, seconds: float = 10.0, **more):
+    rows = [
+        clip_row(f"v{source:02d}", number * seconds, (number + 1) * seconds, f"clip {number}", **more)
+        for source in range(num_sources)
+        for number in range(num_clips)
+    ]
+    return write_jsonl(folder / "clips.jsonl", rows)
+
+
+def groups_of(rows) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["key"], []).append(row["id"])
+    return found
+
+
+def test_shards_hold_max_samples_in_the_order_of_keys(tmp_path):
+    clips(tmp_path, 10, 1)
+    answer, rows, _ = planned(recipe_of(tmp_path, granularity=PACK, shards={"max_samples": 4}), "SVST")
+    assert [row["shard"] for row in rows] == [0] * 4 + [1] * 4 + [2] * 2
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    assert (answer.num_samples, answer.num_shards, answer.num_members) == (10, 3, 10)
+    assert answer.duration_s == pytest.approx(100)
+
+
+def test_shards_hold_about_max_bytes(tmp_path):
+    clips(tmp_path, 12, 1, seconds=10)
+    for number in range(12):
+        storage.publish_bytes(b"x" * 1000, f"{tmp_path}/clips/v{number:02d}-0.mp4")
+    answer, rows, _ = planned(recipe_of(tmp_path, granularity=PACK, shards={"max_bytes": 4000}), "SVST")
+    assert answer.estimated_bytes == 12_000
+    assert [row["shard"] for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_a_sample_larger_than_a_shard_has_one_of_its_own(tmp_path):
+    clips(tmp_path, 3, 1)
+    _, rows, _ = planned(recipe_of(tmp_path, granularity=PACK, shards={"max_bytes": 10}), "SVST")
+    assert [row["shard"] for row in rows] == [0, 1, 2]
+
+
+def test_keys_are_those_of_the_shard_format(tmp_path):
+    clips(tmp_path, 3, 3)
+    _, rows, _ = planned(recipe_of(tmp_path), "LVLT")
+    groups = groups_of(rows)
+    assert len(groups) == 3
+    assert all(key == make_key("LVLT", ids) for key, ids in groups.items())
+    assert all(
+        key == make_key("SVST", ids)
+        for key, ids in groups_of(planned(recipe_of(tmp_path, granularity=PACK), "SVST")[1]).items()
+    )
+
+
+def random_groups(folder, **settings):
+    seed = settings.pop("seed", 0)
+    lvlt = {"operation": "integrate", "from": "SVST", "by": "random", **settings}
+    _, rows, left_out = planned(recipe_of(folder, granularity={"SVST": {}, "LVLT": lvlt}, seed=seed), "LVLT")
+    return groups_of(rows), left_out, rows
+
+
+def test_random_groups_are_the_same_twice_and_others_with_another_seed(tmp_path):
+    clips(tmp_path, 5, 6)
+    one, left_out, rows = random_groups(tmp_path, min_clips=4, seed=1)
+    assert {len(ids) for ids in one.values()} == {4}
+    assert len(one) == 7
+    assert [row["reason"] for row in left_out] == ["too_few_clips"] * 2
+    assert any(len({row["source_id"] for row in rows if row["key"] == key}) > 1 for key in one), "sources are mixed"
+    assert random_groups(tmp_path, min_clips=4, seed=1)[0] == one
+    assert set(random_groups(tmp_path, min_clips=4, seed=2)[0]) != set(one)
+
+
+def test_random_groups_have_max_clips_and_a_rest_of_at_least_min_clips(tmp_path):
+    clips(tmp_path, 5, 4)
+    groups, left_out, _ = random_groups(tmp_path, min_clips=2, max_clips=6)
+    assert sorted(len(ids) for ids in groups.values()) == [2, 6, 6, 6]
+    assert left_out == []
+
+
+def test_random_groups_do_not_depend_on_the_order_of_the_rows(tmp_path):
+    file = clips(tmp_path, 4, 4)
+    one = random_groups(tmp_path, min_clips=4)[0]
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    assert random_groups(tmp_path, min_clips=4)[0] == one
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_integrating_twice_groups_by_a_column_of_the_clips(tmp_path, pack):
+    rows = [
+        clip_row(f"v{source}", number, number + 1, Channel="odd" if source % 2 else "even")
+        for source in range(5)
+        for number in range(2)
+    ]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    lvlt = {"operation": "integrate", "from": "SVST", "min_clips": 2}
+    channel = {"operation": "integrate", "from": "LVLT", "by": "Channel", "min_clips": 2}
+    recipe = recipe_of(tmp_path, granularity={"SVST": {"pack": pack}, "LVLT": lvlt, "CHANNEL": channel})
+    names = ["SVST", "LVLT", "CHANNEL"] if pack else ["LVLT", "CHANNEL"]
+    answer, found, left_out = planned(recipe, *names)
+    assert left_out == []
+    assert sorted((row["group_value"], row["source_id"]) for row in found) == [
+        ("even", "v0"), ("even", "v2"), ("even", "v4"), ("odd", "v1"), ("odd", "v3")
+    ]  # fmt: skip
+    assert answer.duration_s == pytest.approx(10)
+
+
+def test_a_column_to_group_by_that_is_not_there_is_said(tmp_path):
+    clips(tmp_path, 2, 2, Channel="x")
+    lvlt = {"operation": "integrate", "from": "SVST", "by": "Chanel"}
+    with pytest.raises(RecipeError, match=r"by = 'Chanel' is not a column of the clips; there are: .*Channel"):
+        planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt}), "LVLT")
+
+
+def test_an_empty_group_value_is_none(tmp_path):
+    write_jsonl(
+        tmp_path / "clips.jsonl", [clip_row("v1", n, n + 1, Channel=value) for n, value in enumerate(["", "", None])]
+    )
+    lvlt = {"operation": "integrate", "from": "SVST", "by": "Channel", "min_clips": 1}
+    _, rows, left_out = planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt}), "LVLT")
+    assert rows == []
+    assert [row["reason"] for row in left_out] == ["missing_group_value"] * 3
+
+
+def test_no_clips_make_an_empty_plan(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row(caption="")])
+    answer, rows, _ = planned(recipe_of(tmp_path), "LVLT")
+    assert (answer.num_samples, answer.num_shards, answer.estimated_bytes, rows) == (0, 0, 0, [])
