@@ -86,18 +86,27 @@ class Database:
 
     def execute(self, statement: str, values: Mapping[str, Any] | None = None) -> None:
         """Execute a statement composed here (only quoted identifiers and own paths in it)."""
-        self._connection.execute(statement, dict(values or {}))
+        self._ask(statement, values)
 
     def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The result of a statement as dictionaries."""
-        cursor = self._connection.execute(statement, dict(values or {}))
+        cursor = self._ask(statement, values)
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def value(self, statement: str) -> Any:
         """The one value a statement returns."""
-        row = self._connection.execute(statement).fetchone()
+        row = self._ask(statement).fetchone()
         return row[0] if row else None
+
+    def _ask(self, statement: str, values: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._connection.execute(statement, dict(values or {}))
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            if isinstance(error, duckdb.IOException) and "space" not in str(error).lower():
+                raise  # about a file, which the caller knows more of
+            first = str(error).strip().splitlines()[0]
+            raise GexError(f"DuckDB could not go on ({first}); it spills to {self.scratch}, see TMPDIR") from error
 
     def count(self, table: str) -> int:
         """Rows of a table or view."""
@@ -133,13 +142,13 @@ class Database:
             source = f"SELECT * FROM ({empty}) WHERE false"
         else:
             raise GexError(f"no file for the table {view!r}")
-        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {source}")
+        self._ask(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {source}")
 
     def publish_table(self, table: str, uri: str, order_by: str = "") -> None:
         """Write a table or view as Parquet and publish it in one step."""
         local = self.scratch / "publish.parquet"
         order = f" ORDER BY {order_by}" if order_by else ""
-        self._connection.execute(
+        self._ask(
             f"COPY (SELECT * FROM {identifier(table)}{order}) TO {literal(str(local))} "
             "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 20480)"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -60,17 +61,19 @@ def ray_local(world):
 
     import ray
 
+    folder = tempfile.mkdtemp(prefix="gex-ray-")  # short: Unix sockets lie in it
     ray.init(
         address="local",
         num_cpus=4,
         object_store_memory=100_000_000,
         include_dashboard=False,
-        _temp_dir=tempfile.mkdtemp(prefix="gex-ray-"),  # short: Unix sockets lie in it
+        _temp_dir=folder,
         logging_level=logging.WARNING,
         log_to_driver=False,
     )
     yield ray
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def killed(running, corpus, clip_model, tmp_path_factory):
         **os.environ,
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
         "RAY_TMPDIR": ray_folder,
+        "TMPDIR": ray_folder,  # what a killed process leaves there goes with it
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     command = [sys.executable, "-m", "gex_pipeline.cli.main", "run", str(recipe)]
@@ -70,6 +72,7 @@ def killed(running, corpus, clip_model, tmp_path_factory):
     yield recipe, ray_folder, ray_processes
     for left in processes_of(ray_folder):
         os.kill(left, signal.SIGKILL)
+    shutil.rmtree(ray_folder, ignore_errors=True)
 
 
 def test_ray_goes_away_when_the_run_that_started_it_is_killed(killed):

@@ -1,0 +1,126 @@
+"""Reads the members of a WebDataset tar, ours or anyone's: a URI in; names, places and single members out.
+
+Headers are read and media is skipped, so a shard on an object store costs a few small requests. Members of a
+sample stand next to each other; a key that comes back later is another `TarSample` here, as it is for WebDataset.
+A tar that breaks off raises after everything before the break has been given. Changes nothing; decodes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+
+_NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)  # WebDataset's: a key ends at the first dot of the name
+_BLOCK_BYTES = 512
+_BUFFER_BYTES = 1 << 16  # of remote tars: a sample's text, JSON and the next header in one request
+
+
+class DamagedTarError(GexError):
+    """A tar that cannot be read to its end."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a tar and where its bytes lie."""
+
+    name: str
+    key: str
+    extension: str
+    offset_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class TarSample:
+    """Members with one key, next to each other."""
+
+    key: str
+    members: tuple[Member, ...]
+
+    def member(self, *extensions: str) -> Member | None:
+        """The first member with one of these extensions."""
+        return next((member for member in self.members if member.extension in extensions), None)
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """(key, extension) as WebDataset sees them; None for a name it passes over."""
+    match = _NAME.fullmatch(name)
+    return (match[1], match[2].lower()) if match else None
+
+
+def iter_members(uri: str, stream: BinaryIO | None = None) -> Iterator[Member]:
+    """The members of a tar in their order, by its headers; `stream` is the tar where it is open already.
+
+    Raises:
+        DamagedTarError: it is no tar, a header is damaged, or it breaks off.
+        GexError: it cannot be opened.
+    """
+    if stream is None:
+        with storage.open_read(uri) as opened:
+            yield from iter_members(uri, opened if storage.is_local(uri) else _buffered(opened))
+        return
+    stream.seek(0)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for item in tar:
+                tar.members = []  # else the whole list stays in memory
+                parts = split_name(item.name)
+                if item.isreg() and parts:
+                    yield Member(item.name, *parts, item.offset_data, item.size)
+            end_bytes = tar.offset  # type: ignore[attr-defined]
+    except tarfile.TarError as error:
+        raise DamagedTarError(f"{uri!r} is not a whole tar: {error}") from error
+    # tarfile takes a damaged or missing header for the end; only zeros are one.
+    stream.seek(end_bytes)
+    block = stream.read(_BLOCK_BYTES)
+    if block != bytes(_BLOCK_BYTES):
+        what = "breaks off" if len(block) < _BLOCK_BYTES else "has a damaged header"
+        raise DamagedTarError(f"{uri!r} {what} at byte {end_bytes}, without the blocks that end a tar")
+
+
+def _buffered(stream: Any) -> BinaryIO:
+    return io.BufferedReader(stream, _BUFFER_BYTES)  # type: ignore[return-value]
+
+
+def group_samples(members: Iterator[Member]) -> Iterator[TarSample]:
+    """Neighbouring members with one key as samples."""
+    batch: list[Member] = []
+    for member in members:
+        if batch and member.key != batch[0].key:
+            yield TarSample(batch[0].key, tuple(batch))
+            batch = []
+        batch.append(member)
+    if batch:
+        yield TarSample(batch[0].key, tuple(batch))
+
+
+def iter_samples(uri: str) -> Iterator[TarSample]:
+    """The samples of a tar in their order.
+
+    Raises:
+        DamagedTarError: as `iter_members`; the samples before the damage have been given then.
+    """
+    return group_samples(iter_members(uri))
+
+
+def read_member(uri: str, member: Member, stream: BinaryIO | None = None) -> bytes:
+    """The bytes of one member, by one range read.
+
+    Raises:
+        DamagedTarError: the tar ends before the member does.
+    """
+    if stream is None:
+        with storage.open_read(uri) as opened:
+            return read_member(uri, member, opened)
+    stream.seek(member.offset_bytes)
+    content = stream.read(member.size_bytes)
+    if len(content) != member.size_bytes:
+        raise DamagedTarError(f"{uri!r} ends {member.size_bytes - len(content)} bytes before {member.name!r} does")
+    return content
