@@ -132,7 +132,7 @@ def build(folder: Path, output: str, clips: str, max_samples: int, num_cores: in
             "clips": clips,
             "media": {"kind": "files", "uri": "clips/{YoutubeID}_{Start_timestamp}_{End_timestamp}.mp4"},
         },
-        "shards": {"max_samples": max_samples},
+        "shards": {"max_samples": max_samples, "max_bytes": 10**12},  # by number only
         "ray": {"num_cpus": num_cores},
         "granularity": {"SVST": {}, "LVLT": {"operation": "integrate", "from": "SVST"}},
     }
@@ -242,8 +242,12 @@ def compare(folder: Path, num_groups: int, arguments: argparse.Namespace) -> tup
     if store_bytes >= min(STORE_LIMIT_BYTES, figures["smallest_bytes"]):
         wrong.append(f"the object store held {store_bytes} bytes, the smallest video has {figures['smallest_bytes']}")
     return {
-        "loop": loop, "ours": ours, "ray_start_s": ray_start_s, "warm_s": warm["seconds"],
-        "store_bytes": store_bytes, **figures,
+        "loop": loop,
+        "ours": ours,
+        "ray_start_s": ray_start_s,
+        "warm_s": warm["seconds"],
+        "store_bytes": store_bytes,
+        **figures,
     }, wrong
 
 
@@ -254,7 +258,9 @@ def main() -> int:
     parser.add_argument("--shard-samples", type=int, default=50, help="samples a shard (default 50)")
     parser.add_argument("--repeats", type=int, default=5, help="times each side is timed (default 5)")
     parser.add_argument("--memory-sizes", type=int, nargs="*", default=[10, 100, 400], help="shard sizes for memory")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="processes of each side (default: cores)")
+    parser.add_argument(
+        "--cores", type=int, default=os.cpu_count() or 1, help="processes of each side (default: cores)"
+    )
     parser.add_argument("--scratch", type=Path, help="folder for clips and outputs (about 1 GB)")
     parser.add_argument("--step-memory", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -277,7 +283,9 @@ def report(figures: dict[str, Any], memory: dict[int, dict[str, Any]], num_group
     loop, ours = statistics.median(figures["loop"]), statistics.median(figures["ours"])
     ratio = statistics.median(a / b for a, b in zip(figures["loop"], figures["ours"], strict=True))
     each = {name: " ".join(f"{num_groups / value:.1f}" for value in figures[name]) for name in ("loop", "ours")}
-    print(f"{num_groups} groups, {figures['num_clips']} clips of {CLIP_S} s, {figures['num_bytes'] / 1e6:.0f} MB of tars")
+    print(
+        f"{num_groups} groups, {figures['num_clips']} clips of {CLIP_S} s, {figures['num_bytes'] / 1e6:.0f} MB of tars"
+    )
     print(f"  bare loop     {num_groups / loop:7.1f} groups/s   ({each['loop']})")
     print(f"  ours          {num_groups / ours:7.1f} groups/s   ({each['ours']})")
     print(f"  ours : loop   {ratio:7.2f}            (median of the pairs)")

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 
-_NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)  # WebDataset's: a key ends at the first dot of the name
+_NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)", re.DOTALL)  # WebDataset's: a key ends at the first dot of the name
 _BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 16  # of remote tars: a sample's text, JSON and the next header in one request
 
@@ -70,11 +70,10 @@ def iter_members(uri: str, stream: BinaryIO | None = None) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for item in tar:
-                tar.members = []  # else the whole list stays in memory
                 parts = split_name(item.name)
                 if item.isreg() and parts:
                     yield Member(item.name, *parts, item.offset_data, item.size)
-            end_bytes = tar.offset  # type: ignore[attr-defined]
+            end_bytes = tar.offset
     except tarfile.TarError as error:
         raise DamagedTarError(f"{uri!r} is not a whole tar: {error}") from error
     # tarfile takes a damaged or missing header for the end; only zeros are one.
@@ -86,7 +85,7 @@ def iter_members(uri: str, stream: BinaryIO | None = None) -> Iterator[Member]:
 
 
 def _buffered(stream: Any) -> BinaryIO:
-    return io.BufferedReader(stream, _BUFFER_BYTES)  # type: ignore[return-value]
+    return io.BufferedReader(stream, _BUFFER_BYTES)
 
 
 def group_samples(members: Iterator[Member]) -> Iterator[TarSample]:

@@ -7,6 +7,7 @@ range. Of an output the manifest is the truth: a tar on disk that it does not na
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -134,6 +135,7 @@ def _expanded(argument: str) -> Iterator[str]:
 
 def _named(uris: dict[str, None]) -> Iterator[ShardRef]:
     """Shards under their file names; under their whole URIs where two have one name."""
-    names = [storage.name_of(uri) for uri in uris]
-    for uri, name in zip(uris, names, strict=True):
-        yield ShardRef(uri, name if names.count(name) == 1 else uri)
+    names = Counter(storage.name_of(uri) for uri in uris)
+    for uri in uris:
+        name = storage.name_of(uri)
+        yield ShardRef(uri, name if names[name] == 1 else uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from gex_pipeline.cli.main import main
-from tests.end_to_end.planting import CLEAN, faults_of, plant
+from tests.end_to_end.planting import CLEAN, faults_of, file_of, plant
 from tests.end_to_end.running import NO_MODELS, expand_to, frames_of, media_of, source_table, write_recipe
 from tests.media.making_clips import number_of, read_number
 
@@ -229,3 +230,23 @@ def test_an_output_that_cannot_be_written_is_known_at_once(running, corpus, tmp_
         assert error.startswith("gex: ")
         assert output in error
         assert time.monotonic() - started < 10
+
+
+def test_a_late_clip_completes_the_group_that_a_bad_one_had_broken(planted):
+    """Three of the first source's four clips were usable; a fifth makes four. Adds a snapshot: stays last."""
+    corpus, before = planted
+    (fault,) = [fault for fault in faults_of(corpus) if fault["fault"] == "truncated_file"]
+    lines = (corpus / "clips.jsonl").read_text(encoding="utf-8").splitlines()
+    known = [json.loads(line) for line in lines if fault["YoutubeID"] in line]
+    late = {**known[0], "Start_timestamp": "00:10:00.000", "End_timestamp": "00:10:03.000"}
+    shutil.copy(file_of(corpus, known[0]), file_of(corpus, late))
+    with (corpus / "clips.jsonl").open("a", encoding="utf-8") as out:
+        out.write(json.dumps(late) + "\n")
+    after = expand_to(corpus.parent / "recipe.toml")
+    assert fault["YoutubeID"] not in before.by_source("LVLT")
+    sample = after.by_source("LVLT")[fault["YoutubeID"]]
+    assert len(sample["parents"]) == 4
+    assert sample["segments"][-1]["start_s"] == 600
+    assert after.ingest["num_used"] == 1
+    assert after.ingest["rejected"] == before.ingest["rejected"]
+    assert {row["key"] for row in before.samples("LVLT")} < {row["key"] for row in after.samples("LVLT")}

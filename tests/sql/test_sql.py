@@ -29,6 +29,7 @@ EMPTY = {
     "summary_losses": "id VARCHAR, state VARCHAR, reason VARCHAR",
     "build_losses": "id VARCHAR, state VARCHAR, reason VARCHAR",
     "receipts": "parents VARCHAR[]",
+    "parents": "id VARCHAR",
 }
 
 

@@ -1,0 +1,59 @@
+"""What verifying finds, and what it is given: plain frozen data that processes and Ray pass on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gex_pipeline.shards.target import ShardRef
+
+_MAX_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong; a note is only worth knowing."""
+
+    shard: str
+    key: str  # empty where it concerns the whole shard
+    check: str
+    found: str
+    expected: str
+    is_note: bool = False
+
+
+@dataclass(frozen=True)
+class ShardCheck:
+    """One shard to verify and what that takes. Pickles small."""
+
+    shard: ShardRef
+    output_uri: str = ""  # empty for tars without an output
+    clip_tables: tuple[str, ...] = ()
+    are_clips_cut: bool = False  # clips lie inside full source videos
+    is_deep: bool = False  # decode every frame and compare segments with their source clips
+
+
+@dataclass
+class Report:
+    """Collects the findings of one shard."""
+
+    shard: str
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, check: str, found: Any, expected: Any, key: str = "") -> None:
+        """Something is wrong."""
+        self.findings.append(Finding(self.shard, key, check, shown(found), shown(expected)))
+
+    def same(self, check: str, found: Any, expected: Any, key: str = "", what: str = "") -> bool:
+        """Whether both are the same; a finding when not. `what` names the value."""
+        if found == expected:
+            return True
+        label = f"{what} " if what else ""
+        self.add(check, f"{label}{shown(found)}", f"{label}{shown(expected)}", key)
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value as a finding says it, cut where it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"

@@ -1,0 +1,127 @@
+"""Compares a sample's segments with the source clips they came from: the first and last pictures of each.
+
+Both pictures are shrunk to the same small size, the clip's fitted into the sample's frame with black beside it as
+re-encoding does. The mean absolute difference of their values must stay under a bound that re-encoding keeps and
+another clip's picture does not. A clip that is no longer there is a note: the shard itself may be right.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from gex_pipeline import storage
+from gex_pipeline.errors import FileMissingError, RejectedError
+from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.shards.findings import Finding, Report, ShardCheck
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]
+
+BOUND = 12.0  # of 255; a copied frame differs by 0, a re-encoded one by 1 to 5, one of another clip by tens
+_SMALL_PX = 96  # width at which pictures are compared: finer, and the loss of the codec counts
+_CLIP_COLUMNS = ["clip_id", "media_uri", "media_offset_bytes", "media_size_bytes", "start_s", "end_s"]
+
+
+def check_joints(check: ShardCheck, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
+    """The pictures at both ends of every segment, against those of its source clip."""
+    segments = facts["segments"]
+    clips = _clips(check, [segment["clip_id"] for segment in segments])
+    for number, segment in enumerate(segments):
+        clip = clips.get(segment["clip_id"])
+        if clip is None:
+            report.add("joint", f"clip {segment['clip_id']} is in no table", f"the source of segment {number}", key)
+            continue
+        with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
+            try:
+                source = _fetch(clip, Path(folder))
+                _compare(path, source, (segment, _cut(check, clip), number), key, report)
+            except FileMissingError:
+                found = f"{clip['media_uri']} is not there any more"
+                report.findings.append(Finding(report.shard, key, "source", found, "the source clip", is_note=True))
+            except RejectedError as error:
+                report.add("joint", f"segment {number}: {error}", "pictures to compare", key)
+
+
+def _clips(check: ShardCheck, ids: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for uri in check.clip_tables:
+        with storage.local_copy(uri) as table:
+            rows = pq.read_table(table, columns=_CLIP_COLUMNS, filters=[("clip_id", "in", ids)]).to_pylist()
+        found |= {row["clip_id"]: row for row in rows}
+    return found
+
+
+def _cut(check: ShardCheck, clip: dict[str, Any]) -> tuple[float, float] | None:
+    return (clip["start_s"], clip["end_s"]) if check.are_clips_cut else None
+
+
+def _fetch(clip: dict[str, Any], folder: Path) -> Path:
+    """A local file with the clip's media."""
+    uri = clip["media_uri"]
+    if storage.is_local(uri) and clip["media_offset_bytes"] is None:
+        path = storage.local_path(uri)
+        if not path.is_file():
+            raise FileMissingError(f"{uri!r} does not exist")
+        return path
+    target = folder / f"clip{Path(storage.name_of(uri)).suffix}"
+    if clip["media_offset_bytes"] is not None:
+        target = folder / "clip.mp4"
+        storage.copy_range(uri, clip["media_offset_bytes"], clip["media_size_bytes"], target)
+    else:
+        found = storage.info(uri)
+        if found is None:
+            raise FileMissingError(f"{uri!r} does not exist")
+        storage.copy_range(uri, 0, found.num_bytes, target)
+    return target
+
+
+def _compare(
+    path: Path, source: Path, part: tuple[dict[str, Any], tuple[float, float] | None, int], key: str, report: Report
+) -> None:
+    from gex_pipeline.media.frames import frame_at, middle_frame_jpeg
+
+    segment, cut_s, number = part
+    if segment["duration_s"] == 0:  # a picture of the clip
+        content, _, _ = middle_frame_jpeg(source, VideoSettings(), cut_s)
+        _judge(_opened(path), _opened(io.BytesIO(content)), ("picture", number), key, report)
+        return
+    start_s = cut_s[0] if cut_s else 0.0
+    last_s = max(segment["duration_s"] - 0.001, 0.0)
+    for name, time_s in (("first", 0.0), ("last", last_s)):
+        found = frame_at(path, segment["offset_s"] + time_s)
+        _judge(found, frame_at(source, start_s + time_s), (name, number), key, report)
+
+
+def _judge(found: Picture, expected: Picture, place: tuple[str, int], key: str, report: Report) -> None:
+    difference = picture_difference(found, expected)
+    if difference > BOUND:
+        what = f"{place[0]} frame of segment {place[1]} differs by {difference:.1f} of 255 from its source clip"
+        report.add("joint", what, f"at most {BOUND:g}", key)
+
+
+def _opened(file: Path | io.BytesIO) -> Picture:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def picture_difference(found: Picture, expected: Picture) -> float:
+    """Mean absolute difference, 0 to 255, of two RGB pictures (H, W, 3), the second fitted into the first's shape."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    height_px = max(1, round(_SMALL_PX * found.shape[0] / found.shape[1]))
+    size_px = (_SMALL_PX, height_px)
+    seen = Image.fromarray(found).resize(size_px, Image.Resampling.BOX)
+    fitted = ImageOps.pad(Image.fromarray(expected), size_px, Image.Resampling.BOX, color=(0, 0, 0))
+    return float(np.abs(np.asarray(seen, dtype=float) - np.asarray(fitted, dtype=float)).mean())

@@ -1,0 +1,75 @@
+"""Verifies a whole target on all cores: what it names in, all findings out, in a fixed order.
+
+A worker process a core, each with one shard at a time; a worker that dies over a shard (a decoder can crash on a
+damaged video) is a finding of that shard. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+from gex_pipeline.shards.across import verify_across
+from gex_pipeline.shards.checks import verify_shard
+from gex_pipeline.shards.findings import Finding, ShardCheck
+from gex_pipeline.shards.samples import clip_tables, open_samples
+from gex_pipeline.shards.target import Target
+
+Runner = Callable[[Sequence[ShardCheck]], Iterable[list[Finding]]]
+
+
+def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool = False) -> list[Finding]:
+    """All findings about a target; `everything` is the target without filters, where parents are looked up.
+
+    `runner` verifies the shards one by one, here or elsewhere: `on_cores`, or a Ray job.
+    """
+    checks = shard_checks(target, is_deep=is_deep)
+    findings = [finding for found in runner(checks) for finding in found]
+    names = {shard.name for shard in target.shards}
+    folders = {f"{shard.granularity}/" for shard in target.shards if shard.granularity}
+    with open_samples(everything) as samples:
+        for finding in verify_across(samples):
+            if finding.shard in names or any(finding.shard.startswith(folder) for folder in folders):
+                findings.append(finding)
+    return sorted(set(findings), key=lambda finding: (finding.is_note, finding.shard, finding.check, finding.key))
+
+
+def shard_checks(target: Target, *, is_deep: bool = False) -> list[ShardCheck]:
+    """What is to be verified of each shard."""
+    tables = tuple(clip_tables(target)) if is_deep else ()
+    is_cut = False
+    if target.manifest is not None and target.manifest.snapshots:
+        source = target.manifest.snapshots[-1].recipe.get("source", {})
+        is_cut = source.get("media", {}).get("kind") == "videos"
+    return [
+        ShardCheck(shard, target.uri if target.manifest else "", tables, is_cut, is_deep) for shard in target.shards
+    ]
+
+
+def on_cores(checks: Sequence[ShardCheck], num_workers: int | None = None) -> Iterator[list[Finding]]:
+    """Verify on this machine's cores, in this process where one worker is enough."""
+    num_workers = min(num_workers or os.cpu_count() or 1, len(checks))
+    if num_workers <= 1:
+        yield from map(verify_shard, checks)
+        return
+    left: list[ShardCheck] = []
+    with _pool(num_workers) as pool:
+        futures = {pool.submit(verify_shard, check): check for check in checks}
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool:  # says nothing about which shard it was
+                left.append(futures[future])
+    for check in left:
+        with _pool(1) as pool:
+            try:
+                yield pool.submit(verify_shard, check).result()
+            except BrokenProcessPool:
+                yield [Finding(check.shard.name, "", "crash", "the process that read it died", "a readable shard")]
+
+
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
