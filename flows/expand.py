@@ -21,7 +21,7 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.recipe import Recipe, load_recipe
-from gex_pipeline.run_state import Run, begin, mark, open_run
+from gex_pipeline.run_state import Run, begin, end_without_snapshot, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
 from gex_pipeline.stages import build, prepare, publish, summaries
 
@@ -126,11 +126,12 @@ def expand(parameters: ExpandParameters) -> int | None:
     run = begin(run)
     account = ingest_clips(run)
     if run.manifest.snapshots and account.num_used == 0:
-        mark(run, "nothing new")
+        end_without_snapshot(run)
         logger.info("no new clips in %d rows: nothing to do", account.num_in)
         return None
     snapshot = _expand_clips(run)
     if snapshot is None:
+        end_without_snapshot(run)
         return None
     create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
     if parameters.report:

@@ -20,6 +20,8 @@ from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 
+NOTHING_NEW = "nothing new"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,6 +31,7 @@ class Run:
     manifest: Manifest  # what is published already
     inputs: tuple[dict[str, Any], ...]  # the metadata files found: uri, num_bytes, modified_s
     run_id: str
+    seen_before: bool = False  # whether a run over these very inputs has found nothing new
 
     @property
     def layout(self) -> Layout:
@@ -42,8 +45,9 @@ class Run:
 
     @property
     def is_current(self) -> bool:
-        """Whether the inputs are those of the last snapshot: nothing can be new."""
-        return bool(self.manifest.snapshots) and self.manifest.snapshots[-1].inputs == self.inputs
+        """Whether nothing can be new: the inputs are those of the last snapshot, or were looked through since."""
+        snapshots = self.manifest.snapshots
+        return bool(snapshots) and (self.seen_before or snapshots[-1].inputs == self.inputs)
 
     def previous_tables(self, name: str) -> list[str]:
         """The tables of this name in the published snapshots."""
@@ -94,7 +98,9 @@ def open_run(recipe: Recipe) -> Run:
             "Published samples are never rewritten: choose another output, or set the recipe back"
         )
     identity = json.dumps([recipe.hash, inputs, len(manifest.snapshots)], sort_keys=True)
-    return Run(recipe, manifest, inputs, hashlib.sha256(identity.encode()).hexdigest()[:16])
+    run_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    state = read_state(Layout(recipe.output_uri)) or {}
+    return Run(recipe, manifest, inputs, run_id, state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW)
 
 
 def _changes(old: Any, new: Any, path: str = "") -> list[str]:
@@ -115,11 +121,22 @@ def begin(run: Run) -> Run:
     state = read_state(run.layout)
     if state is None or state.get("run_id") != run.run_id:
         # The account of ingest is among the parts: left behind, it would vouch for tables that are gone.
-        for pattern in (f"tables/*-{run.snapshot:06d}.parquet", f"tables/parts/*-{run.snapshot:06d}/*"):
-            for file in storage.list_files(f"{run.layout.output_uri}/{pattern}"):
-                storage.remove(file.uri)
+        _remove_tables(run)
     _write_state(run, {"stage": "begun"})
     return replace(run)
+
+
+def end_without_snapshot(run: Run) -> None:
+    """Note that the inputs hold nothing new, and remove the tables that said so."""
+    _remove_tables(run)
+    _write_state(run, {"stage": NOTHING_NEW})
+
+
+def _remove_tables(run: Run) -> None:
+    """Remove the tables of a snapshot that is not published."""
+    for pattern in (f"tables/*-{run.snapshot:06d}.parquet", f"tables/parts/*-{run.snapshot:06d}/*"):
+        for file in storage.list_files(f"{run.layout.output_uri}/{pattern}"):
+            storage.remove(file.uri)
 
 
 def mark(run: Run, stage: str) -> None:

@@ -11,7 +11,7 @@ from gex_pipeline.cli.show import say, say_json, show_accounts, show_granulariti
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.receipts import read_receipt
-from gex_pipeline.run_state import read_state
+from gex_pipeline.run_state import NOTHING_NEW, read_state
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 from gex_pipeline.tables import Database
 
@@ -45,7 +45,7 @@ def command(arguments: argparse.Namespace) -> int:
 def _under_way(output_uri: str, state: dict[str, Any] | None, manifest: Manifest | None) -> list[dict[str, Any]]:
     """Planned and built shards of a snapshot that is begun and not published."""
     published = len(manifest.snapshots) if manifest else 0
-    if state is None or state["snapshot"] < published or state["stage"] == "nothing new":
+    if state is None or state["snapshot"] < published or state["stage"] == NOTHING_NEW:
         return []
     layout, rows = Layout(output_uri), []
     for name in state["recipe"]["granularity"]:

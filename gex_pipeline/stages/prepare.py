@@ -44,7 +44,8 @@ def _check_gate_names(recipe: Recipe) -> None:
     names = [*TextScorers(recipe.scores).names(), *(CLIP_VIDEO_NAMES if recipe.scores.clip_model else ())]
     for granularity, settings in recipe.granularity.items():
         for table in ("gates", "publication"):
-            for score in getattr(settings, table, {}):
+            # The default gate stands for scores that are taken; only what the recipe says must be possible.
+            for score in getattr(settings, table, {}) if table in settings.model_fields_set else ():
                 if score not in names:
                     raise RecipeError(
                         f"granularity.{granularity}.{table}: [scores] takes no {score!r}; it takes: {', '.join(names)}"

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pytest
 
+from gex_pipeline.recipe import load_recipe
+from gex_pipeline.run_state import open_run
 from tests.end_to_end.running import (
     NO_MODELS,
     expand_to,
@@ -113,4 +115,6 @@ def test_metadata_that_were_only_touched_give_no_snapshot(grown):
     assert {path: now[path] for path in before if path != "run.json"} == {
         path: entry for path, entry in before.items() if path != "run.json"
     }
+    assert set(now) == set(before)  # the tables that said so are gone again
     assert len(read_output(recipe.parent / "output").manifest["snapshots"]) == 3
+    assert open_run(load_recipe(recipe)).is_current  # the next run does not even look
