@@ -2,9 +2,9 @@
 
 Generates clip metadata with DuckDB (4 videos to 10 clips, every fourth video has four clips or more, rows
 in no order), ingests it with `gex_pipeline.ingest`, then times three things over the written clips table,
-each in a fresh process: planning as a run does it (plan and excluded
-tables written as Parquet), the plain group-by that any plan contains, and a list of structs per video
-ordered by start (which needs a larger memory limit than planning has). The counts of the plan are checked against queries that share nothing with it. The
+each in a fresh process: planning as a run does it (plan and excluded tables written as Parquet), the plain
+group-by that any plan contains, and a list of structs a video ordered by start, which needs a larger memory
+limit than planning has. The counts of the plan are checked against queries that share nothing with it. The
 whole is repeated with a hundredth of the clips, to compare the cost of a group.
 
 Exits with 1 when a count is wrong, whatever the time.

@@ -6,6 +6,7 @@ A shard that fails is a row too, so that one bad shard does not take the others 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -13,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.shard_job import ShardJob, build_shard
+from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
 
 _TRIES = 3
@@ -223,6 +225,40 @@ def _with_patience(build: Callable[[], Any]) -> Any:
                 raise
             time.sleep(2.0**attempt)
     raise AssertionError("unreachable")
+
+
+def verify_shards(checks: Sequence[ShardCheck], settings: RaySettings) -> Iterator[list[Finding]]:
+    """Verify these shards on a cluster, a row a shard; the same findings as on this machine's cores.
+
+    The cluster's machines must reach the shards: a shared disk or an object store.
+    """
+    import ray.data
+
+    with ray_session(settings):
+        _configure_data()
+        rows = [{"number": number} for number in range(len(checks))]
+        dataset = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(
+            _Verifier(checks), num_cpus=settings.cpus_a_shard
+        )
+        try:
+            for row in dataset.iter_rows():
+                yield [Finding(**finding) for finding in json.loads(row["findings"])]
+        except ray.exceptions.RayError as error:
+            raise GexError(f"the Ray job broke off: {str(error).strip().splitlines()[0]}") from error
+
+
+class _Verifier:
+    """The worker's side of verifying: one shard."""
+
+    def __init__(self, checks: Sequence[ShardCheck]) -> None:
+        self._checks = checks
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        from gex_pipeline.shards.checks import verify_shard
+
+        check = self._checks[int(row["number"])]
+        findings = _with_patience(lambda: verify_shard(check))
+        return {"findings": json.dumps([asdict(finding) for finding in findings])}
 
 
 def raise_failures(granularity: str, failures: Sequence[ShardFailure], num_built: int) -> None:

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gex_pipeline import __version__
+from gex_pipeline.cli.shards import add_shard_commands
 from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
@@ -21,6 +22,7 @@ example:
   gex run recipe.toml          do it; run it again to go on where it stopped
   gex status OUTPUT            what is published, what is under way
   gex report OUTPUT            (re)write OUTPUT/report/report.html
+  gex shards verify OUTPUT     check every byte, text and joint; 'gex shards --help' says what else
 """
 
 
@@ -84,6 +86,11 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]]
     ),
     "status": ("show what an output holds and what is under way", "gex status s3://bucket/out", _status_arguments),
     "report": ("write the report of an output again", "gex report demo/output", _report_arguments),
+    "shards": (
+        "look into shards, ours or any WebDataset: list, show, find, count, compare, verify",
+        "gex shards verify demo/output",
+        add_shard_commands,
+    ),
     "demo": ("draw a small corpus of moving shapes and expand it", "gex demo", _demo_arguments),
 }
 

@@ -63,7 +63,5 @@ def _show(run: Run, account: Account, plans: list[NodePlan]) -> None:
     ]
     headings = ("granularity", "made by", "from", "used", "left out", "samples", "video", "bytes, about", "shards")
     table(headings, rows, numbers=(2, 3, 5, 6, 7, 8))
-    say(
-        "Media and summaries are not looked at yet; what turns out unusable while building is rejected with a reason."
-    )
+    say("Media and summaries are not looked at yet; what turns out unusable while building is rejected with a reason.")
     say(f"output  {run.recipe.output_uri}  (snapshot {run.snapshot})")

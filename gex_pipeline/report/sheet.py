@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from gex_pipeline.report.figures import Figures
 from gex_pipeline.report.lettering import Font, draw_lines, line_height_px, plain_font, readable, wrapped
 from gex_pipeline.report.samples import fetched
 from gex_pipeline.report.wording import position
+from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
 from gex_pipeline.tables import Database
 
 if TYPE_CHECKING:
@@ -68,14 +71,29 @@ def contact_sheet(database: Database, figures: Figures, output_uri: str) -> byte
     keys = [row["key"] for row in candidates if row["granularity"] == name]
     samples = {row["key"]: row for row in database.rows("report_sample_rows", keys=keys)}
     summaries = {row["parent_id"]: row for row in database.rows("report_summaries_of", keys=keys)}
+    title = f"{figures.name} · {name}"
+    return sheet_of([samples[key] for key in keys], summaries, partial(fetched, output_uri), title)
+
+
+def sheet_of(
+    samples: Sequence[dict[str, Any]],
+    summaries: Mapping[str, dict[str, Any]],
+    fetch: Callable[[dict[str, Any], Path], Path],
+    title: str,
+    num_rows: int = _NUM_ROWS,
+) -> bytes | None:
+    """A sheet of the first samples that can be shown, as PNG bytes; None where there is none.
+
+    `fetch` writes a sample's media into a folder; `summaries` go above the samples with these keys.
+    """
     rows: list[_Row] = []
-    for key in keys:
-        if len(rows) == _NUM_ROWS:
+    for sample in samples:
+        if len(rows) == num_rows:
             break
-        row = _load(output_uri, samples[key], summaries.get(key))
+        row = _load(sample, summaries.get(sample["key"]), fetch)
         if row is not None:
             rows.append(row)
-    return _png(_draw(rows, f"{figures.name} · {name}")) if rows else None
+    return _png(_draw(rows, title)) if rows else None
 
 
 def _longest(figures: Figures) -> str | None:
@@ -85,23 +103,26 @@ def _longest(figures: Figures) -> str | None:
     return max(own, key=lambda node: node.mean_duration_s or 0.0).name if own else None
 
 
-def _load(output_uri: str, sample: dict[str, Any], summary: dict[str, Any] | None) -> _Row | None:
-    """Take the frames of one sample; None where its video cannot be shown."""
-    from PIL import Image
+def _load(
+    sample: dict[str, Any], summary: dict[str, Any] | None, fetch: Callable[[dict[str, Any], Path], Path]
+) -> _Row | None:
+    """Take the frames of one sample; None where its video or picture cannot be shown."""
+    from PIL import Image, UnidentifiedImageError
 
     from gex_pipeline.media.frames import frame_at
 
+    is_picture = sample["media_extension"] in IMAGE_EXTENSIONS
     if sample["source_text_digest"] is not None:  # it is a summary itself
         summary = {"text": sample["text"], "scores": sample["scores"]}
     frames = []
     with tempfile.TemporaryDirectory(prefix="gex-report-") as folder:
-        path = fetched(output_uri, sample, Path(folder))
+        path = fetch(sample, Path(folder))
         try:
-            for segment, time_s in _moments(sample):
-                picture = Image.fromarray(frame_at(path, time_s))
+            for segment, time_s in [(0, 0.0)] if is_picture else _moments(sample):
+                picture = Image.open(path).convert("RGB") if is_picture else Image.fromarray(frame_at(path, time_s))
                 picture.thumbnail(_FRAME_PX)
                 frames.append(_Frame(time_s, segment, picture))
-        except RejectedError:
+        except (RejectedError, UnidentifiedImageError, OSError):
             return None
     text, scores = (summary["text"], json.loads(summary["scores"] or "{}")) if summary else (None, {})
     return _Row(sample, text, scores, tuple(frames))
@@ -158,7 +179,8 @@ def _draw_row(sheet: Image.Image, row: _Row, top_px: float) -> float:
         picture = frame.picture
         sheet.paste(picture, (x + (_FRAME_PX[0] - picture.width) // 2, round(y) + (_FRAME_PX[1] - picture.height) // 2))
         bottoms.append(_draw_caption(draw, (x, y + _FRAME_PX[1] + 8), row, number))
-    _draw_band(draw, row, max(bottoms) + 8, width_px)
+    if row.sample["duration_s"]:
+        _draw_band(draw, row, max(bottoms) + 8, width_px)
     return max(bottoms) + 8 + 10 - top_px
 
 

@@ -132,10 +132,9 @@ def _edges(lowest: float, highest: float, quantity: str) -> list[float]:
 def compare(before: Target, after: Target) -> dict[str, Any]:
     """What differs between the samples of two targets, by granularity and key, and how many shards are the same."""
     with open_samples(before) as first, open_samples(after) as second:
-        exported = {name: opened.database.scratch / "compared.parquet" for name, opened in _pair(first, second)}
-        for name, opened in _pair(first, second):
-            opened.database.publish_table("samples", str(exported[name]), order_by="granularity, key")
-        first.database.view_parquet("other", [str(exported["b"])])
+        other = first.database.scratch / "other.parquet"
+        second.database.publish_table("samples", str(other))
+        first.database.view_parquet("other", [str(other)])
         changed = [row | {"fields": _fields(row)} for row in first.database.rows("shards_changed")]
         totals = first.database.rows("shards_difference")
         notes = first.notes + second.notes
@@ -149,10 +148,6 @@ def compare(before: Target, after: Target) -> dict[str, Any]:
     }
 
 
-def _pair(first: Samples, second: Samples) -> tuple[tuple[str, Samples], tuple[str, Samples]]:
-    return (("a", first), ("b", second))
-
-
 def _fields(row: dict[str, Any]) -> list[str]:
     if row["status"] != "changed":
         return []
@@ -161,4 +156,3 @@ def _fields(row: dict[str, Any]) -> list[str]:
 
 def _digests(target: Target) -> set[str]:
     return {shard.entry.sha256 for shard in target.shards if shard.entry}
-
