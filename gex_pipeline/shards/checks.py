@@ -19,12 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
-from gex_pipeline.errors import FileMissingError, GexError, TransientError
-from gex_pipeline.receipts import read_receipt
+from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.shard_format import Receipt, is_key, text_digest
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
 from gex_pipeline.shards.reader import DamagedTarError, Member, TarSample, group_samples, iter_members, read_member
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS
+from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS, receipt_of
 
 _CHUNK_BYTES = 1 << 20
 _JSON_FIELDS = (
@@ -43,6 +42,7 @@ class OpenShard:
     samples: tuple[TarSample, ...]
     rows: dict[str, dict[str, Any]] | None
     is_suspect: bool  # no digest vouches for the bytes: every frame is decoded
+    clips: dict[str, dict[str, Any]]  # source clips by id, to look deep
 
     def read(self, member: Member) -> bytes:
         """A member's bytes."""
@@ -57,6 +57,9 @@ def verify_shard(check: ShardCheck) -> list[Finding]:
     """
     report = Report(check.shard.name)
     receipt, rows = _read_receipt(check, report) if check.output_uri else (None, None)
+    if not storage.exists(check.shard.uri):
+        report.add("tar", "missing", "the tar")
+        return report.findings
     try:
         with (
             tempfile.TemporaryDirectory(prefix="gex-verify-") as folder,
@@ -65,13 +68,12 @@ def verify_shard(check: ShardCheck) -> list[Finding]:
         ):
             is_sound = check_bytes(check, receipt, stream, report)
             samples = read_samples(stream, report)
-            shard = OpenShard(check, path, stream, samples, rows, not (is_sound and check.output_uri))
+            is_suspect = not (is_sound and check.output_uri)
+            shard = OpenShard(check, path, stream, samples, rows, is_suspect, _source_clips(check, rows))
             _check_samples(shard, report, Path(folder))
-    except FileMissingError:
-        report.add("tar", "missing", "the tar")
     except TransientError:
         raise
-    except GexError as error:
+    except (GexError, OSError) as error:
         report.add("tar", str(error), "a readable tar")
     return report.findings
 
@@ -94,10 +96,9 @@ def _read_receipt(check: ShardCheck, report: Report) -> tuple[Receipt | None, di
     if not storage.exists(uri):
         report.add("receipt", "missing", storage.name_of(uri))
         return None, None
-    receipt = read_receipt(uri)
+    receipt, content = receipt_of(check.shard), storage.read_bytes(uri)
     try:
-        with storage.open_read(uri) as stream:
-            rows = pq.read_table(stream).to_pylist() if receipt else []
+        rows = pq.read_table(pa.BufferReader(content)).to_pylist() if receipt else []
     except (pa.ArrowException, OSError) as error:
         receipt, rows = None, []
         report.add("receipt", f"unreadable: {str(error).splitlines()[0]}", "a Parquet file with the receipt's rows")
@@ -113,6 +114,16 @@ def _read_receipt(check: ShardCheck, report: Report) -> tuple[Receipt | None, di
         if count > 1:
             report.add("duplicate", f"{count} rows of the receipt", "1", key)
     return receipt, {row["key"]: row for row in rows}
+
+
+def _source_clips(check: ShardCheck, rows: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """The clips of a shard, read once for all its samples."""
+    from gex_pipeline.shards.joints import source_clips
+
+    if not check.is_deep or rows is None:
+        return {}
+    ids = {segment["clip_id"] for row in rows.values() for segment in row["segments"] or ()}
+    return source_clips(check, ids)
 
 
 def check_bytes(check: ShardCheck, receipt: Receipt | None, stream: BinaryIO, report: Report) -> bool:

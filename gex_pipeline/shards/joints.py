@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
-from gex_pipeline.errors import FileMissingError, RejectedError
+from gex_pipeline.errors import FileMissingError, GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
 
@@ -23,18 +25,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gex_pipeline.shards.checks import OpenShard
+
     Picture = NDArray[np.uint8]
 
-BOUND = 12.0  # of 255; a copied frame differs by 0, a re-encoded one by 1 to 5, one of another clip by tens
+COPIED_BOUND = 1.0  # of 255: the same packets decode to the same picture
+ENCODED_BOUND = 8.0  # re-encoding costs 2 to 4; neighbouring clips of one scene differ by 6 and mostly by far more
 _SMALL_PX = 96  # width at which pictures are compared: finer, and the loss of the codec counts
 _CLIP_COLUMNS = ["clip_id", "media_uri", "media_offset_bytes", "media_size_bytes", "start_s", "end_s"]
 
 
-def check_joints(check: ShardCheck, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
+@dataclass(frozen=True)
+class _Part:
+    """One segment, where its clip lies in the source file (None: it is the file), and how much may differ."""
+
+    number: int
+    segment: dict[str, Any]
+    cut_s: tuple[float, float] | None
+    bound: float
+
+
+def check_joints(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
     """The pictures at both ends of every segment, against those of its source clip."""
-    segments = facts["segments"]
-    clips = _clips(check, [segment["clip_id"] for segment in segments])
-    for number, segment in enumerate(segments):
+    check, clips = shard.check, shard.clips
+    bound = COPIED_BOUND if facts.get("made_by") == "copy" else ENCODED_BOUND
+    for number, segment in enumerate(facts["segments"]):
         clip = clips.get(segment["clip_id"])
         if clip is None:
             report.add("joint", f"clip {segment['clip_id']} is in no table", f"the source of segment {number}", key)
@@ -42,19 +57,22 @@ def check_joints(check: ShardCheck, path: Path, key: str, facts: dict[str, Any],
         with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
             try:
                 source = _fetch(clip, Path(folder))
-                _compare(path, source, (segment, _cut(check, clip), number), key, report)
-            except FileMissingError:
-                found = f"{clip['media_uri']} is not there any more"
+                _compare(path, source, _Part(number, segment, _cut(check, clip), bound), key, report)
+            except TransientError:
+                raise
+            except GexError as error:
+                found = f"the source of segment {number} cannot be had: {error}"
                 report.findings.append(Finding(report.shard, key, "source", found, "the source clip", is_note=True))
             except RejectedError as error:
                 report.add("joint", f"segment {number}: {error}", "pictures to compare", key)
 
 
-def _clips(check: ShardCheck, ids: list[str]) -> dict[str, dict[str, Any]]:
+def source_clips(check: ShardCheck, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What the tables say of these clips, by id."""
     found: dict[str, dict[str, Any]] = {}
     for uri in check.clip_tables:
         with storage.local_copy(uri) as table:
-            rows = pq.read_table(table, columns=_CLIP_COLUMNS, filters=[("clip_id", "in", ids)]).to_pylist()
+            rows = pq.read_table(table, columns=_CLIP_COLUMNS, filters=[("clip_id", "in", list(ids))]).to_pylist()
         found |= {row["clip_id"]: row for row in rows}
     return found
 
@@ -83,28 +101,26 @@ def _fetch(clip: dict[str, Any], folder: Path) -> Path:
     return target
 
 
-def _compare(
-    path: Path, source: Path, part: tuple[dict[str, Any], tuple[float, float] | None, int], key: str, report: Report
-) -> None:
+def _compare(path: Path, source: Path, part: _Part, key: str, report: Report) -> None:
     from gex_pipeline.media.frames import frame_at, middle_frame_jpeg
 
-    segment, cut_s, number = part
-    if segment["duration_s"] == 0:  # a picture of the clip
-        content, _, _ = middle_frame_jpeg(source, VideoSettings(), cut_s)
-        _judge(_opened(path), _opened(io.BytesIO(content)), ("picture", number), key, report)
+    if part.segment["duration_s"] == 0:  # a picture of the clip
+        content, _, _ = middle_frame_jpeg(source, VideoSettings(), part.cut_s)
+        _judge(_opened(path), _opened(io.BytesIO(content)), ("picture", part), key, report)
         return
-    start_s = cut_s[0] if cut_s else 0.0
-    last_s = max(segment["duration_s"] - 0.001, 0.0)
+    start_s = part.cut_s[0] if part.cut_s else 0.0
+    last_s = max(part.segment["duration_s"] - 0.001, 0.0)
     for name, time_s in (("first", 0.0), ("last", last_s)):
-        found = frame_at(path, segment["offset_s"] + time_s)
-        _judge(found, frame_at(source, start_s + time_s), (name, number), key, report)
+        found = frame_at(path, part.segment["offset_s"] + time_s)
+        _judge(found, frame_at(source, start_s + time_s), (name, part), key, report)
 
 
-def _judge(found: Picture, expected: Picture, place: tuple[str, int], key: str, report: Report) -> None:
+def _judge(found: Picture, expected: Picture, place: tuple[str, _Part], key: str, report: Report) -> None:
+    name, part = place
     difference = picture_difference(found, expected)
-    if difference > BOUND:
-        what = f"{place[0]} frame of segment {place[1]} differs by {difference:.1f} of 255 from its source clip"
-        report.add("joint", what, f"at most {BOUND:g}", key)
+    if difference > part.bound:
+        what = f"{name} frame of segment {part.number} differs by {difference:.1f} of 255 from its source clip"
+        report.add("joint", what, f"at most {part.bound:g}", key)
 
 
 def _opened(file: Path | io.BytesIO) -> Picture:

@@ -14,6 +14,7 @@ from gex_pipeline.errors import GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shards.checks import OpenShard, media_members
 from gex_pipeline.shards.findings import Report
+from gex_pipeline.shards.joints import check_joints
 from gex_pipeline.shards.reader import Member, TarSample
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
 
@@ -63,10 +64,8 @@ def _check_file(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repo
         check_picture(path, sample.key, facts, report)
     else:
         check_video(shard, path, sample.key, facts, report)
-    if shard.check.is_deep and facts.get("segments") and shard.check.clip_tables:
-        from gex_pipeline.shards.joints import check_joints
-
-        check_joints(shard.check, path, sample.key, facts, report)
+    if shard.check.is_deep and shard.rows is not None and facts.get("segments"):
+        check_joints(shard, path, sample.key, facts, report)
 
 
 def check_picture(path: Path, key: str, facts: dict[str, Any], report: Report) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
-from gex_pipeline.shard_format import Segment, text_digest
+from gex_pipeline.shard_format import Receipt, Segment, text_digest
 from gex_pipeline.shards.reader import DamagedTarError, TarSample, group_samples, iter_members, read_member
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError
@@ -71,16 +71,20 @@ def open_samples(target: Target) -> Iterator[Samples]:
     """Open the table of a target's samples.
 
     Raises:
-        GexError: storage refuses.
+        GexError: storage refuses, or a receipt or table is damaged inside.
     """
     with Database(threads=None) as database:
         samples = Samples(target, database)
-        if target.manifest is None:
-            _view_tars(samples)
-        else:
-            _view_receipts(samples)
-        database.view_parquet("clips", clip_tables(target), empty=_NO_CLIPS)
-        yield samples
+        try:
+            if target.manifest is None:
+                _view_tars(samples)
+            else:
+                _view_receipts(samples)
+            database.view_parquet("clips", clip_tables(target), empty=_NO_CLIPS)
+            yield samples
+        except DatabaseError as error:
+            found = str(error).splitlines()[0]
+            raise GexError(f"a receipt or table of {target.uri!r} cannot be read: {found}") from error
 
 
 def clip_tables(target: Target) -> list[str]:
@@ -100,6 +104,20 @@ def snapshot_tables(target: Target, name: str) -> list[str]:
         if storage.name_of(path) == f"{name}-{entry.snapshot:06d}.parquet"
     ]
     return [uri for uri in uris if storage.exists(uri)]
+
+
+def receipt_of(shard: ShardRef) -> Receipt | None:
+    """The shard's receipt; None where there is none or it is damaged.
+
+    Raises:
+        GexError: storage refuses.
+    """
+    uri = shard.receipt_uri or ""
+    try:
+        return read_receipt(uri)
+    except GexError:
+        storage.read_bytes(uri)  # raises where the bytes cannot be had; else it is the content that is wrong
+        return None
 
 
 def find_rows(samples: Samples, predicate: str, limit: int | None = None) -> tuple[int, list[dict[str, Any]]]:
@@ -140,7 +158,7 @@ def one_row(samples: Samples, key: str) -> dict[str, Any]:
 
 def _view_receipts(samples: Samples) -> None:
     database, shards = samples.database, samples.target.shards
-    receipts = storage.for_each(lambda shard: read_receipt(shard.receipt_uri or ""), shards)
+    receipts = storage.for_each(receipt_of, shards)
     readable = [shard for shard, receipt in zip(shards, receipts, strict=True) if receipt is not None]
     samples.notes += [
         f"{shard.name}: no receipt can be read; its samples are left out"

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.progress import progress
 from gex_pipeline.shards.across import verify_across
 from gex_pipeline.shards.checks import verify_shard
-from gex_pipeline.shards.findings import Finding, ShardCheck
+from gex_pipeline.shards.findings import Finding, ShardCheck, shown
 from gex_pipeline.shards.samples import clip_tables, open_samples
 from gex_pipeline.shards.target import Target
 
@@ -27,13 +29,22 @@ def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool 
     `runner` verifies the shards one by one, here or elsewhere: `on_cores`, or a Ray job.
     """
     checks = shard_checks(target, is_deep=is_deep)
-    findings = [finding for found in runner(checks) for finding in found]
+    progress().stage("verify", len(checks), "shards")
+    findings: list[Finding] = []
+    for found in runner(checks):
+        findings += found
+        progress().advance(1)
     names = {shard.name for shard in target.shards}
-    folders = {f"{shard.granularity}/" for shard in target.shards if shard.granularity}
-    with open_samples(everything) as samples:
-        for finding in verify_across(samples):
-            if finding.shard in names or any(finding.shard.startswith(folder) for folder in folders):
-                findings.append(finding)
+    places = ("tables/", *(f"{shard.granularity}/" for shard in target.shards if shard.granularity))
+    try:
+        with open_samples(everything) as samples:
+            for finding in verify_across(samples):
+                if finding.shard in names or finding.shard.startswith(places):
+                    findings.append(finding)
+    except TransientError:
+        raise
+    except GexError as error:
+        findings.append(Finding(everything.uri, "", "tables", shown(str(error)), "readable receipts and tables"))
     return sorted(set(findings), key=lambda finding: (finding.is_note, finding.shard, finding.check, finding.key))
 
 

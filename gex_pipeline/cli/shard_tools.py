@@ -1,0 +1,171 @@
+"""The tools of ``gex shards``: one function a tool, arguments in, exit code out. Calls, then prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.cli import show_shards
+from gex_pipeline.cli.show import say, say_json
+from gex_pipeline.errors import GexError
+from gex_pipeline.progress import LineProgress, Progress, shown_by
+from gex_pipeline.shards import browse
+from gex_pipeline.shards.findings import Finding, ShardCheck
+from gex_pipeline.shards.samples import Samples, find_rows, one_row, open_samples
+from gex_pipeline.shards.target import Target, open_target, split_snapshot
+
+_SHOWN = 20
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """List the shards."""
+    with _opened(arguments) as samples:
+        rows = browse.list_shards(samples)
+    _print(arguments, {"shards": rows}, lambda _: show_shards.listing(rows))
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Show one sample."""
+    with _opened(arguments) as samples, open_samples(_everything(arguments)) as everything:
+        found = browse.show_sample(samples, everything, arguments.key)
+    _print(arguments, found, show_shards.sample)
+    return 0
+
+
+def find(arguments: argparse.Namespace) -> int:
+    """Find samples by a condition."""
+    limit = arguments.limit or (None if arguments.json else _SHOWN)
+    with _opened(arguments) as samples:
+        num, rows = find_rows(samples, arguments.predicate, limit)
+    _print(arguments, {"num": num, "samples": rows}, show_shards.found)
+    return 0
+
+
+def stats(arguments: argparse.Namespace) -> int:
+    """Count what the samples are like."""
+    with _opened(arguments) as samples:
+        content = browse.statistics(samples)
+    if arguments.plot is not None:
+        from gex_pipeline.report.shard_pictures import histograms_picture
+
+        if not content["histograms"]:
+            raise GexError("there is no sample to draw")
+        storage.publish_bytes(histograms_picture(content), str(arguments.plot))
+    _print(arguments, content, show_shards.statistics)
+    return 0
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Write samples picked by chance."""
+    from gex_pipeline.shards.export import pick
+
+    with _opened(arguments) as samples:
+        return _write(arguments, samples, pick(samples, arguments.num, arguments.seed))
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write one sample."""
+    with _opened(arguments) as samples:
+        return _write(arguments, samples, [one_row(samples, arguments.key)])
+
+
+def _write(arguments: argparse.Namespace, samples: Samples, rows: list[dict[str, Any]]) -> int:
+    from gex_pipeline.shards.export import export as write
+
+    files = write(samples, rows, arguments.to)
+    content: dict[str, Any] = {"keys": [row["key"] for row in rows], "files": files}
+    _print(arguments, content, lambda _: say("\n".join(files)))
+    return 0
+
+
+def sheet(arguments: argparse.Namespace) -> int:
+    """Draw a contact sheet."""
+    from gex_pipeline.report.shard_pictures import samples_sheet
+    from gex_pipeline.shards.export import pick
+
+    with _opened(arguments) as samples:
+        if arguments.where:
+            _, rows = find_rows(samples, arguments.where, arguments.samples)
+        else:
+            rows = pick(samples, arguments.samples, arguments.seed)
+        picture = samples_sheet(samples, rows, " ".join(arguments.target))
+    if picture is None:
+        raise GexError("none of these samples has a video or picture that can be shown")
+    storage.publish_bytes(picture, str(arguments.out))
+    content: dict[str, Any] = {"file": storage.absolute(str(arguments.out)), "keys": [row["key"] for row in rows]}
+    _print(arguments, content, lambda _: say(str(content["file"])))
+    return 0
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Compare two targets; 1 when they differ."""
+    targets = []
+    for argument in (arguments.before, arguments.after):
+        uri, snapshot = split_snapshot(argument)
+        targets.append(open_target([uri], snapshot, arguments.granularity))
+    content = browse.compare(targets[0], targets[1])
+    _say_notes(content["notes"])
+    _print(arguments, content, show_shards.difference)
+    return 1 if content["changed"] else 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check everything; 1 when something is wrong."""
+    from gex_pipeline.shards import verify as verifying
+
+    target = _target(arguments)
+    runner: Callable[[Sequence[ShardCheck]], Iterable[list[Finding]]] = partial(
+        verifying.on_cores, num_workers=arguments.jobs
+    )
+    if arguments.ray is not None:
+        from gex_pipeline.ray_jobs import verify_shards
+        from gex_pipeline.recipe import RaySettings
+
+        runner = partial(verify_shards, settings=RaySettings(address=arguments.ray))
+    with shown_by(LineProgress() if sys.stderr.isatty() else Progress()):
+        findings = verifying.verify(target, _everything(arguments), runner, is_deep=arguments.deep)
+    num_wrong = sum(not finding.is_note for finding in findings)
+    content = {
+        "shards": len(target.shards),
+        "wrong": num_wrong,
+        "notes": len(findings) - num_wrong,
+        "findings": [asdict(finding) for finding in findings],
+    }
+    _print(arguments, content, show_shards.findings)
+    return 1 if num_wrong else 0
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    return open_target(arguments.target, arguments.snapshot, arguments.granularity)
+
+
+def _everything(arguments: argparse.Namespace) -> Target:
+    """The target without its filter by granularity: where parents are looked up."""
+    return open_target(arguments.target, arguments.snapshot)
+
+
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[Samples]:
+    """The samples of the target; what could not be read is said on the error stream."""
+    with open_samples(_target(arguments)) as samples:
+        _say_notes(samples.notes)
+        yield samples
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        sys.stderr.write(f"gex: note: {note}\n")
+
+
+def _print(arguments: argparse.Namespace, content: Any, for_people: Callable[[Any], None]) -> None:
+    if arguments.json:
+        say_json(content)
+    else:
+        for_people(content)

@@ -1,0 +1,116 @@
+"""``gex shards``: the arguments of the shard tools. Loads nothing else until one of them is called."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+_TARGET = "an output (folder or URI), or tars of any WebDataset: paths, globs, ranges such as a-{000..012}.tar"
+_Arguments = Callable[[argparse.ArgumentParser], None]
+
+
+def _key(command: argparse.ArgumentParser) -> None:
+    command.add_argument("key", help="a sample's key, or the beginning of one")
+
+
+def _find(command: argparse.ArgumentParser) -> None:
+    command.add_argument("predicate", help="an SQL condition over the columns of a sample")
+    command.add_argument("--limit", type=_count, metavar="N", help="samples to print (default 20, with --json all)")
+
+
+def _stats(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the histograms as a picture too")
+
+
+def _sample(command: argparse.ArgumentParser) -> None:
+    command.add_argument("num", type=_count, metavar="N", help="samples to pick")
+    command.add_argument("--seed", type=int, default=0, help="seed of the choice (default 0)")
+    _folder(command)
+
+
+def _export(command: argparse.ArgumentParser) -> None:
+    _key(command)
+    _folder(command)
+
+
+def _folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--to", type=Path, default=Path("samples"), metavar="FOLDER", help="default: samples")
+
+
+def _sheet(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE.png", help="default: sheet.png")
+    command.add_argument("--samples", type=_count, default=6, metavar="N", help="samples to show (default 6)")
+    command.add_argument("--seed", type=int, default=0, help="seed of the choice (default 0)")
+    command.add_argument("--where", metavar="PREDICATE", help="choose among the samples of this SQL condition")
+
+
+def _verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--deep", action="store_true", help="decode every frame, compare each segment with its source clip"
+    )
+    command.add_argument("--jobs", type=_count, metavar="N", help="worker processes (default: one a core)")
+    command.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS", help="run as a Ray job: a private Ray, or this cluster"
+    )
+
+
+def _none(_: argparse.ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+_COMMANDS: dict[str, tuple[str, str, _Arguments]] = {
+    "ls": ("list the shards: samples, bytes, hours, state", "ls demo/output", _none),
+    "show": ("show one sample: texts, segments, scores, lineage", "show 19b165cf demo/output", _key),
+    "find": (
+        "find samples by an SQL condition",
+        "find \"num_words > 20 AND scores['rouge1'] < 0.3\" demo/output",
+        _find,
+    ),
+    "stats": ("count durations, words, scores, codecs", "stats demo/output --plot stats.png", _stats),
+    "sample": ("write samples picked by chance out as files", "sample 5 demo/output --to look", _sample),
+    "export": ("write one sample out as files", "export 19b165cf demo/output --to look", _export),
+    "sheet": ("draw a contact sheet", "sheet demo/output --granularity LVLT --out sheet.png", _sheet),
+    "diff": ("compare two outputs, or two snapshots (OUTPUT@N)", "diff demo/output@0 demo/output@1", _none),
+    "verify": (
+        "check digests, texts, videos and joints; exit 1 when something is wrong",
+        "verify demo/output",
+        _verify,
+    ),
+}
+
+
+def add_shard_commands(parser: argparse.ArgumentParser) -> None:
+    """Add ``ls``, ``show`` and the others below ``gex shards``."""
+    parser.epilog = "example:\n" + "\n".join(f"  gex shards {example}" for _, example, _ in _COMMANDS.values())
+    tools = parser.add_subparsers(dest="tool", metavar="TOOL", required=True)
+    for name, (text, example, arguments) in _COMMANDS.items():
+        tool = tools.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  gex shards {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        arguments(tool)
+        if name == "diff":
+            tool.add_argument("before", metavar="A", help="an output, OUTPUT@N for its snapshot N, or a tar")
+            tool.add_argument("after", metavar="B", help="the other one")
+        else:
+            tool.add_argument("target", nargs="+", metavar="TARGET", help=_TARGET)
+            tool.add_argument("--snapshot", type=int, metavar="N", help="of an output: as it was at this snapshot")
+        tool.add_argument("--granularity", metavar="G", help="of an output: only this granularity")
+        tool.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run one tool."""
+    return int(getattr(import_module("gex_pipeline.cli.shard_tools"), arguments.tool)(arguments))
