@@ -24,6 +24,7 @@ HAS_VLLM = importlib.util.find_spec("vllm") is not None
 needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason=f"no tiny language model at {MODEL}; set GEX_TEST_LM")
 needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed")
 
+
 def story(number: int) -> SummaryRequest:
     """A group in the words that the tiny model was trained on: captions of one drawn video."""
     rng = seeded("vllm backend", number)
