@@ -23,11 +23,17 @@ def client(running):
 
 
 def task_runs(client, state):
+    """The flow run's tasks; the server hears of them by events, a moment after the flow has ended."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    found = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-    )
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    seen: list[str] = []
+    for _ in range(60):
+        found = client.read_task_runs(flow_run_filter=chosen)
+        before, seen = seen, sorted(run.name for run in found)
+        if found and seen == before and all(run.state and run.state.is_final() and run.start_time for run in found):
+            break
+        time.sleep(0.5)
     return {run.name.split("-")[0]: run for run in sorted(found, key=lambda run: run.start_time)}
 
 
