@@ -53,7 +53,7 @@ def _show(run: Run, account: Account, plans: list[NodePlan]) -> None:
             f"{plan.operation} {plan.parent}" if plan.parent else "pack",
             f"{plan.num_parents:,}",
             f"{plan.num_members:,}",
-            reasons(plan.left_out),
+            reasons(plan.left_out, "\n"),
             f"{plan.num_samples:,}",
             human_time(plan.duration_s),
             human_bytes(plan.estimated_bytes),

@@ -34,8 +34,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Se
     for row in rows:
         grid.add_row(*row)
     console = Console(file=sys.stdout, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 160  # a log has no edge to wrap at
+    console.width = 160  # the same in a log and in any window; a reason is never broken up
     console.print(grid)
 
 
@@ -57,26 +56,25 @@ def human_time(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
-def reasons(counts: dict[str, int]) -> str:
+def reasons(counts: dict[str, int], between: str = ", ") -> str:
     """``12 too_few_clips, 1 media_missing``; a dash when there are none."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "-"
+    return between.join(f"{count:,} {reason}" for reason, count in counts.items()) or "-"
 
 
 def show_accounts(accounts: Sequence[Account]) -> None:
     """The balance, a row a stage."""
     rows = [
         (
-            account.stage,
-            account.granularity,
+            f"{account.granularity} {account.stage}",
             f"{account.num_in:,} {account.unit}",
             f"{account.num_used:,}" + (f" (+{account.num_known:,} known)" if account.num_known else ""),
-            reasons(account.excluded),
-            reasons(account.rejected),
+            reasons(account.excluded, "\n"),
+            reasons(account.rejected, "\n"),
             "balanced" if account.difference == 0 else f"OFF BY {account.difference:,}",
         )
         for account in accounts
     ]
-    table(("stage", "granularity", "in", "used", "excluded", "rejected", "account"), rows, numbers=(2, 3))
+    table(("stage", "in", "used", "excluded", "rejected", "account"), rows, numbers=(1, 2))
 
 
 def show_granularities(manifest: Manifest) -> None:
