@@ -7,6 +7,7 @@ Ray, no Prefect and no environment, and deals with one sample at a time.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ class Workspace:
             raise RejectedError(Reason.media_changed, str(error), parent_id=member.id) from error
 
 
-class Operation:
+class Operation(ABC):
     """Base of every edge: by default one sample out of each parent."""
 
     Parameters: ClassVar[type[NodeSettings]] = NodeSettings
@@ -153,13 +154,13 @@ class Operation:
         database.run("plan_each")
         database.run("plan_groups", granularity=self.granularity, min_clips=1)
 
+    @abstractmethod
     def make(self, group: Group, work: Workspace) -> Made:
         """Make one sample.
 
         Raises:
             RejectedError: the sample cannot be made; every member is recorded with that reason.
         """
-        raise NotImplementedError
 
 
 def as_piece(member: Member, path: Path) -> Piece:
