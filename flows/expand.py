@@ -21,6 +21,7 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.recipe import Recipe, load_recipe
+from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import Run, begin, end_without_snapshot, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
 from gex_pipeline.stages import build, prepare, publish, summaries
@@ -40,13 +41,8 @@ class ExpandParameters(BaseModel):
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a failed task is worth another try: only errors that say so of themselves."""
-    try:
-        state.result()
-    except GexError as error:
-        return error.transient
-    except Exception:  # noqa: BLE001  unknown means terminal
-        return False
-    return False
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, GexError) and error.transient
 
 
 def _stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -122,14 +118,25 @@ def expand(parameters: ExpandParameters) -> int | None:
     if run.is_current:
         logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
         return None
-    check_tools(recipe)
+    check_tools(recipe)  # before anything is written
+    with held(run.layout, run.run_id) as lease:
+        return _expand_alone(parameters, recipe, lease)
+
+
+def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) -> int | None:
+    logger = get_run_logger()
+    run = open_run(recipe)  # again: another run may have published before this one got the lease
+    if run.is_current:
+        logger.info("another run has published snapshot %d: nothing to do", run.snapshot - 1)
+        return None
     run = begin(run)
     account = ingest_clips(run)
     if run.manifest.snapshots and account.num_used == 0:
+        lease.check()
         end_without_snapshot(run)
         logger.info("no new clips in %d rows: nothing to do", account.num_in)
         return None
-    snapshot = _expand_clips(run)
+    snapshot = _expand_clips(run, lease)
     if snapshot is None:
         end_without_snapshot(run)
         return None
@@ -142,14 +149,16 @@ def expand(parameters: ExpandParameters) -> int | None:
     return snapshot.snapshot
 
 
-def _expand_clips(run: Run) -> Snapshot | None:
+def _expand_clips(run: Run, lease: Lease) -> Snapshot | None:
     progress().stage("start Ray", None, "")
     with ray_session(run.recipe.ray):
         for node in publish.built_nodes(run):
+            lease.check()
             if publish.needs_summaries(run, node):
                 summarise_texts(run, node)
             plan_shards(run, node)
             build_shards(run, node)
+    lease.check()
     return publish_snapshot(run)
 
 

@@ -61,6 +61,11 @@ class Layout:
         return storage.join(self.output_uri, "run.json")
 
     @property
+    def run_lock(self) -> str:
+        """Who is writing to the output; there only while somebody does."""
+        return storage.join(self.output_uri, "run.lock")
+
+    @property
     def response_cache(self) -> str:
         """Answers of language models, keyed by the whole request."""
         return storage.join(self.output_uri, "cache", "responses")

@@ -59,6 +59,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         os.environ.setdefault(name, value)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if settings.address == "local":
+        # With its default of 1, ray.init waits for ever for a first worker that dies before it has registered.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # A private Ray has no business on the network: with this, every socket is on loopback.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -309,6 +309,53 @@ def publish_bytes(content: bytes, uri: str) -> None:
         publish_file(local, uri)
 
 
+def create_bytes(content: bytes, uri: str) -> bool:
+    """Put small content where there is nothing yet; False when something is there.
+
+    On a disk one caller only is told True. An object store is asked first and written then, which is not atomic.
+    """
+    if not is_local(uri):
+        if exists(uri):
+            return False
+        publish_bytes(content, uri)
+        return True
+    target = local_path(uri)
+    with _explained(uri):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with target.open("xb") as handle:
+                handle.write(content)
+        except FileExistsError:
+            return False
+    return True
+
+
+def remove_if_holds(content: bytes, uri: str) -> bool:
+    """Remove a file if it still has this content; False, and nothing is changed, when it has another or is gone.
+
+    On a disk it is moved aside and looked at there, so that of several callers one only is told True.
+    """
+    if not is_local(uri):
+        same = exists(uri) and read_bytes(uri) == content
+        if same:
+            remove(uri)
+        return same
+    target = local_path(uri)
+    aside = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    with _explained(uri):
+        try:
+            target.rename(aside)
+        except FileNotFoundError:
+            return False
+        try:
+            same = aside.read_bytes() == content
+            if not same:
+                create_bytes(aside.read_bytes(), uri)
+        finally:
+            aside.unlink()
+    return same
+
+
 def remove(uri: str) -> None:
     """Remove a file; nothing happens when there is none."""
     if is_local(uri):

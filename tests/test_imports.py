@@ -17,7 +17,7 @@ LAYERS = (
     ("granularity", "shard_format"),
     ("progress", "media.settings", "validate.settings", "summarize.settings", "registry", "recipe"),
     ("tables", "storage", "layout", "receipts"),
-    ("shards", "run_state", "media", "summarize", "validate", "demo", "metadata"),
+    ("shards", "run_state", "run_lock", "media", "summarize", "validate", "demo", "metadata"),
     ("operations", "ingest", "media_index", "planning", "shard_job"),
     ("ray_jobs", "report"),
     ("stages",),

@@ -10,6 +10,7 @@ from gex_pipeline.cli.show import say, show_end
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.recipe import load_recipe
+from gex_pipeline.run_lock import check_free
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shards.manifest import read_manifest
 
@@ -38,6 +39,7 @@ def run_recipe(path: Path, *, report: bool = True) -> int:
         say("nothing new: the inputs are those of the last run")
         show_end(run.manifest, recipe.output_uri)
         return 0
+    check_free(run.layout)  # the flow asks again; here it is said before Prefect is started
     _run_flow(path, report)
     manifest = read_manifest(recipe.output_uri)
     if manifest is None:

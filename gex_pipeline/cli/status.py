@@ -11,6 +11,7 @@ from gex_pipeline.cli.show import say, say_json, show_accounts, show_granulariti
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.receipts import read_receipt
+from gex_pipeline.run_lock import Holder, read_holder
 from gex_pipeline.run_state import NOTHING_NEW, read_state
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 from gex_pipeline.tables import Database
@@ -23,8 +24,16 @@ def command(arguments: argparse.Namespace) -> int:
     if manifest is None and state is None:
         raise GexError(f"{output_uri} holds no data set and no run was begun there")
     under_way = _under_way(output_uri, state, manifest)
+    holder = read_holder(Layout(output_uri))
     if arguments.json:
-        say_json({"manifest": asdict(manifest) if manifest else None, "run": state, "under_way": under_way})
+        say_json(
+            {
+                "manifest": asdict(manifest) if manifest else None,
+                "run": state,
+                "under_way": under_way,
+                "holder": asdict(holder) | {"has_ended": holder.has_ended} if holder else None,
+            }
+        )
         return 0
     if manifest is not None:
         for snapshot in manifest.snapshots:
@@ -38,8 +47,15 @@ def command(arguments: argparse.Namespace) -> int:
         )
         rows = [(row["granularity"], f"{row['built']:,}", f"{row['planned']:,}") for row in under_way]
         table(("granularity", "shards built", "planned"), rows, numbers=(1, 2))
+    _show_holder(holder)
+    if under_way and (holder is None or holder.has_ended):
         say("next     run the same 'gex run' again to go on")
     return 0
+
+
+def _show_holder(holder: Holder | None) -> None:
+    if holder is not None:
+        say(f"left by  {holder.words}, which has ended" if holder.has_ended else f"held by  {holder.words}")
 
 
 def _under_way(output_uri: str, state: dict[str, Any] | None, manifest: Manifest | None) -> list[dict[str, Any]]:
