@@ -12,7 +12,7 @@ from gex_pipeline.registry import load_operation, operation_names
 
 REVERSE = """
 from typing import ClassVar
-from gex_pipeline.operations.base import Operation
+from gex_pipeline.operations.base import Group, Made, Operation, Workspace
 from gex_pipeline.recipe import NodeSettings
 
 class ReverseSettings(NodeSettings):
@@ -21,6 +21,9 @@ class ReverseSettings(NodeSettings):
 class Reverse(Operation):
     Parameters: ClassVar[type[NodeSettings]] = ReverseSettings
     symbol: ClassVar[str] = "R"
+
+    def make(self, group: Group, work: Workspace) -> Made:
+        return Made(None)
 """
 PROGRAM = """
 from gex_pipeline.errors import RecipeError
