@@ -7,24 +7,23 @@ so a retry, a re-run after a crash and a scheduled run are the same thing. `gex 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from gex_pipeline.errors import GexError
 from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
-from gex_pipeline.recipe import Recipe, load_recipe
+from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_lock import Lease, held
-from gex_pipeline.run_state import Run, begin, end_without_snapshot, mark, open_run
+from gex_pipeline.run_state import Retry, Run, begin, end_without_snapshot, find_recipe, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
-from gex_pipeline.stages import build, prepare, publish, summaries
+from gex_pipeline.stages import build, prepare, publish, rebuild, summaries
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,8 +34,10 @@ class ExpandParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Path  # path of a recipe file
+    recipe: Annotated[str, BeforeValidator(str)]  # a recipe file, or an output: the recipe it was made with
     report: bool = True  # write the report after publishing
+    check_bytes: bool = False  # read every published shard; without it a listing has to do
+    retry: Retry | None = None  # rejects of earlier snapshots to try again
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -59,10 +60,29 @@ def _stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]],
     )
 
 
+@_stage("look")
+def look(recipe: Recipe, retry: Retry | None) -> Run:
+    """What is published, what was begun, which inputs there are."""
+    return open_run(recipe, retry)
+
+
 @_stage("check tools")
 def check_tools(recipe: Recipe) -> None:
     """Everything the recipe needs is there."""
     prepare.check_tools(recipe)
+
+
+@_stage("find damaged shards")
+def find_damaged(run: Run, check_bytes: bool) -> list[rebuild.Damage]:
+    """Published shards that are not what was published."""
+    return rebuild.find_damaged(run, read_bytes=check_bytes)
+
+
+@_stage("rebuild")
+def rebuild_shards(run: Run, damaged: list[rebuild.Damage]) -> None:
+    """Damaged shards → the bytes that were published."""
+    with ray_session(run.recipe.ray):
+        rebuild.rebuild(run, damaged)
 
 
 @_stage("ingest")
@@ -113,32 +133,35 @@ def write_report(output_uri: str) -> str:
 def expand(parameters: ExpandParameters) -> int | None:
     """Run a recipe; returns the number of the published snapshot, None when there was nothing new."""
     logger = get_run_logger()
-    recipe = load_recipe(parameters.recipe)
-    run = open_run(recipe)
-    if run.is_current:
+    recipe = find_recipe(parameters.recipe)
+    run = look(recipe, parameters.retry)
+    damaged = find_damaged(run, parameters.check_bytes)
+    if run.is_current and not damaged:
         logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
         return None
     check_tools(recipe)  # before anything is written
     with held(run.layout, run.run_id) as lease:
+        if damaged:
+            logger.warning("damaged: %s", "; ".join(damage.words for damage in damaged))
+            rebuild_shards(run, damaged)
         return _expand_alone(parameters, recipe, lease)
 
 
 def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) -> int | None:
     logger = get_run_logger()
-    run = open_run(recipe)  # again: another run may have published before this one got the lease
+    run = look(recipe, parameters.retry)  # again: another run may have published before this one got the lease
     if run.is_current:
-        logger.info("another run has published snapshot %d: nothing to do", run.snapshot - 1)
+        logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
         return None
     run = begin(run)
     account = ingest_clips(run)
-    if run.manifest.snapshots and account.num_used == 0:
+    if run.manifest.snapshots and account.num_used == 0 and run.retry is None:
         lease.check()
         end_without_snapshot(run)
         logger.info("no new clips in %d rows: nothing to do", account.num_in)
         return None
     snapshot = _expand_clips(run, lease)
     if snapshot is None:
-        end_without_snapshot(run)
         return None
     create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
     if parameters.report:
@@ -183,4 +206,4 @@ def balance_markdown(snapshot: Snapshot) -> str:
 if __name__ == "__main__":
     import sys
 
-    expand(ExpandParameters(recipe=Path(sys.argv[1])))
+    expand(ExpandParameters(recipe=sys.argv[1]))

@@ -17,6 +17,7 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.ingest import clip_tables
 from gex_pipeline.operations.base import Operation
 from gex_pipeline.receipts import read_receipt
+from gex_pipeline.rejects import find_retried
 from gex_pipeline.run_state import Run
 from gex_pipeline.tables import Database, identifier, literal
 
@@ -144,13 +145,13 @@ def _parents(database: Database, run: Run, node: Node, *, planned: bool, summari
 
 
 def _settled(database: Database, run: Run, node: Node) -> None:
-    """Parents that are used in a published sample or were rejected by an earlier snapshot."""
+    """Parents that are used in a published sample, or rejected by an earlier snapshot and not tried again."""
     empty = "SELECT []::VARCHAR[] AS parents"
     database.view_parquet("published", run.published_receipts(node.name), empty=empty)
-    database.view_parquet(
-        "losses_before",
-        run.previous_tables("rejects"),
-        empty="SELECT '' AS granularity, '' AS state, '' AS stage, '' AS id",
+    find_retried(database, run)
+    database.execute(
+        "CREATE OR REPLACE TEMP VIEW retried AS SELECT granularity, id, snapshot FROM retried_before "
+        f"UNION ALL SELECT granularity, id, {run.snapshot} FROM retried_now"
     )
     database.run("plan_settled", granularity=node.name)
 

@@ -8,10 +8,9 @@ a shard's plan asked for and did not get is written first, to ``tables/losses/``
 from __future__ import annotations
 
 import json
-import tempfile
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from gex_pipeline import storage
 from gex_pipeline.shard_format import Loss, Receipt, SampleRecord, text_digest
 
 _METADATA_KEY = b"gex"
+_FOOTER_BYTES = 1 << 20  # one row group of a few columns: its footer takes some kilobytes
 
 SEGMENT_TYPE = pa.struct(
     [
@@ -84,11 +84,15 @@ def read_receipt(uri: str) -> Receipt | None:
     if not storage.exists(uri):
         return None
     with storage.open_read(uri) as stream:
-        try:
-            metadata = pq.read_schema(stream).metadata or {}
-            return Receipt(**json.loads(metadata[_METADATA_KEY]))
-        except (pa.ArrowInvalid, KeyError, ValueError, TypeError):
-            return None
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - _FOOTER_BYTES))
+        footer = stream.read()
+    try:
+        # From memory, where an OSError (Arrow's word for a torn footer) is about the content and not about storage.
+        metadata = pq.read_schema(pa.BufferReader(footer)).metadata or {}
+        return Receipt(**json.loads(metadata[_METADATA_KEY]))
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+        return None
 
 
 def write_losses(uri: str, losses: Sequence[Loss]) -> None:
@@ -99,7 +103,7 @@ def write_losses(uri: str, losses: Sequence[Loss]) -> None:
 def write_table(uri: str, table: pa.Table, metadata: dict[str, Any]) -> None:
     """Publish a table in one step; `metadata` is kept as JSON in the file."""
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
-    with tempfile.TemporaryDirectory(prefix="gex-") as folder:
-        local = Path(folder) / "table.parquet"
+    with storage.scratch_folder() as folder:
+        local = folder / "table.parquet"
         pq.write_table(table, local, compression="zstd")
         storage.publish_file(local, uri)

@@ -2,6 +2,7 @@
 
 `open_run` decides whether there is anything to do and whether begun work can go on. A run is named by
 a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over.
+`find_recipe` reads a recipe file, or the recipe an output was made with.
 """
 
 from __future__ import annotations
@@ -10,17 +11,28 @@ import hashlib
 import json
 import os
 import platform
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.granularity import SOURCE_OPERATION
 from gex_pipeline.layout import Layout
-from gex_pipeline.recipe import Recipe
-from gex_pipeline.shards.manifest import Manifest, read_manifest
+from gex_pipeline.recipe import Recipe, load_recipe, make_recipe
+from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Which rejects of earlier snapshots a run tries again."""
+
+    reasons: tuple[str, ...]
+    granularities: tuple[str, ...] = ()  # none: all
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,7 @@ class Run:
     inputs: tuple[dict[str, Any], ...]  # the metadata files found: uri, num_bytes, modified_s
     run_id: str
     seen_before: bool = False  # whether a run over these very inputs has found nothing new
+    retry: Retry | None = None  # rejects to try again
 
     @property
     def layout(self) -> Layout:
@@ -47,7 +60,7 @@ class Run:
     def is_current(self) -> bool:
         """Whether nothing can be new: the inputs are those of the last snapshot, or were looked through since."""
         snapshots = self.manifest.snapshots
-        return bool(snapshots) and (self.seen_before or snapshots[-1].inputs == self.inputs)
+        return self.retry is None and bool(snapshots) and (self.seen_before or snapshots[-1].inputs == self.inputs)
 
     def previous_tables(self, name: str) -> list[str]:
         """The tables of this name in the published snapshots."""
@@ -83,7 +96,36 @@ def input_files(recipe: Recipe) -> tuple[dict[str, Any], ...]:
     return tuple(files)
 
 
-def open_run(recipe: Recipe) -> Run:
+def find_recipe(place: str) -> Recipe:
+    """The recipe in a file, or the one that the output at a folder or URI was made with.
+
+    Raises:
+        RecipeError: the file is no recipe.
+        GexError: the folder or URI holds no output, or one that cannot be gone on with from here.
+    """
+    if "://" in place or Path(place).is_dir():
+        return _stored_recipe(storage.absolute(place))
+    return load_recipe(place)
+
+
+def _stored_recipe(output_uri: str) -> Recipe:
+    """The recipe of the run that was begun last; relative paths start from the folder its file was in."""
+    state, manifest = read_state(Layout(output_uri)), read_manifest(output_uri)
+    if state is None:
+        what = "was copied without run.json" if manifest else "holds no data set, and no run was begun there"
+        raise GexError(f"{output_uri} {what}; name the recipe file instead")
+    content = {**state["recipe"], "output": output_uri}
+    content["granularity"] = {
+        name: {key: value for key, value in table.items() if (key, value) != ("operation", SOURCE_OPERATION)}
+        for name, table in content["granularity"].items()
+    }
+    recipe = make_recipe(content, base=state.get("base", "."))
+    if manifest and manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
+        raise GexError(f"the recipe in {output_uri}/run.json is not the one of the last snapshot; name the recipe file")
+    return recipe
+
+
+def open_run(recipe: Recipe, retry: Retry | None = None) -> Run:
     """Look at the output and the inputs; writes nothing.
 
     Raises:
@@ -97,10 +139,11 @@ def open_run(recipe: Recipe) -> Run:
             f"{recipe.output_uri} was made with another recipe (differs in: {changed or 'defaults of this version'}). "
             "Published samples are never rewritten: choose another output, or set the recipe back"
         )
-    identity = json.dumps([recipe.hash, inputs, len(manifest.snapshots)], sort_keys=True)
-    run_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    identity = [recipe.hash, inputs, len(manifest.snapshots), *([asdict(retry)] if retry else ())]
+    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     state = read_state(Layout(recipe.output_uri)) or {}
-    return Run(recipe, manifest, inputs, run_id, state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW)
+    seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
+    return Run(recipe, manifest, inputs, run_id, seen_before, retry)
 
 
 def _changes(old: Any, new: Any, path: str = "") -> list[str]:
@@ -126,10 +169,10 @@ def begin(run: Run) -> Run:
     return replace(run)
 
 
-def end_without_snapshot(run: Run) -> None:
-    """Note that the inputs hold nothing new, and remove the tables that said so."""
+def end_without_snapshot(run: Run, accounts: Sequence[Account] = ()) -> None:
+    """Note that the inputs hold nothing new, and remove the tables that said so; their accounts are kept."""
     _remove_tables(run)
-    _write_state(run, {"stage": NOTHING_NEW})
+    _write_state(run, {"stage": NOTHING_NEW, "accounts": [asdict(account) for account in accounts]})
 
 
 def _remove_tables(run: Run) -> None:
@@ -149,6 +192,7 @@ def _write_state(run: Run, extra: dict[str, Any]) -> None:
         "run_id": run.run_id,
         "snapshot": run.snapshot,
         "recipe": run.recipe.resolved(),
+        "base": str(Path(run.recipe.base).absolute()),
         "host": platform.node(),
         "pid": os.getpid(),
         "updated": datetime.now(UTC).isoformat(timespec="seconds"),

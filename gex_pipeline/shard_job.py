@@ -7,22 +7,31 @@ builds it again to the same bytes. One bad sample costs itself; it becomes rows 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from gex_pipeline import registry, storage
-from gex_pipeline.errors import RejectedError, State
+from gex_pipeline.errors import GexError, RejectedError, State
 from gex_pipeline.layout import Layout
 from gex_pipeline.operations.base import Group, Lost, Made, MediaPlace, Member, Operation, Workspace
 from gex_pipeline.receipts import write_losses, write_receipt
 from gex_pipeline.recipe import Recipe
+from gex_pipeline.run_state import read_state
 from gex_pipeline.shard_format import Loss, MemberSpan, Receipt, SampleRecord, Segment, ShardWriter
+
+
+@dataclass(frozen=True)
+class PublishedShard:
+    """What is known of a shard that was published and is built again."""
+
+    sha256: str
+    lost: frozenset[str]  # parents it was built without, though their media may have been repaired since
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class ShardJob:
     granularity: str
     plan_uri: str
     plan_digest: str
+    published: Mapping[int, PublishedShard] = field(default_factory=dict)  # shards that are built again
+    run_id: str | None = None  # run.json has to name this run when a shard is published; none: any run
 
     @property
     def layout(self) -> Layout:
@@ -64,8 +75,8 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
     )
     records: list[SampleRecord] = []
     losses: list[Loss] = []
-    with tempfile.TemporaryDirectory(prefix=f"gex-{job.granularity}-{shard:06d}-") as folder:
-        tar_file, scratch = Path(folder) / "shard.tar", Path(folder) / "sample"
+    with storage.scratch_folder(f"gex-{job.granularity}-{shard:06d}-") as folder:
+        tar_file, scratch = folder / "shard.tar", folder / "sample"
         scratch.mkdir()
         with ShardWriter(tar_file) as writer:
             for group in read_groups(job, shard):
@@ -78,19 +89,52 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
         receipt = Receipt(
             job.granularity, shard, job.plan_digest, job.recipe.hash, len(records), writer.num_bytes, writer.sha256
         )
-        tar_uri, losses_uri = job.layout.tar(job.granularity, shard), job.layout.losses(job.granularity, shard)
+        if shard in job.published and job.published[shard].sha256 != writer.sha256:
+            raise GexError(
+                f"built again, {job.layout.tar_path(job.granularity, shard)} is not what was published: "
+                + (f"{losses[0].id} {losses[0].reason}" if losses else "its media or the software have changed")
+                + ". Nothing was replaced; put back the media, or the shard from a copy"
+            )
+        tar_uri = job.layout.tar(job.granularity, shard)
+        _check_current(job)
         if records:
             storage.publish_file(tar_file, tar_uri)
         else:
             storage.remove(tar_uri)  # of an abandoned run
-    if losses:
-        write_losses(losses_uri, losses)
-    else:
-        storage.remove(losses_uri)
-    write_receipt(job.layout.receipt(job.granularity, shard), receipt, records)
+    _check_current(job)
+    _write_receipt(job, receipt, records, losses)
     return ShardResult(
         shard, len(records), len(losses), receipt.num_bytes, time.monotonic() - started, _peak_memory_bytes()
     )
+
+
+def _check_current(job: ShardJob) -> None:
+    """Refuse to publish for a run that is over: its worker outlived it, and the next run planned other shards.
+
+    Over the same inputs the next run has the same id and the same bytes, so there is nothing to refuse.
+    """
+    state = read_state(job.layout) if job.run_id else None
+    if state is not None and state.get("run_id") != job.run_id:
+        raise GexError(
+            f"run {job.run_id} is over, {job.layout.output_uri} is run {state.get('run_id')}'s now; nothing is written"
+        )
+
+
+def _write_receipt(job: ShardJob, receipt: Receipt, records: list[SampleRecord], losses: list[Loss]) -> None:
+    shard = receipt.shard
+    try:
+        losses_uri = job.layout.losses(job.granularity, shard)
+        if losses:
+            write_losses(losses_uri, losses)
+        else:
+            storage.remove(losses_uri)
+        write_receipt(job.layout.receipt(job.granularity, shard), receipt, records)
+    except GexError:
+        # The disk took the tar and not the receipt: no shard, though a glob would take it for one.
+        if shard not in job.published:
+            with suppress(GexError):
+                storage.remove(job.layout.tar(job.granularity, shard))
+        raise
 
 
 def make_sample(operation: Operation, group: Group, work: Workspace) -> Made:
@@ -135,7 +179,8 @@ def read_groups(job: ShardJob, shard: int) -> Iterator[Group]:
     with storage.local_copy(job.plan_uri) as plan:
         rows = pq.read_table(plan, filters=[("shard", "=", shard)])
     rows = rows.sort_by([("key", "ascending"), ("position", "ascending")])
-    for batch in _by_key(rows.to_pylist()):
+    lost = job.published[shard].lost if shard in job.published else ()
+    for batch in _by_key([row for row in rows.to_pylist() if row["id"] not in lost]):
         first = batch[0]
         yield Group(
             key=first["key"],

@@ -3,11 +3,13 @@
 Local paths and object-store URIs (``s3://``, ``gs://``, ...) through Arrow's file systems. A file is
 published in one step: on a disk it is written beside its place, synced and renamed; on an object
 store it is one completed upload whose size is checked. Nothing here reads a whole video into memory.
+What fails says where and what to do; what may pass is a `TransientError`, after the patience of `object_store`.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import io
 import os
 import re
 import secrets
@@ -15,33 +17,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
-from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError, TransientError
+from gex_pipeline import object_store
+from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError
+from gex_pipeline.storage_failures import SPACE_ERRORS, explain_disk, explained, failure, one_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://")
 _GLOB = re.compile(r"[*?\[]")
-_CHUNK_BYTES = 1 << 20
-# Words by which object stores say that a person has to act; anything else may pass.
-_TERMINAL_WORDS = (
-    "access denied",
-    "accessdenied",
-    "403",
-    "forbidden",
-    "invalidaccesskeyid",
-    "signaturedoesnotmatch",
-    "credential",
-    "does not exist",
-    "no such file",
-    "permission denied",
-    "no space left",
-)
 
 
 @dataclass(frozen=True)
@@ -86,33 +75,6 @@ def name_of(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _remote(uri: str) -> tuple[Any, str]:
-    from pyarrow import fs
-
-    try:
-        return fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
-        raise GexError(f"cannot reach {uri!r}: {_one_line(error)}") from error
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn a storage failure into a terminal or a transient error naming the URI."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileMissingError(f"{uri!r} does not exist") from error
-    except OSError as error:
-        text = _one_line(error)
-        terminal = is_local(uri) or any(word in text.lower().replace("_", "") for word in _TERMINAL_WORDS)
-        raise (GexError if terminal else TransientError)(f"storage failed for {uri!r}: {text}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:400]
-    return "the bucket does not exist" if "NO_SUCH_BUCKET" in text else text
-
-
 def info(uri: str) -> FileInfo | None:
     """Size and time of a file, or None when there is none."""
     if is_local(uri):
@@ -123,9 +85,9 @@ def info(uri: str) -> FileInfo | None:
         return FileInfo(uri, stat.st_size, stat.st_mtime)
     from pyarrow import fs
 
-    filesystem, path_text = _remote(uri)
-    with _explained(uri):
-        found = filesystem.get_file_info(path_text)
+    found = object_store.ask(uri, lambda filesystem, path: filesystem.get_file_info(path))
+    if found.type == fs.FileType.NotFound:
+        object_store.check_bucket(uri)
     if found.type != fs.FileType.File:
         return None
     return FileInfo(uri, found.size, found.mtime_ns / 1e9 if found.mtime_ns else 0.0)
@@ -179,10 +141,13 @@ def _list_local(base: str, pattern: list[str]) -> list[FileInfo]:
 def _list_remote(base: str, pattern: list[str]) -> list[FileInfo]:
     from pyarrow import fs
 
-    filesystem, path_text = _remote(base)
-    selector = fs.FileSelector(path_text, recursive=len(pattern) > 1, allow_not_found=True)
-    with _explained(base):
-        found = filesystem.get_file_info(selector)
+    def select(filesystem: Any, path: str) -> Any:
+        return filesystem.get_file_info(fs.FileSelector(path, recursive=len(pattern) > 1, allow_not_found=True))
+
+    found = object_store.ask(base, select)
+    if not found:
+        object_store.check_bucket(base)
+    path_text = object_store.connect(base)[1]
     files = []
     for item in found:
         relative = item.path[len(path_text.rstrip("/")) + 1 :]
@@ -197,19 +162,20 @@ def _matches(names: list[str], pattern: list[str]) -> bool:
 
 @contextmanager
 def open_read(uri: str) -> Iterator[BinaryIO]:
-    """Open a file for reading; seekable, also on an object store."""
-    if is_local(uri):
-        with _explained(uri):
-            stream: Any = local_path(uri).open("rb")
-    else:
-        filesystem, path_text = _remote(uri)
-        with _explained(uri):
-            stream = filesystem.open_input_file(path_text)
-    try:
-        with _explained(uri):
+    """Open a file for reading; seekable, also on an object store, where each piece is asked for until it is whole."""
+    if not is_local(uri):
+        with object_store.open_stored(uri) as stored:
+            yield stored
+        return
+    with explained(uri):
+        stream = local_path(uri).open("rb")
+    with stream:
+        try:
             yield stream
-    finally:
-        stream.close()
+        except OSError as error:
+            # Those of space belong to what the caller writes meanwhile.
+            with nullcontext() if error.errno in SPACE_ERRORS else explained(uri):
+                raise
 
 
 def read_bytes(uri: str) -> bytes:
@@ -223,16 +189,44 @@ def copy_range(uri: str, offset_bytes: int, size_bytes: int, target: Path) -> No
 
     Raises:
         FileTooShortError: the file ends before the range does.
+        GexError: it cannot be read, or the local file cannot be written.
     """
-    with open_read(uri) as stream, target.open("wb") as out:
+    try:
+        with explained(str(target)), target.open("wb") as out:
+            for piece in _pieces(uri, offset_bytes, size_bytes):
+                out.write(piece)
+    except BaseException:
+        target.unlink(missing_ok=True)  # half of it
+        raise
+
+
+def _pieces(uri: str, offset_bytes: int, size_bytes: int) -> Iterator[bytes]:
+    with open_read(uri) as stream:
         stream.seek(offset_bytes)
         left = size_bytes
         while left:
-            piece = stream.read(min(_CHUNK_BYTES, left))
+            piece = stream.read(min(object_store.PIECE_BYTES, left))
             if not piece:
                 raise FileTooShortError(f"{uri!r} ends {left} bytes before the range {offset_bytes}+{size_bytes} does")
-            out.write(piece)
             left -= len(piece)
+            yield piece
+
+
+@contextmanager
+def scratch_folder(prefix: str = "gex-", folder: Path | None = None) -> Iterator[Path]:
+    """A temporary folder; a failure to write there is told as one of that folder.
+
+    Raises:
+        GexError: it is full, or cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        if error.errno not in SPACE_ERRORS:
+            raise
+        place = f"{folder or tempfile.gettempdir()} (the scratch folder, see TMPDIR)"
+        raise failure(place, *explain_disk(error)) from error
 
 
 @contextmanager
@@ -241,10 +235,10 @@ def local_copy(uri: str, folder: Path | None = None) -> Iterator[Path]:
     if is_local(uri):
         yield local_path(uri)
         return
-    with tempfile.TemporaryDirectory(prefix="gex-", dir=folder) as scratch:
-        target = Path(scratch) / name_of(uri)
+    with scratch_folder(folder=folder) as scratch:
+        target = scratch / name_of(uri)
         with open_read(uri) as stream, target.open("wb") as out:
-            shutil.copyfileobj(stream, out, _CHUNK_BYTES)
+            shutil.copyfileobj(stream, out, object_store.PIECE_BYTES)
         yield target
 
 
@@ -255,105 +249,77 @@ def publish_file(local: Path, uri: str) -> None:
         GexError: no space, no permission, wrong credentials.
         TransientError: the object store failed in a way that may pass.
     """
-    if is_local(uri):
-        with _explained(uri):
-            _publish_local(local, local_path(uri))
+    if not is_local(uri):
+        with explained(str(local)):
+            size_bytes = local.stat().st_size
+        _upload(lambda: local.open("rb"), size_bytes, uri)
         return
-    # In a thread of its own, since an interrupt that ends the block early would complete a torn upload.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(_upload, local, uri).result()
 
-
-def _upload(local: Path, uri: str) -> None:
-    filesystem, path_text = _remote(uri)
-    size = local.stat().st_size
-    with _explained(uri), local.open("rb") as source:
-        try:
-            with filesystem.open_output_stream(path_text) as out:
-                shutil.copyfileobj(source, out, _CHUNK_BYTES)
-        finally:
-            # Arrow's stream cannot be given up: closing it after an error publishes what it holds.
-            stored = filesystem.get_file_info(path_text).size
-            if stored is not None and stored != size:
-                filesystem.delete_file(path_text)
-    if stored != size:
-        raise TransientError(f"{uri!r} holds {stored} bytes after uploading {size}")
-
-
-def _publish_local(local: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The hidden name ends in .part, so no glob for tars or tables can take a torn file for a shard.
-    beside = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
-    try:
+    def fill(beside: Path) -> None:
         try:
             os.link(local, beside)
         except OSError:
             shutil.copyfile(local, beside)
-        with beside.open("rb") as handle:
-            os.fsync(handle.fileno())
-        beside.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        beside.unlink(missing_ok=True)
+
+    _publish_local(fill, uri)
 
 
 def publish_bytes(content: bytes, uri: str) -> None:
     """Put small content at `uri` in one step."""
-    with tempfile.TemporaryDirectory(prefix="gex-") as folder:
-        local = Path(folder) / "content"
-        local.write_bytes(content)
-        publish_file(local, uri)
+    if is_local(uri):
+        _publish_local(lambda beside: beside.write_bytes(content), uri)
+    else:
+        _upload(lambda: io.BytesIO(content), len(content), uri)
 
 
-def create_bytes(content: bytes, uri: str) -> bool:
-    """Put small content where there is nothing yet; False when something is there.
-
-    On a disk one caller only is told True. An object store is asked first and written then, which is not atomic.
-    """
-    if not is_local(uri):
-        if exists(uri):
-            return False
-        publish_bytes(content, uri)
-        return True
+def _publish_local(fill: Callable[[Path], object], uri: str) -> None:
     target = local_path(uri)
-    with _explained(uri):
+    # The hidden name ends in .part, so no glob for tars or tables can take a torn file for a shard.
+    beside = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    with explained(uri):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with target.open("xb") as handle:
-                handle.write(content)
-        except FileExistsError:
-            return False
-    return True
-
-
-def remove_if_holds(content: bytes, uri: str) -> bool:
-    """Remove a file if it still has this content; False, and nothing is changed, when it has another or is gone.
-
-    On a disk it is moved aside and looked at there, so that of several callers one only is told True.
-    """
-    if not is_local(uri):
-        same = exists(uri) and read_bytes(uri) == content
-        if same:
-            remove(uri)
-        return same
-    target = local_path(uri)
-    aside = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
-    with _explained(uri):
-        try:
-            target.rename(aside)
-        except FileNotFoundError:
-            return False
-        try:
-            same = aside.read_bytes() == content
-            if not same:
-                create_bytes(aside.read_bytes(), uri)
+            fill(beside)
+            with beside.open("rb") as handle:
+                os.fsync(handle.fileno())
+            beside.replace(target)
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         finally:
-            aside.unlink()
-    return same
+            beside.unlink(missing_ok=True)
+
+
+def _upload(open_source: Callable[[], BinaryIO], size_bytes: int, uri: str) -> None:
+    def send(filesystem: Any, path: str) -> None:
+        _send(open_source, filesystem, path, uri)
+        stored = filesystem.get_file_info(path).size
+        if stored != size_bytes:
+            raise OSError(f"{stored} bytes are there after uploading {size_bytes}")
+
+    # In a thread of its own, since an interrupt that ends the block early would complete a torn upload.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        object_store.ask(uri, lambda filesystem, path: pool.submit(send, filesystem, path).result())
+
+
+def _send(open_source: Callable[[], BinaryIO], filesystem: Any, path: str, uri: str) -> None:
+    """One upload. Arrow's stream cannot be given up: closing it publishes what it was given until then."""
+    torn: OSError | None = None
+    with open_source() as source, filesystem.open_output_stream(path) as out:
+        while torn is None:
+            try:
+                piece = source.read(object_store.PIECE_BYTES)
+            except OSError as error:
+                torn = error
+            else:
+                if not piece:
+                    break
+                out.write(piece)
+    if torn is not None:
+        filesystem.delete_file(path)
+        raise GexError(f"the local file for {uri!r} cannot be read: {one_line(torn)}") from torn
 
 
 def remove(uri: str) -> None:
@@ -361,10 +327,8 @@ def remove(uri: str) -> None:
     if is_local(uri):
         local_path(uri).unlink(missing_ok=True)
         return
-    filesystem, path_text = _remote(uri)
-    if exists(uri):
-        with _explained(uri):
-            filesystem.delete_file(path_text)
+    with suppress(FileMissingError):
+        object_store.ask(uri, lambda filesystem, path: filesystem.delete_file(path))
 
 
 def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -383,7 +347,6 @@ def check_writable(uri: str) -> None:
     try:
         publish_bytes(b"gex", probe)
         remove(probe)
-    except TransientError:
-        raise
     except GexError as error:
-        raise GexError(f"cannot write to {uri!r}: {_one_line(error.__cause__ or error)}") from error
+        why = str(error).removeprefix(f"storage failed for {probe!r}: ")
+        raise type(error)(f"cannot write to {uri!r}: {why}") from error

@@ -6,6 +6,7 @@ quoted here and nowhere else. DuckDB reads local files; tables on an object stor
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,6 +77,12 @@ class Database:
         del self._connection  # an error that is shown at the end would keep it beyond DuckDB's own end
         self._stack.close()
 
+    def cursor(self) -> Database:
+        """The same database for another thread, to be closed by it; temporary tables and views are not in it."""
+        other = copy.copy(self)
+        other._connection, other._stack = self._connection.cursor(), ExitStack()
+        return other
+
     def run(self, name: str, **values: Any) -> None:
         """Execute ``sql/{name}.sql`` with bound values."""
         self.execute(sql_text(name), values)
@@ -130,14 +137,19 @@ class Database:
         """Local paths of these files, copied from the object store where they are not local; kept until close."""
         return [self._stack.enter_context(storage.local_copy(uri, self.scratch)) for uri in uris]
 
-    def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None) -> None:
+    def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None, *, numbered: bool = False) -> None:
         """Make `view` the union of Parquet files; with none of them, of `empty` (a SELECT with the columns).
+
+        With `numbered`, the column ``snapshot`` is the number in the name of a row's file.
 
         Raises:
             GexError: there is no file and no `empty`.
         """
+        number = ", regexp_extract(filename, '-([0-9]+)[.]parquet$', 1)::INTEGER AS snapshot" if numbered else ""
         if uris:
-            source = f"SELECT * FROM read_parquet({file_list(self.local_files(uris))}, union_by_name = true)"
+            files = file_list(self.local_files(uris))
+            columns = f"* EXCLUDE (filename){number}" if numbered else "*"
+            source = f"SELECT {columns} FROM read_parquet({files}, union_by_name = true, filename = {numbered})"
         elif empty is not None:
             source = f"SELECT * FROM ({empty}) WHERE false"
         else:

@@ -11,6 +11,12 @@ SELECT
     WHEN 'unreadable_timestamp'
       THEN 'start ' || coalesce(start_text, 'missing') || ', end ' || coalesce(end_text, 'missing')
     WHEN 'end_not_after_start' THEN 'start ' || start_s || ' s, end ' || end_s || ' s'
+    WHEN 'unsafe_source_id' THEN CASE
+      WHEN strlen(source_id) > 200 THEN 'longer than 200 bytes'
+      WHEN source_id[1] = '.' THEN 'begins with a dot'
+      ELSE 'holds a space, a control character or a slash'
+    END
+    WHEN 'unsafe_media_path' THEN media_text
     ELSE ''
   END AS detail,
   coalesce(clip_id, '') AS id,

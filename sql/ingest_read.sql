@@ -1,7 +1,8 @@
 -- Question: what does each metadata row say, and what is wrong with it?
 -- Grain: one row an input row. Reads: raw_clips(source_text, start_text, end_text, caption_text, media_text,
 --   media_unsafe, passes, input). Out: the same, read, with clip_id and the first reason against it.
--- Zero-width joiners stay in captions (see clean_text): scripts and emoji need them.
+-- Zero-width joiners stay in captions (see clean_text): scripts and emoji need them. A caption of nothing else is none.
+-- A source id is at most 200 bytes, so that a file name made of it and two times is possible.
 CREATE OR REPLACE TEMP TABLE read_clips AS
 WITH parsed AS (
   SELECT
@@ -27,11 +28,12 @@ FROM (SELECT
   CASE
     WHEN source_id IS NULL AND start_text IS NULL AND end_text IS NULL AND text IS NULL THEN 'unreadable_row'
     WHEN source_id IS NULL OR source_id = '' THEN 'missing_source_id'
-    WHEN NOT regexp_full_match(source_id, '[^\x00-\x20\x7F/\\]{1,200}') OR source_id[1] = '.'
+    WHEN NOT regexp_full_match(source_id, '[^\x00-\x20\x7F/\\]+') OR source_id[1] = '.' OR strlen(source_id) > 200
       THEN 'unsafe_source_id'
     WHEN start_s IS NULL OR end_s IS NULL THEN 'unreadable_timestamp'
     WHEN end_s <= start_s THEN 'end_not_after_start'
-    WHEN text IS NULL OR text = '' THEN 'missing_caption'
+    WHEN text IS NULL OR text = '' OR (text > '~' AND NOT regexp_matches(text, '[^\p{C}\p{Z}\p{M}]'))
+      THEN 'missing_caption'
     WHEN media_unsafe THEN 'unsafe_media_path'
     WHEN passes IS NOT TRUE THEN 'filtered_by_where'
     WHEN media_text IS NULL THEN 'media_missing'

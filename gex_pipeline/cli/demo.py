@@ -52,4 +52,4 @@ def command(arguments: argparse.Namespace) -> int:
         recipe.write_text(_RECIPE, encoding="utf-8")
     say(f"corpus   {folder / 'corpus'}")
     say(f"recipe   {recipe}")
-    return run_recipe(recipe)
+    return run_recipe(str(recipe))

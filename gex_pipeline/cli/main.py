@@ -21,6 +21,7 @@ example:
   gex plan recipe.toml         what would happen, before a byte is encoded
   gex run recipe.toml          do it; run it again to go on where it stopped
   gex status OUTPUT            what is published, what is under way
+  gex retry OUTPUT             what was rejected, and why; with --reason, try it again
   gex report OUTPUT            (re)write OUTPUT/report/report.html
   gex shards verify OUTPUT     check every byte, text and joint; 'gex shards --help' says what else
 """
@@ -53,8 +54,22 @@ def _plan_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _run_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=Path, help="recipe file (TOML)")
+    command.add_argument("recipe", help="recipe file (TOML), or an output: the recipe it was made with")
     command.add_argument("--no-report", action="store_true", help="do not write the report")
+    command.add_argument(
+        "--check-bytes", action="store_true", help="read every published shard, and build damaged ones again"
+    )
+
+
+def _retry_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", help="folder or URI of a data set")
+    command.add_argument("--reason", action="append", metavar="R", help="try these rejects again; may be repeated")
+    command.add_argument(
+        "--granularity", action="append", metavar="G", help="only of this granularity; may be repeated"
+    )
+    command.add_argument("--recipe", type=Path, help="the recipe file, when the output does not know where it lies")
+    command.add_argument("--no-report", action="store_true", help="do not write the report")
+    command.add_argument("--json", action="store_true", help="print the standing rejects as JSON")
 
 
 def _status_arguments(command: argparse.ArgumentParser) -> None:
@@ -83,6 +98,11 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]]
         "expand a collection: build what is missing, check it, publish it, report it",
         "gex run recipe.toml",
         _run_arguments,
+    ),
+    "retry": (
+        "show what was rejected and why; with --reason, try it again after a repair",
+        "gex retry demo/output --reason media_missing",
+        _retry_arguments,
     ),
     "status": ("show what an output holds and what is under way", "gex status s3://bucket/out", _status_arguments),
     "report": ("write the report of an output again", "gex report demo/output", _report_arguments),

@@ -1,17 +1,16 @@
-"""``gex run``: the Prefect flow in this process, with progress for a person."""
+"""``gex run``: the Prefect flow in this process, with progress for a person. ``gex retry`` runs it through here too."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
+from gex_pipeline import storage
 from gex_pipeline.cli.show import say, show_end
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, progress, shown_by
-from gex_pipeline.recipe import load_recipe
 from gex_pipeline.run_lock import check_free
-from gex_pipeline.run_state import open_run
+from gex_pipeline.run_state import Retry, Run, find_recipe, open_run
 from gex_pipeline.shards.manifest import read_manifest
 
 # Defaults only: whoever sets these keeps them. Prefect's own logs would drown the progress of a run in a terminal.
@@ -27,37 +26,47 @@ _PREFECT = {
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Run a recipe file."""
-    return run_recipe(arguments.recipe, report=not arguments.no_report)
+    """Run a recipe."""
+    return run_recipe(arguments.recipe, report=not arguments.no_report, check_bytes=arguments.check_bytes)
 
 
-def run_recipe(path: Path, *, report: bool = True) -> int:
-    """Run the flow over a recipe and show how it ended."""
-    recipe = load_recipe(path)
+def run_recipe(place: str, *, report: bool = True, check_bytes: bool = False) -> int:
+    """Run the flow over a recipe (its file, or an output made with it) and show how it ended."""
+    from gex_pipeline.stages.rebuild import find_damaged
+
+    recipe = find_recipe(place)
     run = open_run(recipe)
-    if run.is_current:
+    if run.is_current and not check_bytes and not find_damaged(run):
         say("nothing new: the inputs are those of the last run")
         show_end(run.manifest, recipe.output_uri)
         return 0
-    check_free(run.layout)  # the flow asks again; here it is said before Prefect is started
-    _run_flow(path, report)
+    run_flow(run, place, report=report, check_bytes=check_bytes)
     manifest = read_manifest(recipe.output_uri)
     if manifest is None:
         raise GexError(f"the run ended without publishing anything to {recipe.output_uri}")
     if len(manifest.snapshots) == run.snapshot:
-        say("nothing new: no clip that was not known before")
+        say("nothing new: the inputs are those of the last run" if run.is_current else "nothing new: no new clip")
     show_end(manifest, recipe.output_uri)
     return 0
 
 
-def _run_flow(path: Path, report: bool) -> None:
+def run_flow(run: Run, place: str, *, report: bool, check_bytes: bool = False, retry: Retry | None = None) -> None:
+    """The flow to its end, with progress.
+
+    Raises:
+        GexError: it failed.
+    """
+    check_free(run.layout)  # the flow asks again; here it is said before Prefect is started
     for name, value in _PREFECT.items():
         os.environ.setdefault(name, value)
     with shown_by(LineProgress()):
         progress().stage("start Prefect", None, "")
         from flows.expand import ExpandParameters, expand
 
-        state = expand(ExpandParameters(recipe=path.absolute(), report=report), return_state=True)
+        parameters = ExpandParameters(
+            recipe=storage.absolute(place), report=report, check_bytes=check_bytes, retry=retry
+        )
+        state = expand(parameters, return_state=True)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         if isinstance(error, GexError):

@@ -17,6 +17,7 @@ from gex_pipeline import registry, storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA
+from gex_pipeline.rejects import NOT_RETRIED
 from gex_pipeline.report.axis import Axis, value_axis
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 from gex_pipeline.tables import Database, literal
@@ -318,7 +319,7 @@ def _scores(output_uri: str, manifest: Manifest, database: Database, name: str) 
 
 
 def _losses(output_uri: str, manifest: Manifest, database: Database) -> Iterator[LossFigures]:
-    """Rejects of every stage, and what the plans excluded by rule, each once."""
+    """Rejects of every stage that were not tried again, and what the plans excluded by rule, each once."""
     columns = ", ".join(f'"{name}"' for name in LOSS_SCHEMA.names)
     selects: list[str] = []
     for snapshot in manifest.snapshots:
@@ -334,6 +335,7 @@ def _losses(output_uri: str, manifest: Manifest, database: Database) -> Iterator
     if not selects:
         return
     database.execute("CREATE OR REPLACE TEMP VIEW losses AS " + " UNION ALL ".join(selects))
+    database.view_parquet("retried", _table_uris(output_uri, manifest, "retried"), empty=NOT_RETRIED, numbered=True)
     for row in database.rows("report_losses", num_examples=_NUM_EXAMPLES):
         yield LossFigures(**{**row, "examples": tuple(row["examples"])})
 

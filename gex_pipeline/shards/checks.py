@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.receipts import read_receipt
 from gex_pipeline.shard_format import Receipt, is_key, text_digest
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
 from gex_pipeline.shards.reader import DamagedTarError, Member, TarSample, group_samples, iter_members, read_member
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS, receipt_of
+from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS
 
 _CHUNK_BYTES = 1 << 20
 _JSON_FIELDS = (
@@ -96,7 +97,7 @@ def _read_receipt(check: ShardCheck, report: Report) -> tuple[Receipt | None, di
     if not storage.exists(uri):
         report.add("receipt", "missing", storage.name_of(uri))
         return None, None
-    receipt, content = receipt_of(check.shard), storage.read_bytes(uri)
+    receipt, content = read_receipt(uri), storage.read_bytes(uri)
     try:
         rows = pq.read_table(pa.BufferReader(content)).to_pylist() if receipt else []
     except (pa.ArrowException, OSError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
-from gex_pipeline.shards.browse import members_of
+from gex_pipeline.shards.looking import members_of
 from gex_pipeline.shards.samples import Samples, media_place
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
-from gex_pipeline.shard_format import Receipt, Segment, text_digest
+from gex_pipeline.shard_format import Segment, text_digest
 from gex_pipeline.shards.reader import DamagedTarError, TarSample, group_samples, iter_members, read_member
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError
@@ -38,11 +38,16 @@ _NO_CLIPS = (
 
 @dataclass
 class Samples:
-    """The open table: `database` has the views ``samples`` and ``clips``; `notes` say what is not in it."""
+    """The open table: `database` has the views ``samples`` and ``clips``; `notes` say what is not in it.
+
+    `files` are the local tables of rows, each with the shard it is of; `clip_files` those of the clips.
+    """
 
     target: Target
     database: Database
     notes: list[str] = field(default_factory=list)
+    files: list[tuple[ShardRef, Path]] = field(default_factory=list)
+    clip_files: list[Path] = field(default_factory=list)
 
     def fetch(self, row: dict[str, Any], folder: Path) -> Path:
         """A sample's media as a local file in `folder`.
@@ -80,7 +85,8 @@ def open_samples(target: Target) -> Iterator[Samples]:
                 _view_tars(samples)
             else:
                 _view_receipts(samples)
-            database.view_parquet("clips", clip_tables(target), empty=_NO_CLIPS)
+            samples.clip_files = database.local_files(clip_tables(target))
+            database.view_parquet("clips", list(map(str, samples.clip_files)), empty=_NO_CLIPS)
             yield samples
         except DatabaseError as error:
             found = str(error).splitlines()[0]
@@ -104,20 +110,6 @@ def snapshot_tables(target: Target, name: str) -> list[str]:
         if storage.name_of(path) == f"{name}-{entry.snapshot:06d}.parquet"
     ]
     return [uri for uri in uris if storage.exists(uri)]
-
-
-def receipt_of(shard: ShardRef) -> Receipt | None:
-    """The shard's receipt; None where there is none or it is damaged.
-
-    Raises:
-        GexError: storage refuses.
-    """
-    uri = shard.receipt_uri or ""
-    try:
-        return read_receipt(uri)
-    except GexError:
-        storage.read_bytes(uri)  # raises where the bytes cannot be had; else it is the content that is wrong
-        return None
 
 
 def find_rows(samples: Samples, predicate: str, limit: int | None = None) -> tuple[int, list[dict[str, Any]]]:
@@ -158,7 +150,7 @@ def one_row(samples: Samples, key: str) -> dict[str, Any]:
 
 def _view_receipts(samples: Samples) -> None:
     database, shards = samples.database, samples.target.shards
-    receipts = storage.for_each(receipt_of, shards)
+    receipts = storage.for_each(lambda shard: read_receipt(shard.receipt_uri or ""), shards)
     readable = [shard for shard, receipt in zip(shards, receipts, strict=True) if receipt is not None]
     samples.notes += [
         f"{shard.name}: no receipt can be read; its samples are left out"
@@ -166,14 +158,16 @@ def _view_receipts(samples: Samples) -> None:
         if receipt is None
     ]
     empty = _scratch_table(database, "no-receipts", RECEIPT_SCHEMA.empty_table())
-    database.view_parquet("receipts", [str(empty), *(shard.receipt_uri or "" for shard in readable)])
+    files = database.local_files(shard.receipt_uri or "" for shard in readable)
+    samples.files = list(zip(readable, files, strict=True))
+    database.view_parquet("receipts", [str(empty), *map(str, files)])
     _view_shards(database, shards)
     database.run("shards_samples")
 
 
 def _view_tars(samples: Samples) -> None:
     """A file of rows a tar in the scratch folder, so that not all texts are in memory at once."""
-    database, files = samples.database, []
+    database = samples.database
     for number, shard in enumerate(samples.target.shards):
         rows: list[dict[str, Any]] = []
         try:
@@ -182,8 +176,8 @@ def _view_tars(samples: Samples) -> None:
         except DamagedTarError as error:
             samples.notes.append(f"{shard.name}: {error}")
         table = pa.Table.from_pylist(rows, RECEIPT_SCHEMA)
-        files.append(str(_scratch_table(database, f"tar-{number:06d}", table)))
-    database.view_parquet("receipts", files)
+        samples.files.append((shard, _scratch_table(database, f"tar-{number:06d}", table)))
+    database.view_parquet("receipts", [str(file) for _, file in samples.files])
     numbered = [ShardRef(shard.uri, shard.name, number=number) for number, shard in enumerate(samples.target.shards)]
     _view_shards(database, numbered)
     database.run("shards_tar_samples")

@@ -87,7 +87,8 @@ def build_shards(run: Run, node: Node) -> int:
     def on_done(result: dict[str, Any]) -> None:
         report.advance(pending[result["shard"]].num_samples)
 
-    job = ShardJob(run.recipe, node.name, run.layout.table(f"plan-{node.name}", run.snapshot), run.run_id)
+    plan_uri = run.layout.table(f"plan-{node.name}", run.snapshot)
+    job = ShardJob(run.recipe, node.name, plan_uri, plan_digest=run.run_id, run_id=run.run_id)
     failures = run_shards(job, sorted(pending), run.recipe.ray, on_done)
     raise_failures(node.name, failures, len(pending) - len(failures))
     return len(pending)

@@ -18,7 +18,8 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.planning import operation_of, use_clips, view_parents
 from gex_pipeline.progress import progress
 from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
-from gex_pipeline.run_state import Run
+from gex_pipeline.rejects import publish_retried
+from gex_pipeline.run_state import Run, end_without_snapshot
 from gex_pipeline.shards.manifest import Account, GranularityEntry, Manifest, ShardEntry, Snapshot
 from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards
 from gex_pipeline.stages.prepare import read_ingest_account
@@ -125,7 +126,7 @@ def _build_losses(run: Run, node: Node) -> list[str]:
 
 
 def publish(run: Run) -> Snapshot | None:
-    """Publish the snapshot; None when the run brought nothing new.
+    """Publish the snapshot; None when the run brought nothing new, which ends it.
 
     Raises:
         BalanceError: the accounts do not add up; GateError: a mean lies outside the recipe's gates.
@@ -133,10 +134,13 @@ def publish(run: Run) -> Snapshot | None:
     progress().stage("publish", None, "")
     accounts = take_accounts(run)
     if run.manifest.snapshots and not any(account.num_used for account in accounts):
+        _drop_empty_shards(run)
+        end_without_snapshot(run, accounts)
         return None
     entries = {node.name: _entry(run, node) for node in built_nodes(run)}
     check_gates(run)
     _publish_losses(run)
+    publish_retried(run)
     for node in built_nodes(run):
         _publish_sizes(run, node, entries[node.name])
     snapshot = Snapshot(
@@ -154,6 +158,14 @@ def publish(run: Run) -> Snapshot | None:
     storage.publish_bytes(manifest.to_json(), run.layout.manifest)
     _clear_parts(run)
     return snapshot
+
+
+def _drop_empty_shards(run: Run) -> None:
+    """Remove the receipts of shards that a run without a snapshot planned: no sample came of any."""
+    for node in built_nodes(run):
+        for planned in plan_shards(run, node):
+            storage.remove(run.layout.receipt(node.name, planned.shard))
+            storage.remove(run.layout.losses(node.name, planned.shard))
 
 
 def _entry(run: Run, node: Node) -> GranularityEntry:

@@ -42,11 +42,11 @@ def source_table(corpus: Path, clips: Path | None = None) -> str:
     return f'[source]\nclips = "{clips or corpus / "clips.jsonl"}"\n{media_of(corpus)}\n'
 
 
-def run_flow(recipe: Path, *, report: bool = False) -> Any:
+def run_flow(recipe: Path, *, report: bool = False, **parameters: Any) -> Any:
     """The flow's final state."""
     from flows.expand import ExpandParameters, expand
 
-    return expand(ExpandParameters(recipe=recipe, report=report), return_state=True)
+    return expand(ExpandParameters(recipe=recipe, report=report, **parameters), return_state=True)
 
 
 def error_of(state: Any) -> BaseException:
@@ -56,9 +56,9 @@ def error_of(state: Any) -> BaseException:
     return error
 
 
-def expand_to(recipe: Path, *, report: bool = False, output: Path | None = None) -> Output:
+def expand_to(recipe: Path, *, report: bool = False, output: Path | None = None, **parameters: Any) -> Output:
     """Run the flow to its end and count again."""
-    state = run_flow(recipe, report=report)
+    state = run_flow(recipe, report=report, **parameters)
     assert state.is_completed(), state.result(raise_on_failure=False)
     return counted_again(output or recipe.parent / "output")
 
@@ -197,9 +197,8 @@ def _count_parents(output: Output, granularity: str, source: str) -> None:
     else:
         parents = {row["key"] for row in output.samples(node["from"])}
     used = Counter(parent for row in output.samples(granularity) for parent in row["parents"])
-    losses = [row for row in output.table("rejects") if row["granularity"] == granularity and row["stage"] != "ingest"]
-    rejected = Counter(row["id"] for row in losses if row["state"] == "rejected")
     last = output.last["snapshot"]
+    rejected = Counter(_still_rejected(output, granularity))
     plan_path, lost_path = (
         output.folder / f"tables/{name}-{last:06d}.parquet" for name in (f"excluded-{granularity}", "rejects")
     )
@@ -217,6 +216,19 @@ def _count_parents(output: Output, granularity: str, source: str) -> None:
         assert (account["num_in"], account["num_used"]) == (len(parents), used.total())
         assert sum(account["rejected"].values()) == rejected.total()
         assert sum(account["excluded"].values()) == excluded.total()
+
+
+def _still_rejected(output: Output, granularity: str) -> list[str]:
+    """Rejected by some snapshot, and tried again by none after it."""
+    standing: list[str] = []
+    for number in range(len(output.manifest["snapshots"])):
+        again = output.folder / f"tables/retried-{number:06d}.parquet"
+        tried = {row["id"] for row in rows_of(again) if row["granularity"] == granularity} if again.exists() else set()
+        standing = [name for name in standing if name not in tried]
+        for row in rows_of(output.folder / f"tables/rejects-{number:06d}.parquet"):
+            if (row["granularity"], row["state"]) == (granularity, "rejected") and row["stage"] != "ingest":
+                standing.append(row["id"])
+    return standing
 
 
 def _check_shards(output: Output, granularity: str) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gex_pipeline import storage
+from gex_pipeline.receipts import read_receipt
 from gex_pipeline.shards.reader import Member, iter_samples
-from gex_pipeline.shards.samples import Samples, one_row, open_samples, receipt_of
+from gex_pipeline.shards.samples import Samples, one_row, open_samples
 from gex_pipeline.shards.target import ShardRef, Target
 
 _NUM_BINS = 20
@@ -51,7 +52,7 @@ def _state(shard: ShardRef) -> tuple[str, int]:
     if found is None:
         return "tar missing", 0
     if shard.entry is not None:
-        receipt = receipt_of(shard)
+        receipt = read_receipt(shard.receipt_uri or "")
         if receipt is None:
             return "receipt missing", found.num_bytes
         if found.num_bytes != shard.entry.num_bytes:

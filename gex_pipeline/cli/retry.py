@@ -1,0 +1,75 @@
+"""``gex retry``: what stands rejected in an output, and another try after the cause was repaired."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import Any
+
+from gex_pipeline.cli.run import run_flow
+from gex_pipeline.cli.show import say, say_json, show_accounts, show_end, table
+from gex_pipeline.errors import GexError, Reason, RecipeError
+from gex_pipeline.rejects import standing_rejects
+from gex_pipeline.run_state import Retry, Run, find_recipe, open_run, read_state
+from gex_pipeline.shards.manifest import Account, read_manifest
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """List the standing rejects; with reasons, run the recipe with these tried again."""
+    place = str(arguments.recipe or arguments.output)
+    run = open_run(find_recipe(place))
+    if not run.manifest.snapshots:
+        raise GexError(f"{run.layout.output_uri} has no snapshot yet; gex run goes on with it")
+    rejects = standing_rejects(run)
+    if not arguments.reason:
+        return _list(rejects, arguments)
+    retry = Retry(tuple(sorted(set(arguments.reason))), tuple(sorted(set(arguments.granularity or ()))))
+    _check_names(retry, run)
+    chosen = sum(row["num"] for row in rejects if _is_chosen(row, retry))
+    if not chosen:
+        say(f"nothing is rejected as {', '.join(retry.reasons)}" + _of(retry.granularities) + ": nothing to do")
+        return 0
+    run_flow(open_run(run.recipe, retry), place, report=not arguments.no_report, retry=retry)
+    return _show_result(run, chosen)
+
+
+def _is_chosen(row: dict[str, Any], retry: Retry) -> bool:
+    return row["reason"] in retry.reasons and (not retry.granularities or row["granularity"] in retry.granularities)
+
+
+def _of(granularities: tuple[str, ...]) -> str:
+    return f" in {', '.join(granularities)}" if granularities else ""
+
+
+def _list(rejects: list[dict[str, Any]], arguments: argparse.Namespace) -> int:
+    rows = [row for row in rejects if not arguments.granularity or row["granularity"] in arguments.granularity]
+    if arguments.json:
+        say_json(rows)
+        return 0
+    if not rows:
+        say("nothing stands rejected (what ingest rejects is looked at again by every gex run)")
+        return 0
+    lines = [(row["granularity"], row["stage"], row["reason"], f"{row['num']:,}", row["example"]) for row in rows]
+    table(("granularity", "stage", "reason", "rejects", "one of them"), lines, numbers=(3,))
+    say(f"next     repair the cause, then: gex retry {arguments.output} --reason {rows[0]['reason']}")
+    return 0
+
+
+def _check_names(retry: Retry, run: Run) -> None:
+    known = {"reason": [str(reason) for reason in Reason], "granularity": list(run.recipe.granularity)}
+    for kind, names in (("reason", retry.reasons), ("granularity", retry.granularities)):
+        for name in names:
+            if name not in known[kind]:
+                close = difflib.get_close_matches(name, known[kind], n=1, cutoff=0.4)
+                raise RecipeError(f"there is no {kind} {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+
+
+def _show_result(before: Run, chosen: int) -> int:
+    manifest = read_manifest(before.recipe.output_uri)
+    if manifest is not None and len(manifest.snapshots) > before.snapshot:
+        show_end(manifest, before.recipe.output_uri)
+        return 0
+    say(f"{chosen:,} rejects were tried again and none could be used; they stand as they were:")
+    state = read_state(before.layout) or {}
+    show_accounts([Account(**account) for account in state.get("accounts", ())])
+    return 0
