@@ -81,6 +81,7 @@ class Reason(StrEnum):
     no_frames = "no_frames"
     undecodable = "undecodable"
     duration_mismatch = "duration_mismatch"
+    media_too_large = "media_too_large"
     ffmpeg_failed = "ffmpeg_failed"
     ffmpeg_timeout = "ffmpeg_timeout"
     media_changed = "media_changed"

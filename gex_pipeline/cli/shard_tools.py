@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from gex_pipeline.cli import show_shards
 from gex_pipeline.cli.show import say, say_json
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, Progress, shown_by
-from gex_pipeline.shards import browse
+from gex_pipeline.shards import looking
 from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.shards.samples import Samples, find_rows, one_row, open_samples
 from gex_pipeline.shards.target import Target, open_target, split_snapshot
@@ -26,7 +27,7 @@ _SHOWN = 20
 def ls(arguments: argparse.Namespace) -> int:
     """List the shards."""
     with _opened(arguments) as samples:
-        rows = browse.list_shards(samples)
+        rows = looking.list_shards(samples)
     _print(arguments, {"shards": rows}, lambda _: show_shards.listing(rows))
     return 0
 
@@ -34,7 +35,7 @@ def ls(arguments: argparse.Namespace) -> int:
 def show(arguments: argparse.Namespace) -> int:
     """Show one sample."""
     with _opened(arguments) as samples, open_samples(_everything(arguments)) as everything:
-        found = browse.show_sample(samples, everything, arguments.key)
+        found = looking.show_sample(samples, everything, arguments.key)
     _print(arguments, found, show_shards.sample)
     return 0
 
@@ -51,7 +52,7 @@ def find(arguments: argparse.Namespace) -> int:
 def stats(arguments: argparse.Namespace) -> int:
     """Count what the samples are like."""
     with _opened(arguments) as samples:
-        content = browse.statistics(samples)
+        content = looking.statistics(samples)
     if arguments.plot is not None:
         from gex_pipeline.report.shard_pictures import histograms_picture
 
@@ -104,13 +105,39 @@ def sheet(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def browse(arguments: argparse.Namespace) -> int:
+    """Serve a page to look through the samples, until it is stopped."""
+    from gex_pipeline.browse import server
+    from gex_pipeline.browse.index import open_index
+
+    _target(arguments)  # a granularity that is not there is told before anything is read
+    title = " ".join(arguments.target)
+    with (
+        server.listen(arguments.host, arguments.port) as listening,
+        open_index(_everything(arguments), arguments.granularity) as index,
+    ):
+        _say_notes(index.notes)
+        address = server.address_of(listening, arguments.host)
+        if not server.is_loopback(listening):
+            _say_notes(["anyone who can reach this address can read the whole data set"])
+
+        def begun() -> None:
+            _print(arguments, {"address": address}, lambda _: say(f"{title} at {address} (Ctrl-C ends it)"))
+            sys.stdout.flush()
+            if arguments.open:
+                webbrowser.open(address)
+
+        server.serve(index, title, listening, arguments.host, begun)
+    return 0
+
+
 def diff(arguments: argparse.Namespace) -> int:
     """Compare two targets; 1 when they differ."""
     targets = []
     for argument in (arguments.before, arguments.after):
         uri, snapshot = split_snapshot(argument)
         targets.append(open_target([uri], snapshot, arguments.granularity))
-    content = browse.compare(targets[0], targets[1])
+    content = looking.compare(targets[0], targets[1])
     _say_notes(content["notes"])
     _print(arguments, content, show_shards.difference)
     return 1 if content["changed"] else 0
@@ -133,6 +160,7 @@ def verify(arguments: argparse.Namespace) -> int:
         findings = verifying.verify(target, _everything(arguments), runner, is_deep=arguments.deep)
     num_wrong = sum(not finding.is_note for finding in findings)
     content = {
+        "output": target.uri or None,
         "shards": len(target.shards),
         "wrong": num_wrong,
         "notes": len(findings) - num_wrong,

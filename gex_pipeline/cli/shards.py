@@ -56,6 +56,12 @@ def _verify(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _browse(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    command.add_argument("--port", type=_port, default=0, help="port to listen on (default 0: a free one)")
+    command.add_argument("--open", action="store_true", help="open the page in a browser")
+
+
 def _none(_: argparse.ArgumentParser) -> None:
     """No arguments of its own."""
 
@@ -64,6 +70,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
     return value
 
 
@@ -79,6 +92,7 @@ _COMMANDS: dict[str, tuple[str, str, _Arguments]] = {
     "sample": ("write samples picked by chance out as files", "sample 5 demo/output --to look", _sample),
     "export": ("write one sample out as files", "export 19b165cf demo/output --to look", _export),
     "sheet": ("draw a contact sheet", "sheet demo/output --granularity LVLT --out sheet.png", _sheet),
+    "browse": ("look through a data set on a local web page", "browse demo/output --open", _browse),
     "diff": ("compare two outputs, or two snapshots (OUTPUT@N)", "diff demo/output@0 demo/output@1", _none),
     "verify": (
         "check digests, texts, videos and joints; exit 1 when something is wrong",

@@ -193,3 +193,5 @@ def findings(content: dict[str, Any]) -> None:
     verdict = f"{content['wrong']:,} things are wrong" if content["wrong"] else "nothing is wrong"
     notes = f", {content['notes']:,} notes" if content["notes"] else ""
     say(f"{content['shards']:,} shards verified: {verdict}{notes}")
+    if content["wrong"] and content["output"]:
+        say(f"next     gex run {content['output']} --check-bytes    builds damaged shards again")

@@ -16,14 +16,15 @@ from typing import Any
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.ffmpeg import run_ffmpeg
-from gex_pipeline.media.pieces import Probed
+from gex_pipeline.media.pieces import Probed, UnusablePiecesError
 from gex_pipeline.media.probe import Probe, probe_video
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.media.source import SAFE_INPUT, input_url
+from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, input_url
 
 _MAX_FPS = 60
 _MIN_FPS = 1
 _KEY_FRAME_EVERY_S = 2  # readers of a few frames seek; the cost in bytes is small
+_OUR_OWN = VideoSettings(max_duration_s=1e9, max_frames=10**9)  # limits are for what others wrote
 _COMMON_RATES = tuple(
     Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60")
 )
@@ -51,23 +52,54 @@ def common_form(first: Probe, settings: VideoSettings) -> CommonForm:
 def encode_pieces(pieces: Sequence[Probed], folder: Path, settings: VideoSettings) -> list[Probe]:
     """Write each piece in the common form (pictures only) and return the probes of these files, in order.
 
+    The time limit is the sample's. One piece gets half of it, so that the others are not lost with one that hangs.
+
     Raises:
-        RejectedError: ffmpeg_timeout, ffmpeg_failed.
+        UnusablePiecesError: ffmpeg_timeout or ffmpeg_failed; all pieces were tried, so that the others will do.
+        RejectedError: ffmpeg_timeout or media_too_large, of the sample as a whole.
     """
     form = common_form(pieces[0].probe, settings)
-    deadline_s = time.monotonic() + settings.timeout_s
+    limit_s = settings.time_limit_s(sum(_span_s(probed)[1] for probed in pieces))
+    deadline_s = time.monotonic() + limit_s
     probes: list[Probe] = []
+    failed: dict[int, RejectedError] = {}
+    left_bytes = settings.max_sample_bytes
     for number, probed in enumerate(pieces):
         target = folder / f"{number:06d}.mp4"
         left_s = deadline_s - time.monotonic()
         if left_s <= 0:
             raise RejectedError(
                 Reason.ffmpeg_timeout,
-                f"{number} of {len(pieces)} pieces were encoded in timeout_s = {settings.timeout_s:g}",
+                f"{number} of {len(pieces)} pieces were encoded in {limit_s:g} s (timeout_s = {settings.timeout_s:g})",
             )
-        run_ffmpeg(_graph(probed, target, form, settings), left_s)
-        probes.append(_checked(target, probed, form))
+        try:
+            graph = _graph(probed, target, form, settings, left_bytes)
+            run_ffmpeg(graph, left_s if len(pieces) == 1 else min(left_s, limit_s / 2))
+            left_bytes -= _num_bytes(target, left_bytes, settings)
+            probes.append(_checked(target, probed, form))
+        except RejectedError as error:
+            if error.reason is Reason.media_too_large:
+                raise
+            target.unlink(missing_ok=True)
+            failed[number] = error
+    if failed:
+        raise UnusablePiecesError(failed)
     return probes
+
+
+def _num_bytes(target: Path, left_bytes: int, settings: VideoSettings) -> int:
+    """Bytes of an encoded piece; ffmpeg stops a little before the limit, and what it wrote is not whole.
+
+    Raises:
+        RejectedError: media_too_large.
+    """
+    num_bytes = target.stat().st_size
+    if num_bytes >= left_bytes:
+        raise RejectedError(
+            Reason.media_too_large,
+            f"the encoded video has more than max_sample_bytes = {settings.max_sample_bytes} bytes",
+        )
+    return num_bytes
 
 
 def num_frames_of(probed: Probed, rate: Fraction) -> int:
@@ -87,11 +119,12 @@ def _span_s(probed: Probed) -> tuple[float, float]:
     return cut_s[0], min(cut_s[1], probe.start_s + probe.duration_s) - cut_s[0]
 
 
-def _graph(probed: Probed, target: Path, form: CommonForm, settings: VideoSettings) -> Any:
+def _graph(probed: Probed, target: Path, form: CommonForm, settings: VideoSettings, max_bytes: int) -> Any:
     import ffmpeg
 
     probe = probed.probe
-    options: dict[str, Any] = {**SAFE_INPUT, "threads": 1}
+    # A filter graph that is made anew where the size of the pictures changes would count frames from zero again.
+    options: dict[str, Any] = {**SAFE_INPUT, **DECODER_LIMITS, "threads": 1, "reinit_filter": 0}
     if probed.piece.cut_s is not None:
         # Without accurate_seek the frames from the key frame on come with negative times, and the rate filter
         # begins with the one that is shown at the start of the cut, however long ago it came.
@@ -112,7 +145,8 @@ def _graph(probed: Probed, target: Path, form: CommonForm, settings: VideoSettin
         .filter("format", "yuv420p")
         .filter("setparams", range="tv", color_primaries="bt709", color_trc="bt709", colorspace="bt709")
     )
-    return ffmpeg.output(picture, input_url(target), **_encoder(form, settings)).global_args("-filter_threads", "1")
+    options = {**_encoder(form, settings), "fs": max_bytes + 1}
+    return ffmpeg.output(picture, input_url(target), **options).global_args("-filter_threads", "1")
 
 
 def _encoder(form: CommonForm, settings: VideoSettings) -> dict[str, Any]:
@@ -142,7 +176,7 @@ def _fit(size_px: float, target_px: int) -> int:
 def _checked(target: Path, probed: Probed, form: CommonForm) -> Probe:
     name = probed.probe.path.name
     try:
-        probe = probe_video(target, VideoSettings())
+        probe = probe_video(target, _OUR_OWN)
     except RejectedError as rejected:
         raise RejectedError(Reason.ffmpeg_failed, f"ffmpeg wrote no usable video of {name}: {rejected}") from rejected
     expected = num_frames_of(probed, form.rate)

@@ -19,6 +19,8 @@ from gex_pipeline.errors import GexError, Reason, RejectedError
 
 _ENVIRONMENT_KEY = "GEX_FFMPEG"
 _STDERR_TAIL_BYTES = 2000
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_TRIES = 3  # of a process that a signal ends: memory ran out, or somebody killed it; the third time it is the clip
 
 
 def ffmpeg_binary() -> str:
@@ -64,14 +66,24 @@ def run_ffmpeg(stream: Any, timeout_s: float) -> None:
         said = _tail(stderr)
     if returncode is None:
         raise RejectedError(Reason.ffmpeg_timeout, f"ffmpeg was ended after {timeout_s:g} s; it said: {said}")
-    if returncode != 0 and os.strerror(errno.ENOSPC) in said:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the disk's fault, not the clip's
+    for code in _DISK_ERRORS if returncode != 0 else ():
+        if os.strerror(code) in said:
+            raise OSError(code, os.strerror(code))  # the disk's fault, not the clip's
     if returncode != 0:
         raise RejectedError(Reason.ffmpeg_failed, f"ffmpeg ended with {returncode}; it said: {said}")
 
 
 def _run(argv: list[str], stderr: IO[bytes], timeout_s: float) -> int | None:
-    """Start the process and wait for it; none when it had to be killed for time."""
+    """Run the program, again when a signal from elsewhere ends it; none when it had to be killed for time."""
+    returncode = None
+    for _ in range(_TRIES):
+        returncode = _run_once(argv, stderr, timeout_s)
+        if returncode is None or returncode >= 0:
+            break
+    return returncode
+
+
+def _run_once(argv: list[str], stderr: IO[bytes], timeout_s: float) -> int | None:
     try:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True

@@ -8,6 +8,7 @@ groups of pictures that hold a wanted frame are decoded. Pictures are shown with
 from __future__ import annotations
 
 import io
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.media.source import container_start_s, open_video
 
 _ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
+_LIMIT_S = 600.0  # for the pictures of one file: the next key frame may be millions of frames away
 _SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
 
 
@@ -64,12 +66,12 @@ def middle_frame_jpeg(
     Paper: GEXIA appendix F.
 
     Raises:
-        RejectedError: media_missing, not_a_video, no_frames or undecodable.
+        RejectedError: media_missing, not_a_video, no_frames, undecodable, or ffmpeg_timeout.
     """
     path = source.probe.path if isinstance(source, Probed) else source
     if isinstance(source, Probed) and cut_s is None:
         cut_s = source.piece.cut_s
-    with _reading(path) as reader:
+    with _reading(path, settings.timeout_s) as reader:
         index = reader.index
         middle_ticks = Fraction(index.pts[0] + index.end_ticks, 2)
         if cut_s is not None:
@@ -109,13 +111,13 @@ def frame_at(path: Path, time_s: float) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[_Reader]:
+def _reading(path: Path, limit_s: float = _LIMIT_S) -> Iterator[_Reader]:
     if not path.is_file():
         raise RejectedError(Reason.media_missing, f"{path.name} does not exist")
     is_iso = read_outline(path).kind == "iso"
     try:
         with open_video(path, header_only=is_iso) as (container, stream):
-            yield _Reader(container, stream)
+            yield _Reader(container, stream, limit_s)
     except av.error.FFmpegError as error:
         raise RejectedError(Reason.undecodable, f"{path.name} cannot be decoded: {error.strerror}") from error
 
@@ -123,7 +125,11 @@ def _reading(path: Path) -> Iterator[_Reader]:
 class _Reader:
     """Pictures of one open file; cheapest when they are asked for in the order of their times."""
 
-    def __init__(self, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> None:
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.video.stream.VideoStream, limit_s: float
+    ) -> None:
+        self._limit_s = limit_s
+        self._deadline_s = time.monotonic() + limit_s
         self.index = _read_index(container, stream)
         self.file_start_s = Fraction(container_start_s(container))
         self._container = container
@@ -155,6 +161,8 @@ class _Reader:
             if shown is None or shown > pts:  # some containers seek coarsely
                 self._seek(self.index.keys[0][1])
         while self._frame is not None and _time_of(self._frame) < pts:
+            if time.monotonic() > self._deadline_s:
+                raise RejectedError(Reason.ffmpeg_timeout, f"its pictures were not decoded in {self._limit_s:g} s")
             self._ahead = self._ahead or next(self._frames, None)
             if self._ahead is None or _time_of(self._ahead) > pts:
                 break

@@ -18,14 +18,14 @@ import av.error
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.encode import encode_pieces
-from gex_pipeline.media.pieces import Joined, JoinedSegment, Piece, Probed
+from gex_pipeline.media.pieces import Joined, JoinedSegment, Piece, Probed, UnusablePiecesError
 from gex_pipeline.media.probe import Probe, check_claimed_duration, probe_video
 from gex_pipeline.media.remux import remux
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.media.sound import SoundSpan
 from gex_pipeline.media.verify import BadJoinError, check_joined
 
-__all__ = ["Joined", "JoinedSegment", "Piece", "Probed", "join_pieces", "probe_pieces"]
+__all__ = ["Joined", "JoinedSegment", "Piece", "Probed", "UnusablePiecesError", "join_pieces", "probe_pieces"]
 
 _COPIED_CODECS = frozenset(["h264"])  # other codecs are brought to the common form
 _RATE_TOLERANCE = 0.01  # clips of one source differ by rounding only
@@ -79,7 +79,8 @@ def join_pieces(pieces: Sequence[Probed], output: Path, settings: VideoSettings)
     """Join the pieces in their order and write ``output``; nothing is left there when it fails.
 
     Raises:
-        RejectedError: ffmpeg_failed or ffmpeg_timeout.
+        UnusablePiecesError: ffmpeg_failed or ffmpeg_timeout, of some pieces; without them it may succeed.
+        RejectedError: ffmpeg_failed, ffmpeg_timeout or media_too_large.
         OSError: the disk is full or cannot be written.
     """
     if not pieces:
@@ -124,6 +125,7 @@ def _write(
     way: Literal["copy", "encode"],
 ) -> Joined:
     """Join files of one copy signature, which may be the pieces' own or encoded ones, and check the result."""
+    _check_bytes(probes, settings)
     if any(probe.copy_signature != probes[0].copy_signature for probe in probes):
         raise BadJoinError("the pieces have different parameters after encoding")
     sound = _sound(probes, pieces, settings)
@@ -148,6 +150,16 @@ def _write(
         has_audio=bool(sound),
         segments=_segments(probes),
     )
+
+
+def _check_bytes(probes: Sequence[Probe], settings: VideoSettings) -> None:
+    num_bytes = sum(probe.num_bytes for probe in probes)
+    if num_bytes > settings.max_sample_bytes:
+        raise RejectedError(
+            Reason.media_too_large,
+            f"its {len(probes)} pieces have {num_bytes} bytes, more than max_sample_bytes = "
+            f"{settings.max_sample_bytes}; max_clips or max_duration_s make shorter samples",
+        )
 
 
 def _sound(probes: Sequence[Probe], pieces: Sequence[Probed], settings: VideoSettings) -> list[SoundSpan]:

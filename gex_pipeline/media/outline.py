@@ -2,24 +2,26 @@
 
 libav opens an MP4 whose index is at the front and whose end is missing, and reports nothing until
 the last packets fail to come. The sizes of the outermost boxes tell at once, for a few reads of a
-few bytes. Reads ISO media (mp4, mov), Matroska (mkv, webm) and RIFF (avi); of anything else it says
-`unknown` and nothing more. Does not look at packets.
+few bytes, and so does the length of the index, before libav makes room for it. Reads ISO media (mp4,
+mov), Matroska (mkv, webm) and RIFF (avi); of anything else it says `unknown` and nothing more. Does
+not look at packets.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from gex_pipeline.media.iso_index import boxes, num_in_fragment, num_in_index
 
 Kind = Literal["iso", "matroska", "riff", "unknown"]
 
 _ISO_BOXES = frozenset(
     [b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"free", b"skip", b"wide", b"uuid", b"meta"]
 )
-_MAX_BOXES = 1_000_000  # a hostile file of eight-byte boxes must not hold a worker for long
+_ISO_HEADS = _ISO_BOXES | {b"pnot", b"udta", b"junk", b"pict", b"prfl", b"ediw"}  # libav takes these for one too
 _UPRIGHT = (0x10000, 0, 0, 0x10000)
 
 
@@ -30,6 +32,7 @@ class Outline:
     kind: Kind
     missing: str | None
     may_be_turned: bool
+    num_indexed: int | None = 0  # samples in the longest index of ISO media; none: it is hidden
 
 
 def read_outline(path: Path) -> Outline:
@@ -37,7 +40,7 @@ def read_outline(path: Path) -> Outline:
     num_bytes = path.stat().st_size
     with path.open("rb", buffering=0) as file:
         head = file.read(16)
-        if head[4:8] in _ISO_BOXES:
+        if head[4:8] in _ISO_HEADS:
             return _iso_outline(file, num_bytes)
         if head[:4] == b"\x1a\x45\xdf\xa3":
             return Outline("matroska", _matroska_missing(file, num_bytes), True)
@@ -54,48 +57,36 @@ def _short(name: str, declared_end: int, num_bytes: int) -> str | None:
     return f"{name} should end at byte {declared_end}, the file ends at byte {num_bytes}"
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (type, first payload byte, end) of each box; a box may say that it ends after `end`."""
-    for _ in range(_MAX_BOXES):
-        if start + 8 > end:
-            return
-        file.seek(start)
-        head = file.read(16)
-        if len(head) < 8:
-            return
-        size, kind, payload = int.from_bytes(head[:4], "big"), head[4:8], start + 8
-        if size == 1 and len(head) == 16:
-            size, payload = int.from_bytes(head[8:16], "big"), start + 16
-        elif size == 0:
-            size = end - start
-        if size < payload - start:
-            return
-        yield kind, payload, start + size
-        start += size
-
-
 def _iso_outline(file: BinaryIO, num_bytes: int) -> Outline:
     seen: set[bytes] = set()
     missing: str | None = None
     turned = False
-    for kind, payload, end in _boxes(file, 0, num_bytes):
+    num_indexed: int | None = 0
+    num_in_fragments = 0
+    for kind, payload, end in boxes(file, 0, num_bytes):
         if kind not in _ISO_BOXES:
-            break  # bytes behind the last box are no part of the video
+            if end > num_bytes:
+                break  # bytes behind the last box are no part of the video
+            continue
         seen.add(kind)
         missing = _short(kind.decode(), end, num_bytes)
         if kind == b"moov" and not missing:
             turned = _is_turned(file, payload, end)
+            num_indexed = num_in_index(file, payload, end)
+        if kind == b"moof" and not missing:
+            num_in_fragments += num_in_fragment(file, payload, end)
     if missing is None and b"moov" not in seen:
         missing = f"no moov box (the index); found {', '.join(sorted(kind.decode() for kind in seen))}"
-    return Outline("iso", missing, turned)
+    total = None if num_indexed is None else num_indexed + num_in_fragments
+    return Outline("iso", missing, turned, total)
 
 
 def _is_turned(file: BinaryIO, start: int, end: int) -> bool:
     """Whether any track has a matrix other than identity or nothing (the libav bindings do not say)."""
-    for kind, payload, box_end in _boxes(file, start, end):
+    for kind, payload, box_end in boxes(file, start, end):
         if kind != b"trak":
             continue
-        for child, child_payload, _ in _boxes(file, payload, box_end):
+        for child, child_payload, _ in boxes(file, payload, box_end):
             if child == b"tkhd":
                 file.seek(child_payload)
                 header = file.read(104)

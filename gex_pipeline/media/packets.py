@@ -1,22 +1,27 @@
 """The times of a track's packets: an open container in, one small `PacketTimes` out.
 
-One pass, three integers a frame kept while it lasts, no pictures decoded.
+One pass, two integers a frame kept while it lasts, no pictures decoded. Stops where a small file turns out
+to stand for an enormous video.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 
 import av
 import av.container
 import av.error
+import av.packet
 import av.video.stream
+import numpy as np
 
 from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.h264 import UnitReader
 
 _RATE_TOLERANCE = 0.05  # of the mean frame duration; a dropped frame is far above, rounding far below
+_REPEATED_BYTES = 1_000_000  # packets may hold this much more than twice the file (some containers pack them)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class PacketTimes:
     """Times in ticks of the track's time base; discarded packets (before or behind an edit) do not count."""
 
     num_frames: int
+    num_bytes: int
     start_ticks: int
     duration_ticks: int
     last_frame_ticks: int
@@ -34,24 +40,28 @@ class PacketTimes:
 
 @dataclass
 class _Seen:
-    pts: list[int]
-    dts: list[int]
+    units: UnitReader | None
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    num_bytes: int = 0
     last_end_ticks: int = -(1 << 62)
     first_is_key: bool = False
     is_odd: bool = False  # something that a plain copy of the packets would not reproduce
     num_damaged: int = 0
 
 
-def read_packet_times(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> PacketTimes:
+def read_packet_times(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, max_frames: int
+) -> PacketTimes:
     """Read every packet of the track.
 
     Raises:
-        RejectedError: media_truncated or no_frames.
+        RejectedError: media_truncated, no_frames, undecodable or media_too_large.
     """
-    seen = _Seen([], [])
+    seen = _Seen(UnitReader.of(stream.codec_context.name, stream.codec_context.extradata))
     failure = ""
     try:
-        _read(container, stream, seen)
+        _read(container, stream, seen, max_frames)
     except av.error.FFmpegError as error:
         failure = f"reading stopped ({error.strerror}) "
     promised = f"the header says {stream.frames}" if stream.frames else "the header does not say how many"
@@ -64,9 +74,11 @@ def read_packet_times(container: av.container.InputContainer, stream: av.video.s
     return _summary(seen, _nominal_ticks(stream))
 
 
-def _read(container: av.container.InputContainer, stream: av.video.stream.VideoStream, seen: _Seen) -> None:
+def _read(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, seen: _Seen, max_frames: int
+) -> None:
     pts_list, dts_list = seen.pts, seen.dts  # this loop is most of a probe's time
-    is_first = True
+    max_bytes = 2 * container.size + _REPEATED_BYTES
     for packet in container.demux(stream):
         pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
         if pts is None or dts is None:
@@ -76,17 +88,35 @@ def _read(container: av.container.InputContainer, stream: av.video.stream.VideoS
             pts = dts = pts if pts is not None else dts
             if pts is None or dts is None:
                 raise RejectedError(Reason.undecodable, f"packet {len(pts_list)} of its video track has no time")
-        seen.num_damaged += packet.is_corrupt
-        if packet.is_keyframe:
-            seen.first_is_key |= is_first
-            seen.is_odd |= packet.has_sidedata("new_extradata")
-        is_first = False
+        _look_into(packet, seen)
+        if seen.num_bytes > max_bytes or len(pts_list) >= max_frames:
+            raise RejectedError(
+                Reason.media_too_large,
+                f"the file has {container.size} bytes, and its video track more than {len(pts_list)} frames of "
+                f"{seen.num_bytes} bytes (max_frames = {max_frames})",
+            )
         if packet.is_discard:
             seen.is_odd = True
             continue
         pts_list.append(pts)
         dts_list.append(dts)
         seen.last_end_ticks = max(seen.last_end_ticks, pts + duration)
+
+
+def _look_into(packet: av.packet.Packet[av.video.stream.VideoStream], seen: _Seen) -> None:
+    """Note what a packet is like; the cost is a microsecond or two."""
+    is_first = seen.num_bytes == 0
+    seen.num_bytes += packet.size
+    seen.num_damaged += packet.is_corrupt
+    content = memoryview(packet) if seen.units is not None and packet.size else None
+    if packet.is_keyframe:
+        seen.first_is_key |= is_first
+        seen.is_odd |= packet.has_sidedata("new_extradata")
+        if seen.units is not None and content is not None:
+            seen.is_odd |= seen.units.changes_parameters(content)
+            seen.is_odd |= is_first and not seen.units.begins_anew(content)
+    if seen.units is not None and content is not None and not packet.is_corrupt and seen.units.is_damaged(content):
+        raise RejectedError(Reason.undecodable, f"packet {len(seen.pts)} of its video track is damaged")
 
 
 def _nominal_ticks(stream: av.video.stream.VideoStream) -> int:
@@ -97,22 +127,26 @@ def _nominal_ticks(stream: av.video.stream.VideoStream) -> int:
 
 def _summary(seen: _Seen, nominal_ticks: int) -> PacketTimes:
     first_pts, first_dts = seen.pts[0], seen.dts[0]
-    grows = all(later > earlier for earlier, later in pairwise(seen.dts))
-    pts = sorted(seen.pts)
-    steps = [later - earlier for earlier, later in pairwise(pts)]
-    variable = bool(steps) and max(steps) - min(steps) > max(2, _RATE_TOLERANCE * (pts[-1] - pts[0]) / len(steps))
+    grows = bool(np.all(np.diff(np.frombuffer(seen.dts, np.int64)) > 0))
+    pts = np.sort(np.frombuffer(seen.pts, np.int64))
+    start_ticks, last_ticks = int(pts[0]), int(pts[-1])
+    steps = np.diff(pts)
+    variable = len(steps) > 0 and int(np.ptp(steps)) > max(2, _RATE_TOLERANCE * (last_ticks - start_ticks) / len(steps))
     end_ticks = seen.last_end_ticks
-    if variable or end_ticks <= pts[-1]:
+    if variable or end_ticks <= last_ticks:
         # The container does not say how long the last frame is shown. Where rate and order vary, it seems to:
         # but packets in order of decoding last until the next one is decoded, not until it is shown.
-        end_ticks = pts[-1] + (max(1, sorted(steps)[len(steps) // 2]) if steps else nominal_ticks)
+        end_ticks = last_ticks + (max(1, int(np.sort(steps)[len(steps) // 2])) if len(steps) else nominal_ticks)
     return PacketTimes(
         num_frames=len(pts),
-        start_ticks=pts[0],
-        duration_ticks=end_ticks - pts[0],
-        last_frame_ticks=end_ticks - pts[-1],
+        num_bytes=seen.num_bytes,
+        start_ticks=start_ticks,
+        duration_ticks=end_ticks - start_ticks,
+        last_frame_ticks=end_ticks - last_ticks,
         delay_ticks=first_pts - first_dts,
         is_variable_rate=variable,
         # pictures shown before the first key frame lean on a group of pictures that is not there
-        starts_clean=seen.first_is_key and not seen.is_odd and grows and pts[0] == first_pts and 0 not in steps,
+        starts_clean=(
+            seen.first_is_key and not seen.is_odd and grows and start_ticks == first_pts and bool(np.all(steps))
+        ),
     )

@@ -1,10 +1,13 @@
-"""The records that probing, joining and checking hand to each other. Frozen data, no behaviour."""
+"""The records that probing, joining and checking hand to each other: frozen data; and which pieces failed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from gex_pipeline.errors import RejectedError
 
 if TYPE_CHECKING:
     from gex_pipeline.media.probe import Probe
@@ -25,6 +28,15 @@ class Probed:
 
     piece: Piece
     probe: Probe
+
+
+class UnusablePiecesError(RejectedError):
+    """Some pieces cannot be encoded: reason and detail of the first; the others may be joined without them."""
+
+    def __init__(self, rejected: Mapping[int, RejectedError]) -> None:
+        first = rejected[min(rejected)]
+        super().__init__(first.reason, first.detail)
+        self.rejected = dict(rejected)
 
 
 @dataclass(frozen=True)

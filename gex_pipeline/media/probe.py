@@ -8,6 +8,7 @@ or nothing else tells how they are turned.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,7 @@ from gex_pipeline.media.orientation import Orientation, orientation_of
 from gex_pipeline.media.outline import Outline, read_outline
 from gex_pipeline.media.packets import read_packet_times
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.media.source import container_start_s, open_video
+from gex_pipeline.media.source import DECODER_LIMITS, MAX_PICTURE_PX, container_start_s, open_video
 
 _H264_PIX_FMT = {(1, 8): "yuv420p", (2, 8): "yuv422p", (3, 8): "yuv444p", (1, 10): "yuv420p10le"}
 _CHROMA_IN_RECORD = frozenset([100, 110, 122, 144, 244])  # profiles whose avcC record says the chroma format
@@ -34,6 +35,7 @@ class Probe:
 
     path: Path
     num_frames: int
+    num_bytes: int  # of the video track
     duration_s: float  # of presentation, first to end of last frame
     width_px: int  # as shown: upright, square pixels
     height_px: int
@@ -64,21 +66,22 @@ def probe_video(path: Path, settings: VideoSettings) -> Probe:
     """Probe one local file.
 
     Raises:
-        RejectedError: media_missing, media_empty, not_a_video, no_frames, media_truncated, undecodable, or
-            duration_mismatch for a file that says it is longer than the settings allow.
+        RejectedError: media_missing, media_empty, not_a_video, no_frames, media_truncated, undecodable, ffmpeg_timeout
+            while decoding; media_too_large or duration_mismatch for a file beyond what the settings allow.
     """
     outline = _outline(path)
+    _check_index(outline, settings)
     try:
         probe = _probe_opened(path, outline, settings)
     except RejectedError as rejected:
-        if outline.missing and rejected.reason is not Reason.duration_mismatch:
+        if outline.missing and rejected.reason not in (Reason.duration_mismatch, Reason.media_too_large):
             raise RejectedError(Reason.media_truncated, f"{outline.missing}; {rejected.detail}") from rejected
         raise
     if outline.missing:
         raise RejectedError(Reason.media_truncated, f"{outline.missing}; {probe.num_frames} frames can be read")
     _check_length("is", probe.duration_s, settings)  # headers need not say, and one wild time makes hours
     if settings.check == "decode":
-        _decode_all(probe)
+        _decode_all(probe, settings)
     return probe
 
 
@@ -86,8 +89,14 @@ def check_claimed_duration(probe: Probe, claimed_s: float, settings: VideoSettin
     """Compare what metadata claims with what the file holds, in seconds.
 
     Raises:
-        RejectedError: duration_mismatch when the file holds less, beyond the tolerance.
+        RejectedError: duration_mismatch when the file holds less, or much more, beyond the tolerances.
     """
+    if probe.duration_s > claimed_s + settings.max_excess_s:
+        raise RejectedError(
+            Reason.duration_mismatch,
+            f"metadata claims {claimed_s:.3f} s, the file holds {probe.duration_s:.3f} s "
+            f"(max_excess_s = {settings.max_excess_s:g})",
+        )
     if probe.duration_s < claimed_s - settings.duration_tolerance_s:
         raise RejectedError(
             Reason.duration_mismatch,
@@ -108,16 +117,46 @@ def _outline(path: Path) -> Outline:
         raise RejectedError(Reason.media_missing, f"{path.name} went away while it was read") from error
 
 
+def _check_index(outline: Outline, settings: VideoSettings) -> None:
+    """A few bytes of index can promise a thousand million frames, and libav makes room for all of them."""
+    if outline.num_indexed is None:
+        raise RejectedError(Reason.not_a_video, "its index is compressed (cmov), so that nothing is known of its size")
+    if outline.num_indexed > settings.max_frames:
+        raise RejectedError(
+            Reason.media_too_large,
+            f"its index promises {outline.num_indexed} frames or packets, more than max_frames = {settings.max_frames}",
+        )
+
+
 def _probe_opened(path: Path, outline: Outline, settings: VideoSettings) -> Probe:
     with open_video(path, header_only=outline.kind == "iso") as (container, stream):
         _check_length("says it is", (container.duration or 0) / av.time_base, settings)
         pix_fmt = stream.codec_context.pix_fmt or _pix_fmt_of_record(stream)
         if pix_fmt and stream.width > 0:
-            return _probe_stream(path, (container, stream), pix_fmt, outline)
+            return _probe_stream(path, (container, stream), (pix_fmt, outline), settings)
     with open_video(path) as (container, stream):  # the header alone does not tell
         if stream.width <= 0:
-            raise RejectedError(Reason.not_a_video, "its video track has no picture size")
-        return _probe_stream(path, (container, stream), stream.codec_context.pix_fmt or "unknown", outline)
+            raise _without_size(path)
+        found = (stream.codec_context.pix_fmt or "unknown", outline)
+        return _probe_stream(path, (container, stream), found, settings)
+
+
+def _without_size(path: Path) -> RejectedError:
+    """Why libav says no size: it hides one that is beyond its limit, unless it is opened without decoders."""
+    with open_video(path, header_only=True) as (_, stream):
+        _check_size(stream)
+        if stream.width <= 0:
+            return RejectedError(Reason.not_a_video, "its video track has no picture size")
+        stated = f"{stream.width} x {stream.height} pixels"
+        return RejectedError(Reason.undecodable, f"its header says {stated}, but its pictures cannot be decoded")
+
+
+def _check_size(stream: av.video.stream.VideoStream) -> None:
+    if stream.width * stream.height > MAX_PICTURE_PX:
+        raise RejectedError(
+            Reason.media_too_large,
+            f"its pictures have {stream.width} x {stream.height} pixels; {MAX_PICTURE_PX} in all are the most",
+        )
 
 
 def _check_length(verb: str, duration_s: float, settings: VideoSettings) -> None:
@@ -131,12 +170,13 @@ def _check_length(verb: str, duration_s: float, settings: VideoSettings) -> None
 def _probe_stream(
     path: Path,
     opened: tuple[av.container.InputContainer, av.video.stream.VideoStream],
-    pix_fmt: str,
-    outline: Outline,
+    found: tuple[str, Outline],
+    settings: VideoSettings,
 ) -> Probe:
-    container, stream = opened
+    (container, stream), (pix_fmt, outline) = opened, found
+    _check_size(stream)
     start_s = container_start_s(container)
-    times = read_packet_times(container, stream)
+    times = read_packet_times(container, stream, settings.max_frames)
     orientation = _first_orientation(path) if outline.may_be_turned else Orientation()
     time_base = Fraction(stream.time_base or Fraction(1, av.time_base))
     duration_s = float(times.duration_ticks * time_base)
@@ -146,6 +186,7 @@ def _probe_stream(
     return Probe(
         path=path,
         num_frames=times.num_frames,
+        num_bytes=times.num_bytes,
         duration_s=duration_s,
         width_px=width_px,
         height_px=height_px,
@@ -214,18 +255,25 @@ def _first_orientation(path: Path) -> Orientation:
     raise RejectedError(Reason.no_frames, "no frame comes out of its decoder")
 
 
-def _decode_all(probe: Probe) -> None:
+def _decode_all(probe: Probe, settings: VideoSettings) -> None:
     """Decode every frame and count.
 
     Raises:
-        RejectedError: undecodable.
+        RejectedError: undecodable, or ffmpeg_timeout.
     """
     num_decoded = 0
+    limit_s = settings.time_limit_s(probe.duration_s)
+    deadline_s = time.monotonic() + limit_s
     with open_video(probe.path) as (container, stream):
-        stream.codec_context.options = {"err_detect": "explode"}  # without it, damage is painted over
+        stream.codec_context.options = DECODER_LIMITS | {"err_detect": "explode"}  # else damage is painted over
         try:
             for frame in container.decode(stream):
                 num_decoded += not frame.is_corrupt
+                if time.monotonic() > deadline_s:
+                    raise RejectedError(
+                        Reason.ffmpeg_timeout,
+                        f"{num_decoded} of {probe.num_frames} frames were decoded in {limit_s:g} s",
+                    )
         except av.error.FFmpegError as error:
             raise RejectedError(
                 Reason.undecodable,

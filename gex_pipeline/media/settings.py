@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_TIMEOUT_COVERS_S = 60
+
 
 class VideoSettings(BaseModel):
     """Video knobs of one granularity; the defaults need no line in a recipe."""
@@ -33,9 +35,19 @@ class VideoSettings(BaseModel):
     """How a clip is probed: by its packets, or by decoding every frame (much slower, finds damaged pictures)."""
     duration_tolerance_s: float = Field(default=0.5, ge=0)
     """How much less than its metadata claims a file may hold, in seconds."""
+    max_excess_s: float = Field(default=60, ge=0)
+    """How much more than its metadata claims a clip's file may hold, in seconds; cut at key frames, it holds some."""
     timeout_s: float = Field(default=600, gt=0)
-    """Wall-clock limit of one ffmpeg process, in seconds."""
+    """Wall-clock limit of encoding a sample, in seconds; of one longer than a minute, for each minute of it."""
     jpeg_quality: int = Field(default=92, ge=1, le=100)
     """Quality of the pictures that Θ_v writes."""
     max_duration_s: float = Field(default=6 * 3600, gt=0)
-    """A file that says it is longer than this is refused, in seconds."""
+    """A file that is longer, or says it is, is refused, in seconds."""
+    max_frames: int = Field(default=2_500_000, ge=1)
+    """A file with more frames than this in its video track, or more packets in another, is refused."""
+    max_sample_bytes: int = Field(default=8_000_000_000, ge=1, le=8_500_000_000)
+    """A sample whose video becomes larger is refused, in bytes; a tar cannot hold a larger file than the most here."""
+
+    def time_limit_s(self, duration_s: float) -> float:
+        """How long encoding or decoding so many seconds of video may take, in seconds."""
+        return self.timeout_s * max(1.0, duration_s / _TIMEOUT_COVERS_S)

@@ -26,6 +26,7 @@ _BIT_RATE = 128_000
 _GAP_SAMPLES = RATE_HZ // 20  # smaller jumps are rounding of the container's clock
 _BLOCK_SAMPLES = 1024
 _PREROLL_S = 1.0  # decoding begins this much before a span
+_RATES_HZ = range(4_000, 768_001)  # at one value a second, a packet of a megabyte would become a hundred gigabytes
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ def _in_common_form(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
     form: tuple[str, str, int] | None = None
     resampler = _resampler()
     for frame in frames:
+        if frame.sample_rate not in _RATES_HZ:
+            continue  # silence stands for it
         if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
             resampler = _resampler()  # it holds to the first form it sees, and tracks may change theirs
         yield from resampler.resample(frame)

@@ -22,6 +22,10 @@ from gex_pipeline.errors import Reason, RejectedError
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
 SAFE_INPUT = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 
+# The largest picture of H.264 and HEVC at their highest level, which 8K is; a decoder holds up to sixteen of them.
+MAX_PICTURE_PX = 36_000_000
+DECODER_LIMITS = {"max_pixels": str(MAX_PICTURE_PX)}  # headers lie about the size that a decoder will meet
+
 # Opening a file makes libav decode its first pictures and sounds to learn what the header of an MP4
 # already says. Without decoders it cannot, and opening takes a fifth of the time; without parsing each
 # packet for what the header says of it too, reading takes two thirds.
@@ -35,7 +39,7 @@ def input_url(path: Path) -> str:
 
 def open_input(path: Path, options: dict[str, str]) -> av.container.InputContainer:
     """Open a file as a container, within what is allowed; its titles may be in any character set."""
-    return av.open(input_url(path), options=SAFE_INPUT | options, metadata_errors="replace")
+    return av.open(input_url(path), options=SAFE_INPUT | DECODER_LIMITS | options, metadata_errors="replace")
 
 
 @contextmanager
@@ -58,6 +62,7 @@ def open_video(
     with container:
         stream = _video_stream(container)
         stream.codec_context.thread_count = 1  # a worker has one core, and small clips do not repay threads
+        stream.codec_context.options = DECODER_LIMITS
         yield container, stream
 
 

@@ -19,6 +19,7 @@ from gex_pipeline.errors import FileMissingError, FileTooShortError, Reason, Rej
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import NodeSettings, Recipe
 from gex_pipeline.shard_format import SampleRecord, Segment
+from gex_pipeline.source_tars import what_changed
 
 if TYPE_CHECKING:
     from gex_pipeline.media.join import Piece
@@ -33,6 +34,7 @@ class MediaPlace:
     offset_bytes: int | None = None
     size_bytes: int | None = None
     cut_s: tuple[float, float] | None = None  # half-open, in the file
+    stamp: str | None = None  # of a source tar: by what its member is known again
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Workspace:
     granularity: str
     layout: Layout
     folder: Path
+    rebuilds: bool = False  # whether the digest of what is made is known, so that a source tar may have grown
 
     def relative(self, uri: str) -> str:
         """A shard's path relative to the output."""
@@ -98,7 +101,8 @@ class Workspace:
         """A local file with the member's media; a local source file is used where it lies.
 
         Raises:
-            RejectedError: ``media_missing`` when there is no file, ``media_changed`` when a source tar got shorter.
+            RejectedError: ``media_missing`` when there is no file, ``media_changed`` when a source tar is not the one
+            that was indexed.
             GexError: a shard of ours is damaged.
         """
         place = member.media
@@ -107,6 +111,7 @@ class Workspace:
                 target = self.folder / f"member-{index:06d}{Path(storage.name_of(place.uri)).suffix}"
                 storage.copy_range(place.uri, place.offset_bytes, place.size_bytes, target)
                 try:
+                    self._check_stamp(member)
                     yield target
                 finally:
                     target.unlink(missing_ok=True)
@@ -119,6 +124,14 @@ class Workspace:
             if member.segments:
                 raise
             raise RejectedError(Reason.media_changed, str(error), parent_id=member.id) from error
+
+    def _check_stamp(self, member: Member) -> None:
+        """After the bytes were copied, so that what is written while they are read is seen too."""
+        place = member.media
+        if place.stamp is not None and place.offset_bytes is not None:
+            found = what_changed(place.uri, place.offset_bytes, place.stamp, member_only=self.rebuilds)
+            if found is not None:
+                raise RejectedError(Reason.media_changed, found, parent_id=member.id)
 
 
 class Operation(ABC):

@@ -18,7 +18,7 @@ from gex_pipeline.recipe import NodeSettings
 from gex_pipeline.shard_format import SampleRecord
 
 if TYPE_CHECKING:
-    from gex_pipeline.media.join import Probed
+    from gex_pipeline.media.join import Joined, Probed
     from gex_pipeline.tables import Database
 
 _FINAL_PUNCTUATION = (".", "!", "?", "…", "。", "！", "？", "؟", "।")  # noqa: RUF001
@@ -93,20 +93,19 @@ class Integrate(Operation):
 
     def make(self, group: Group, work: Workspace) -> Made:
         """Fetch, probe and join; members that cannot be used are left out while enough remain."""
-        from gex_pipeline.media.join import join_pieces
-
-        video = self.recipe.video
         with ExitStack() as stack:
             usable, lost = _usable_members(group, work, stack)
-            if len(usable) < self.settings.min_clips:
-                detail = f"{len(usable)} of {len(group.members)} clips usable, {self.settings.min_clips} needed"
-                rest = [Lost(member, State.excluded, Reason.too_few_clips, detail) for member, _ in usable]
-                return Made(None, lost=(*lost, *rest))
-            try:
-                joined = join_pieces([probed for _, probed in usable], work.folder / "joined.mp4", video)
-            except RejectedError as error:  # those lost before keep their own reasons
-                rest = [Lost(member, State.rejected, error.reason, error.detail) for member, _ in usable]
-                return Made(None, lost=(*lost, *rest))
+            joined: Joined | None = None
+            while joined is None:
+                if len(usable) < self.settings.min_clips:
+                    detail = f"{len(usable)} of {len(group.members)} clips usable, {self.settings.min_clips} needed"
+                    rest = [Lost(member, State.excluded, Reason.too_few_clips, detail) for member, _ in usable]
+                    return Made(None, lost=(*lost, *rest))
+                try:
+                    joined = _join(usable, lost, work)
+                except RejectedError as error:  # those lost before keep their own reasons
+                    rest = [Lost(member, State.rejected, error.reason, error.detail) for member, _ in usable]
+                    return Made(None, lost=(*lost, *rest))
         members = [member for member, _ in usable]
         segments = [
             segment
@@ -129,6 +128,19 @@ class Integrate(Operation):
             made_by=joined.way,
         )
         return Made(record, joined.path, tuple(lost))
+
+
+def _join(usable: list[tuple[Member, Probed]], lost: list[Lost], work: Workspace) -> Joined | None:
+    """The joined video; none when it turns out that some members cannot be used, which are lost then."""
+    from gex_pipeline.media.join import UnusablePiecesError, join_pieces
+
+    try:
+        return join_pieces([probed for _, probed in usable], work.folder / "joined.mp4", work.recipe.video)
+    except UnusablePiecesError as error:
+        for index in sorted(error.rejected, reverse=True):
+            member, _ = usable.pop(index)
+            lost.append(Lost(member, State.rejected, error.rejected[index].reason, error.rejected[index].detail))
+        return None
 
 
 def _usable_members(group: Group, work: Workspace, stack: ExitStack) -> tuple[list[tuple[Member, Probed]], list[Lost]]:

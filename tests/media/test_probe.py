@@ -159,12 +159,24 @@ def test_a_video_track_without_frames_is_rejected(tmp_path: Path) -> None:
     assert rejected(path).reason is Reason.no_frames
 
 
-def test_damaged_pictures_are_found_by_decoding_and_only_then(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=40))
+def spoiled(path: Path, start: int, count: int) -> Path:
     whole = bytearray(path.read_bytes())
-    start = whole.index(b"mdat") + len(whole) // 3
-    whole[start : start + 400] = np.random.default_rng(7).bytes(400)
+    first = whole.index(b"mdat") + 4
+    whole[first + start : first + start + count] = np.random.default_rng(7).bytes(count)
     path.write_bytes(whole)
+    return path
+
+
+def test_damage_that_runs_over_the_sizes_of_units_is_found_without_decoding(tmp_path: Path) -> None:
+    path = spoiled(make_clip(tmp_path / "a.mp4", 1, Make(num_frames=40)), 1500, 400)
+    error = rejected(path)
+    assert error.reason is Reason.undecodable
+    assert "of its video track is damaged" in error.detail
+
+
+def test_damage_inside_of_a_picture_is_found_by_decoding_and_only_then(tmp_path: Path) -> None:
+    make = Make(num_frames=40, turn=lambda picture: np.random.default_rng(3).integers(0, 255, picture.shape, np.uint8))
+    path = spoiled(make_clip(tmp_path / "a.mp4", 1, make), 3000, 400)
     assert probe_video(path, SETTINGS).num_frames == 40
     assert rejected(path, VideoSettings(check="decode")).reason is Reason.undecodable
 

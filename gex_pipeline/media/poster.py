@@ -1,0 +1,71 @@
+"""One small picture of a video that need not be a file: an open stream in, a JPEG out.
+
+Reads the header and the group of pictures around the wanted time, and no more; so the picture is the one at that
+time or, in a group that is longer than a poster is worth, a somewhat earlier one.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+import av
+import av.container
+import av.error
+import av.video.reformatter
+import av.video.stream
+import numpy as np
+from numpy.typing import NDArray
+
+from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.orientation import orientation_of
+from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, container_start_s
+
+_MAX_DECODED = 96  # frames
+_QUALITY = 80
+
+
+def poster_jpeg(stream: BinaryIO, time_s: float, height_px: int) -> bytes:
+    """The picture of a video at a time, upright, with square pixels, at most so high.
+
+    Raises:
+        RejectedError: not_a_video, no_frames or undecodable.
+    """
+    try:
+        with av.open(stream, "r", options=SAFE_INPUT | DECODER_LIMITS, metadata_errors="replace") as container:
+            picture_HWC = _picture(container, time_s, height_px)
+    except av.error.FFmpegError as error:
+        raise RejectedError(Reason.undecodable, f"it cannot be read as a video: {error.strerror}") from error
+    return _jpeg(picture_HWC)
+
+
+def _picture(container: av.container.InputContainer, time_s: float, height_px: int) -> NDArray[np.uint8]:
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.video.stream.VideoStream):
+        raise RejectedError(Reason.not_a_video, "it has no video track")
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = DECODER_LIMITS
+    wanted_s = container_start_s(container) + time_s
+    container.seek(round(wanted_s * av.time_base))
+    shown = None
+    for number, frame in enumerate(container.decode(stream)):
+        if shown is not None and ((frame.time or 0.0) > wanted_s or number >= _MAX_DECODED):
+            break
+        shown = frame
+    if shown is None:
+        raise RejectedError(Reason.no_frames, "no frame comes out of its decoder")
+    orientation = orientation_of(shown)
+    sar = float(stream.sample_aspect_ratio or 1) or 1.0
+    width, height = orientation.size_px(max(1, round(shown.width * sar)), shown.height)
+    scale = min(1.0, height_px / height)
+    size_px = orientation.size_px(max(1, round(width * scale)), max(1, round(height * scale)))
+    scaled = av.video.reformatter.VideoReformatter().reformat(shown, *size_px, "rgb24", interpolation="AREA")
+    return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+
+def _jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC, "RGB").save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,203 @@
+"""What small files may stand for, how long they may take, and that one bad piece costs itself only."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.frames import middle_frame_jpeg
+from gex_pipeline.media.join import Piece, Probed, UnusablePiecesError, join_pieces, probe_pieces
+from gex_pipeline.media.outline import read_outline
+from gex_pipeline.media.probe import probe_video
+from gex_pipeline.media.settings import VideoSettings
+from tests.faults.damaged_media import MOOV_LAST, OPEN_GOP, clip_from_second_key
+from tests.faults.mp4_boxes import STBL, change, find, full, with_samples
+from tests.media.making_clips import Make, make_clip, number_of, numbers_in, run_real_ffmpeg
+
+FAST = VideoSettings(preset="ultrafast", crf=12)
+
+
+def probed(paths: list[Path], settings: VideoSettings = FAST) -> list[Probed]:
+    results = probe_pieces([Piece(path, None, None) for path in paths], settings)
+    assert all(isinstance(result, Probed) for result in results), results
+    return results
+
+
+def rejected(path: Path, settings: VideoSettings = FAST) -> RejectedError:
+    with pytest.raises(RejectedError) as caught:
+        probe_video(path, settings)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "count"),
+    [
+        ("a.mp4", Make(num_frames=30), 30),
+        ("b.mp4", Make(num_frames=30, movflags="+frag_keyframe+empty_moov", options={"g": "10"}), 30),
+        ("c.mp4", Make(num_frames=25, tone_hz=440), 48),  # the sound has more packets than the video frames
+    ],
+)
+def test_the_index_is_counted_before_libav_makes_room_for_it(tmp_path: Path, name: str, make: Make, count: int) -> None:
+    path = make_clip(tmp_path / name, 1, make)
+    assert read_outline(path).num_indexed == count
+    assert probe_video(path, VideoSettings(max_frames=count)).num_frames == make.num_frames
+    error = rejected(path, VideoSettings(max_frames=count - 1))
+    assert error.reason is Reason.media_too_large
+    assert f"promises {count} frames or packets, more than max_frames = {count - 1}" in error.detail
+
+
+def test_raw_sound_has_a_sample_for_each_value_and_is_no_long_index(tmp_path: Path) -> None:
+    path, raw = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=25, tone_hz=440)), tmp_path / "raw.mov"
+    run_real_ffmpeg("-i", path, "-c:v", "copy", "-c:a", "pcm_s16le", raw)
+    assert read_outline(raw).num_indexed == 25
+    assert probe_video(raw, VideoSettings(max_frames=25)).has_audio
+
+
+def test_a_thousand_million_samples_in_three_kilobytes_cost_no_memory_and_no_time(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    path.write_bytes(with_samples(path.read_bytes(), 1_000_000_000, 1, 1))
+    assert path.stat().st_size < 5000
+    began_s = time.monotonic()
+    assert rejected(path).reason is Reason.media_too_large
+    assert time.monotonic() - began_s < 1
+
+
+def test_an_index_behind_an_unknown_box_or_in_fragments_is_counted_too(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    content = with_samples(path.read_bytes(), 1_000_000_000, 1, 1)
+    at = content.index(b"moov") - 4
+    for kind in (b"abcd", b"udta"):
+        path.write_bytes(content[:at] + struct.pack(">I", 8) + kind + content[at:])
+        assert rejected(path).reason is Reason.media_too_large
+    path.write_bytes(struct.pack(">I", 8) + b"udta" + content)
+    assert rejected(path).reason is Reason.media_too_large
+    make_clip(path, 1, Make(num_frames=25, movflags="+frag_keyframe+empty_moov"))
+    whole = path.read_bytes()
+    run = whole.index(b"trun") + 8
+    path.write_bytes(whole[:run] + struct.pack(">I", 2_000_000_000) + whole[run + 4 :])
+    assert rejected(path).reason is Reason.media_too_large
+
+
+def test_a_compressed_index_is_not_read(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    path.write_bytes(change(path.read_bytes(), ("moov",), lambda moov: struct.pack(">I", 8) + b"cmov" + moov))
+    error = rejected(path)
+    assert error.reason is Reason.not_a_video
+    assert "cmov" in error.detail
+
+
+def test_a_clip_much_longer_than_its_metadata_is_not_that_clip(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=50))
+    settings = VideoSettings(max_excess_s=1)
+    fits, not_it = probe_pieces([Piece(path, None, 1.0), Piece(path, None, 0.9)], settings)
+    assert isinstance(fits, Probed)
+    assert isinstance(not_it, RejectedError)
+    assert not_it.reason is Reason.duration_mismatch
+    assert "claims 0.900 s, the file holds 2.000 s (max_excess_s = 1)" in not_it.detail
+    cut = probe_pieces([Piece(path, (0.5, 0.9), 0.4)], settings)[0]
+    assert isinstance(cut, Probed)
+
+
+@pytest.mark.parametrize("force_encode", [False, True])
+def test_a_sample_larger_than_the_limit_is_refused_and_leaves_nothing(tmp_path: Path, force_encode: bool) -> None:
+    noise = np.random.default_rng(3)
+    make = Make(num_frames=5, turn=lambda picture: noise.integers(0, 255, picture.shape, np.uint8))
+    pieces = probed([make_clip(tmp_path / f"{clip}.mp4", clip, make) for clip in range(3)])
+    (tmp_path / "out").mkdir()
+    settings = VideoSettings(max_sample_bytes=50_000, force_encode=force_encode, crf=1, preset="ultrafast")
+    with pytest.raises(RejectedError, match="max_sample_bytes = 50000") as caught:
+        join_pieces(pieces, tmp_path / "out/out.mp4", settings)
+    assert caught.value.reason is Reason.media_too_large
+    assert not isinstance(caught.value, UnusablePiecesError)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert join_pieces(pieces, tmp_path / "out/out.mp4", settings.model_copy(update={"max_sample_bytes": 500_000}))
+
+
+def test_pieces_that_cannot_be_encoded_are_named_and_the_others_can_be_joined(tmp_path: Path) -> None:
+    """Two files are damaged after they were probed, with what a probe would have found left out."""
+    paths = [make_clip(tmp_path / f"{clip}.mp4", clip) for clip in range(5)]
+    pieces = probed(paths)
+    for index in (0, 3):
+        paths[index].write_bytes(b"\0" * 4000)
+    with pytest.raises(UnusablePiecesError, match="Invalid data found") as caught:
+        join_pieces(pieces, tmp_path / "out.mp4", VideoSettings(force_encode=True, preset="ultrafast"))
+    assert {index: error.reason for index, error in caught.value.rejected.items()} == dict.fromkeys(
+        (0, 3), Reason.ffmpeg_failed
+    )
+    assert list(tmp_path.glob("out.mp4*")) == list(tmp_path.glob(".pieces-*")) == []
+    joined = join_pieces([pieces[1], pieces[2], pieces[4]], tmp_path / "out.mp4", FAST)
+    assert numbers_in(joined.path) == [number_of(clip, frame) for clip in (1, 2, 4) for frame in range(12)]
+
+
+def test_the_time_limit_grows_with_the_length_beyond_a_minute() -> None:
+    settings = VideoSettings(timeout_s=30)
+    assert [settings.time_limit_s(duration_s) for duration_s in (0.1, 60, 90, 3600)] == [30, 30, 45, 1800]
+
+
+def test_decoding_every_frame_and_looking_for_one_have_a_time_limit(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=60))
+    error = rejected(path, VideoSettings(check="decode", timeout_s=1e-6))
+    assert error.reason is Reason.ffmpeg_timeout
+    assert "of 60 frames were decoded in 1e-06 s" in error.detail
+    with pytest.raises(RejectedError, match="not decoded in 1e-06 s") as caught:
+        middle_frame_jpeg(path, VideoSettings(timeout_s=1e-6))
+    assert caught.value.reason is Reason.ffmpeg_timeout
+
+
+def test_a_clip_that_begins_between_key_frames_is_not_copied(tmp_path: Path) -> None:
+    """Its first picture does not make the decoder forget the clip before it."""
+    for clip in (1, 2):
+        clip_from_second_key(tmp_path / f"{clip}.mp4", clip)
+    pieces = probed([tmp_path / "1.mp4", tmp_path / "2.mp4"])
+    assert [piece.probe.starts_clean for piece in pieces] == [False, False]
+    assert probed([make_clip(tmp_path / "3.mp4", 3, Make(options=OPEN_GOP))])[0].probe.starts_clean
+    joined = join_pieces(pieces, tmp_path / "out.mp4", FAST)
+    assert numbers_in(joined.path) == [number_of(clip, frame) for clip in (1, 2) for frame in range(8, 25)]
+
+
+def test_parameters_inside_the_packets_must_be_those_of_the_header(tmp_path: Path) -> None:
+    """A copy would show the clips after it with them."""
+    path = make_clip(tmp_path / "a.mp4", 1, Make(options={"preset": "ultrafast", "x264-params": "repeat-headers=1"}))
+    same = probe_video(path, FAST)
+    assert same.starts_clean
+    whole = path.read_bytes()
+    sps = find(whole, *STBL, "stsd")
+    record = sps[sps.index(b"avcC") + 4 :]
+    units = record[8 : 8 + int.from_bytes(record[6:8], "big")]
+    at = whole.rindex(units)
+    assert at != whole.index(units)
+    spoiled = bytearray(whole)
+    spoiled[at + 3] += 1  # the level
+    path.write_bytes(spoiled)
+    assert not probe_video(path, FAST).starts_clean
+
+
+def test_pictures_without_any_time_do_not_count_as_a_clip(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    path.write_bytes(change(path.read_bytes(), (*STBL, "stts"), lambda _: full(1, 25, 0)))
+    (result,) = probe_pieces([Piece(path, None, 1.0)], FAST)
+    assert isinstance(result, RejectedError)
+    assert result.reason is Reason.duration_mismatch
+
+
+def test_sound_of_an_absurd_rate_is_silence(tmp_path: Path) -> None:
+    """At one value a second, a packet of a megabyte would be resampled to a hundred gigabytes."""
+    path, slow = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=25)), tmp_path / "slow.mkv"
+    (tmp_path / "values.raw").write_bytes(bytes(200_000))
+    run_real_ffmpeg(
+        *("-i", path, "-f", "s16le", "-ar", "48000", "-i", tmp_path / "values.raw", "-map", "0:v", "-map", "1:a"),
+        *("-c:v", "copy", "-c:a", "pcm_s16le", slow),
+    )
+    content = slow.read_bytes()
+    rate = b"\xb5\x88" + struct.pack(">d", 48_000)
+    assert content.count(rate) == 1
+    slow.write_bytes(content.replace(rate, b"\xb5\x88" + struct.pack(">d", 1)))
+    settings = VideoSettings(audio="keep")
+    joined = join_pieces(probed([slow], settings), tmp_path / "out.mp4", settings)
+    assert joined.has_audio
+    assert joined.duration_s == pytest.approx(1, abs=0.05)
