@@ -56,7 +56,7 @@ def _measured_s(samples: Samples, row: dict[str, Any]) -> float:
 
 
 def histograms_picture(content: dict[str, Any]) -> bytes:
-    """The histograms of `gex_pipeline.shards.browse.statistics`: a row a quantity, a column a granularity."""
+    """The histograms of `gex_pipeline.shards.looking.statistics`: a row a quantity, a column a granularity."""
     from PIL import Image, ImageDraw
 
     histograms = content["histograms"]

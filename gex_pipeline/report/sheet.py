@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gex_pipeline.errors import RejectedError
 from gex_pipeline.report.figures import Figures
-from gex_pipeline.report.lettering import Font, draw_lines, line_height_px, plain_font, readable, wrapped
+from gex_pipeline.report.lettering import draw_lines, line_height_px, plain_font, readable, wrapped
 from gex_pipeline.report.samples import fetched
 from gex_pipeline.report.wording import position
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
@@ -170,12 +170,15 @@ def _draw_row(sheet: Image.Image, row: _Row, top_px: float) -> float:
     draw = ImageDraw.Draw(sheet)
     width_px = sheet.width - 2 * _MARGIN_PX
     draw.line((_MARGIN_PX, top_px, _MARGIN_PX + width_px, top_px), fill=_LINE)
-    y = _draw_heading(draw, row, top_px + 16, width_px)
+    times_y = _draw_heading(draw, row, top_px + 16, width_px)
+    font = plain_font(_TEXT_PX)
+    y = times_y + line_height_px(font) + 2
     bottoms = []
     for number, frame in enumerate(row.frames):
         x = _MARGIN_PX + number * (_FRAME_PX[0] + _GAP_PX)
         if number and frame.segment != row.frames[number - 1].segment:
             _draw_joint(draw, x - _GAP_PX / 2, y, frame.segment - row.frames[number - 1].segment - 1)
+        draw.text((x, times_y), position(frame.time_s), font=font.face, fill=_JOINT)
         picture = frame.picture
         sheet.paste(picture, (x + (_FRAME_PX[0] - picture.width) // 2, round(y) + (_FRAME_PX[1] - picture.height) // 2))
         bottoms.append(_draw_caption(draw, (x, y + _FRAME_PX[1] + 8), row, number))
@@ -212,12 +215,9 @@ def _draw_joint(draw: Any, x: float, top_px: float, num_skipped: int) -> None:
 
 
 def _draw_caption(draw: Any, place: tuple[float, float], row: _Row, number: int) -> float:
-    """A frame's time and its segment's caption, the caption once a segment; returns where it ends."""
+    """The caption of a frame's segment, once a segment; returns where it ends."""
     frame = row.frames[number]
-    font: Font = plain_font(_TEXT_PX)
     x, y = place
-    draw.text((x, y), position(frame.time_s), font=font.face, fill=_JOINT)
-    y += line_height_px(font)
     segments = row.sample["segments"]
     if not segments or (number and row.frames[number - 1].segment == frame.segment):
         return y
