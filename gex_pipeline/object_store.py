@@ -86,7 +86,7 @@ def _check_bucket(uri: str, _environment: int, _pid: int) -> None:
             return
     except OSError:
         return
-    raise failure(uri, "the bucket does not exist; create it, or correct its name", Kind.terminal)
+    raise FileNotFoundError(uri)  # which the cache does not keep: the bucket may be made
 
 
 def check_bucket(uri: str) -> None:
@@ -96,7 +96,11 @@ def check_bucket(uri: str) -> None:
         GexError: the bucket does not exist.
     """
     if uri.startswith("s3://"):
-        _check_bucket("/".join(uri.split("/")[:3]), *_circumstances())
+        try:
+            _check_bucket("/".join(uri.split("/")[:3]), *_circumstances())
+        except FileNotFoundError as error:
+            why = "the bucket does not exist; create it, or correct its name"
+            raise failure(uri, why, Kind.terminal) from error
 
 
 def ask(uri: str, work: Callable[[Any, str], Result]) -> Result:

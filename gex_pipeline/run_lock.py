@@ -3,9 +3,10 @@
 In: an output and a run's id. Out: `held`, for the time of a run. The holder renews its lease; one whose process
 has ended, or who has not renewed it for long, is taken over, so a holder that died does not block for ever.
 Invariants: on a disk one run only gets a lease; whoever lost it to another (a machine that slept) is told so by
-`Lease.check` before it publishes. Not so on object stores: these are asked, written, and read again after a while,
-which two runs that start within the same moment may both survive when the store is slower than that; `check` then
-fails for the one that wrote first. Clocks of machines that share an output must agree within `_EXPIRES_S`.
+`Lease.check` before it publishes. Not so on object stores, for want of a conditional write: these are asked, written,
+and read again after a second or twice the time that took. Of two runs that start at once the one that wrote last goes
+on; both do only where a request of one takes longer than the other waits, until the next `check` of the one that
+wrote first. Clocks of machines that share an output must agree within `_EXPIRES_S`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gex_pipeline import storage
+from gex_pipeline import claims, storage
 from gex_pipeline.errors import FileMissingError, GexError
 from gex_pipeline.layout import Layout
 
 _RENEW_S = 20.0
 _EXPIRES_S = 120.0
-_SETTLE_S = 1.0  # of an object store: how long two writers at once may take to see each other
+_SETTLE_S = 1.0  # of an object store: at least so long, two writers at once may take to see each other
 _TRIES = 3
 
 
@@ -115,10 +116,10 @@ class Lease:
         """
         uri = self._layout.run_lock
         for _ in range(_TRIES):
-            if storage.create_bytes(_content(self._holder), uri):
+            started_s = time.monotonic()
+            if claims.create_bytes(_content(self._holder), uri):
                 if not storage.is_local(uri):
-                    time.sleep(_SETTLE_S)
-                    self.check()
+                    self._settle(time.monotonic() - started_s)
                 return
             found = storage.info(uri)
             try:
@@ -131,8 +132,19 @@ class Lease:
             # Not a lease: one that is being written this moment, or was when its process died.
             if holder is None and found is not None and time.time() - found.modified_s < _EXPIRES_S:
                 raise _held_by(self._layout, "a process that began to write run.lock a moment ago")
-            storage.remove_if_holds(content, uri)
+            claims.remove_if_holds(content, uri)
         raise _held_by(self._layout, "another run that was quicker")
+
+    def _settle(self, took_s: float) -> None:
+        """Wait until a rival that found nothing has written too, and see whose lease it is.
+
+        Raises:
+            GexError: another run wrote later.
+        """
+        time.sleep(max(_SETTLE_S, 2 * took_s))
+        holder = read_holder(self._layout)
+        if holder is None or holder.token != self._holder.token:
+            raise _held_by(self._layout, holder.words if holder else "another run that was quicker")
 
     def keep(self, ended: threading.Event) -> None:
         """Renew until `ended` is set."""
@@ -161,7 +173,7 @@ class Lease:
     def give_back(self) -> None:
         """Remove the lease if it is still this one; left behind, it is taken over."""
         with suppress(GexError):
-            storage.remove_if_holds(_content(self._holder), self._layout.run_lock)
+            claims.remove_if_holds(_content(self._holder), self._layout.run_lock)
 
 
 def _held_by(layout: Layout, who: str) -> GexError:

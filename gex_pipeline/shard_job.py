@@ -80,7 +80,7 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
         scratch.mkdir()
         with ShardWriter(tar_file) as writer:
             for group in read_groups(job, shard):
-                work = Workspace(job.recipe, job.granularity, job.layout, scratch)
+                work = Workspace(job.recipe, job.granularity, job.layout, scratch, shard in job.published)
                 made = make_sample(operation, group, work)
                 losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
                 if made.record is not None:
@@ -211,7 +211,9 @@ def _member(row: dict[str, Any]) -> Member:
         start_s=row["start_s"],
         end_s=row["end_s"],
         text=row["text"],
-        media=MediaPlace(row["media_uri"], row["media_offset_bytes"], row["media_size_bytes"], cut_s),
+        media=MediaPlace(
+            row["media_uri"], row["media_offset_bytes"], row["media_size_bytes"], cut_s, row.get("media_stamp")
+        ),
         segments=tuple(Segment(**segment) for segment in row["segments"] or ()),
         facts=json.loads(row["facts"]) if row["facts"] else {},
     )

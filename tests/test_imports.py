@@ -16,10 +16,12 @@ LAYERS = (
     ("errors",),
     ("granularity", "shard_format"),
     ("progress", "media.settings", "validate.settings", "summarize.settings", "registry", "recipe"),
-    ("tables", "storage", "layout", "receipts"),
-    ("shards", "run_state", "run_lock", "media", "summarize", "validate", "demo", "metadata"),
-    ("operations", "ingest", "media_index", "planning", "shard_job"),
+    ("tables", "storage_failures", "object_store", "storage", "claims", "layout", "receipts", "source_tars"),
+    ("shards", "run_state", "run_lock", "media", "summarize", "validate", "demo", "metadata", "metadata_text"),
+    ("operations", "ingest", "media_index", "rejects", "planning", "shard_job"),
+    ("ray_node",),
     ("ray_jobs", "report"),
+    ("browse",),
     ("stages",),
     ("flows",),
     ("cli",),
@@ -34,7 +36,9 @@ OWNERS = {
     "vllm": ("summarize.vllm_backend",),
     "prefect": ("flows",),
     "openai": ("summarize",),
-    "tarfile": ("shard_format", "media_index", "shards"),
+    "starlette": ("browse",),
+    "uvicorn": ("browse",),
+    "tarfile": ("shard_format", "source_tars", "shards"),
 }
 
 

@@ -1,34 +1,236 @@
-"""Real runs whose driver or Ray worker is killed; `benchmarks/kill_test.py` kills more often, raylet and ffmpeg too."""
+"""Processes of real runs are killed; `benchmarks/kill_test.py` does it at a hundred random moments, to more kinds."""
 
 from __future__ import annotations
 
-import random
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_test import compare, kill_and_repeat, place, undisturbed
+from benchmarks.kill_test import end, start
+from benchmarks.process_table import processes
+from benchmarks.same_output import compare, listed
+from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.ffmpeg import run_ffmpeg
+from gex_pipeline.run_state import begin, open_run
+from gex_pipeline.shard_job import build_shard
+from tests.end_to_end.running import sums
+from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def quiet():
-    """A corpus, the output of a run nobody disturbed, and the seconds that took."""
-    with place(num_sources=3) as where:
-        output, seconds = undisturbed(where, names=("reference",))
-        yield where, output, seconds
+def wait_for(what, seconds: float = 30.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s in vain")
 
 
-@pytest.mark.parametrize(("kind", "part"), [("driver", 0.7), ("worker", 0.5)])
-def test_a_run_whose_process_is_killed_ends_or_goes_on_to_the_same_bytes(quiet, kind, part):
-    where, reference, seconds = quiet
-    said = kill_and_repeat(where, kind, kind, part * seconds, random.Random(1))
-    assert said[0].startswith("hit"), said
-    assert not any(line.startswith("STUCK") for line in said), said
-    found = compare(where.folder / kind / "output", reference)
-    assert found.is_none, (said, found)
+def state_of(pid: int) -> str:
+    """One letter of /proc: T is stopped, Z ended; empty when there is no such process."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    return next(one.parent for one in processes() if one.pid == pid)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_worker_that_outlives_its_run_does_not_touch_the_shards_of_the_next_one(quiet):
+    """A worker is stopped, all else of its run is killed, the metadata grows, and the worker wakes after the next run.
+
+    It holds shards of the same numbers as the new plan's, with other samples in them.
+    """
+    where, _, _ = quiet
+    recipe = where.recipe("outlived")
+    rows = (where.folder / "corpus" / "clips.jsonl").read_text(encoding="utf-8").splitlines()
+    metadata = recipe.parent / "clips.jsonl"
+    metadata.write_text("\n".join(rows[4:]) + "\n", encoding="utf-8")
+    recipe.write_text(recipe.read_text().replace(f"{where.folder}/corpus/clips.jsonl", str(metadata)))
+    process = start(where, recipe)
+
+    def at_work() -> list[int]:
+        ours = [one for one in processes() if one.session == process.pid]
+        return [one.pid for one in ours if one.program.startswith("ray::Map")]
+
+    kept: list[int] = []
+    try:
+        worker = wait_for(at_work, 200)[0]
+        # With its raylet, as on a machine that sleeps: a stopped worker whose parent dies is ended by the kernel.
+        kept = [worker, *(one.pid for one in processes() if one.pid == parent_of(worker))]
+    finally:
+        # First nobody may act any more: driver and raylet end the workers of each other's deaths.
+        for how in (signal.SIGSTOP, signal.SIGKILL):
+            for one in processes():
+                if one.session == process.pid and (one.pid not in kept or how == signal.SIGSTOP):
+                    os.kill(one.pid, how)
+        process.wait()
+    try:
+        assert not (recipe.parent / "output" / "dataset.json").exists()
+        metadata.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        assert end(start(where, recipe)) == 0
+        before = sums(recipe.parent / "output")
+        assert before.keys() == {path for _, path in listed(recipe.parent / "output")}
+        assert state_of(worker) == "T", "the worker did not outlive its run"
+        os.kill(worker, signal.SIGCONT)
+        wait_for(lambda: worker not in at_work())
+        assert sums(recipe.parent / "output") == before
+    finally:
+        for pid in kept:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+OUTLIVING = """
+import os, signal, sys
+from pathlib import Path
+from gex_pipeline import shard_job
+from gex_pipeline.errors import GexError
+from gex_pipeline.run_state import begin, open_run
+from tests.faults.test_killed_runs import job_of, recipe
+
+run = begin(open_run(recipe(Path(sys.argv[1]))))
+make = shard_job.make_sample
+
+def make_and_stop(*arguments):
+    made = make(*arguments)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return made
+
+shard_job.make_sample = make_and_stop
+try:
+    shard_job.build_shard(job_of(run), 0)
+except GexError as error:
+    print(error)
+"""
+
+
+def recipe(folder: Path):
+    media = {"media": {"kind": "column", "column": "file", "root": "clips"}}
+    lvlt = {"operation": "integrate", "from": "SVST", "min_clips": 2}
+    return recipe_of(folder, media, {"SVST": {}, "LVLT": lvlt})
+
+
+def job_of(run):
+    """The job as the build stage makes it."""
+    job, _ = plan(run, "LVLT")
+    return replace(job, run_id=run.run_id)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_shard_that_was_begun_for_another_plan_is_not_published(tmp_path, small_clips, grows):
+    """The process stops between making the last sample and publishing, at the worst moment there is.
+
+    Over the same inputs it goes on: its bytes are those that are there. Over others it has to refuse.
+    """
+    shutil.copytree(small_clips, tmp_path / "clips")
+    rows = [clip_row("a", n, n + 0.48, f"clip {n}", file=f"a-{n}.mp4") for n in range(3)]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    command = [sys.executable, "-c", OUTLIVING, str(tmp_path)]
+    old = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: state_of(old.pid) == "T")
+    if grows:
+        more = [clip_row("b", n, n + 0.48, f"clip {n}", file=f"b-{n}.mp4") for n in range(3)]
+        write_jsonl(tmp_path / "clips.jsonl", rows + more)
+    build_shard(job_of(begin(open_run(recipe(tmp_path)))), 0)
+    output = tmp_path / "output"
+    before, receipt = sums(output), (output / "LVLT/LVLT-000000.parquet").read_bytes()
+
+    os.kill(old.pid, signal.SIGCONT)
+    said, _ = old.communicate(timeout=30)
+
+    assert old.returncode == 0
+    assert ("is over" in said and "nothing is written" in said) is grows, said
+    assert len(before) == 1
+    assert sums(output) == before
+    assert ((output / "LVLT/LVLT-000000.parquet").read_bytes() == receipt) or not grows
+    assert not list(output.rglob("*.part"))
+
+
+KILLED_FFMPEG = """#!{python}
+import os, signal, sys
+from pathlib import Path
+runs = Path({runs!r})
+runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+if len(runs.read_text()) <= {deaths}:
+    os.kill(os.getpid(), signal.SIGKILL)
+os.execv({ffmpeg!r}, [{ffmpeg!r}, *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_a_killed_ffmpeg_is_no_fault_of_the_clip_until_the_third_time(tmp_path, small_clips, monkeypatch, deaths):
+    """A sample was once rejected for good because something had killed its ffmpeg."""
+    import ffmpeg
+
+    from gex_pipeline.media.ffmpeg import ffmpeg_binary
+
+    runs, program, target = tmp_path / "runs", tmp_path / "ffmpeg", tmp_path / "out.mp4"
+    program.write_text(
+        KILLED_FFMPEG.format(python=sys.executable, runs=str(runs), deaths=deaths, ffmpeg=ffmpeg_binary())
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("GEX_FFMPEG", str(program))
+    stream = ffmpeg.output(ffmpeg.input(str(small_clips / "a-0.mp4")), str(target), vcodec="copy")
+    if deaths < 3:
+        run_ffmpeg(stream, 30)
+        assert target.stat().st_size > 1000
+    else:
+        with pytest.raises(RejectedError, match="ffmpeg ended with -9") as caught:
+            run_ffmpeg(stream, 30)
+        assert caught.value.reason == Reason.ffmpeg_failed
+    assert len(runs.read_text()) == 3
+
+
+LOSES_ITS_NODE = """
+import subprocess, sys, time
+from gex_pipeline.ray_node import watched
+other = subprocess.Popen(["sleep", "60"])
+with watched():
+    raylet = subprocess.Popen([sys.argv[1], "60"])
+    print(other.pid, flush=True)
+    time.sleep(0.5)
+    if sys.argv[2] == "dies":
+        raylet.kill()
+        time.sleep(20)
+raylet.kill()  # as ray.shutdown does, after the watch is over
+time.sleep(0.5)
+other.kill()
+print("ended by itself")
+"""
+
+
+@pytest.mark.parametrize("how", ["dies", "lives"])
+def test_a_run_whose_node_dies_ends_at_once_with_the_code_for_now_and_takes_its_children_with_it(tmp_path, how):
+    """Ray ended such a run with code 1 and no sentence, and Prefect's server lived on."""
+    raylet = tmp_path / "raylet"
+    shutil.copyfile(shutil.which("sleep"), raylet)
+    raylet.chmod(0o755)
+    command = [sys.executable, "-c", LOSES_ITS_NODE, str(raylet), how]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=15, check=False)
+    child = int(done.stdout.split()[0])
+    if how == "lives":
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    assert done.returncode == 75
+    assert "the Ray node of this run has died" in done.stderr
+    assert "Run the same command again to go on" in done.stderr
+    assert state_of(child) in ("", "Z")
 
 
 def test_the_comparison_sees_a_lost_a_doubled_and_a_changed_sample(quiet):
@@ -49,3 +251,9 @@ def test_the_comparison_sees_a_lost_a_doubled_and_a_changed_sample(quiet):
     assert replace(compare(copy, reference), tars=()).differing == 1
     (copy / "SVST" / ".x.tar.0badcafe.part").write_bytes(b"half")
     assert compare(copy, reference).leftovers == ("SVST/.x.tar.0badcafe.part",)
+    manifest = json.loads((copy / "dataset.json").read_text())
+    manifest["snapshots"][0]["granularities"]["SVST"]["shards"].pop()
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    assert compare(copy, reference).lost > 0
+    (copy / "dataset.json").unlink()
+    assert compare(copy, reference).lost > 0
