@@ -1,6 +1,7 @@
 -- Question: which input rows are not accepted, and why?
 -- Grain: one row an input row that is not accepted; rows of clips known from earlier snapshots are not listed.
--- Excluded by the recipe's predicate, else rejected.
+-- Excluded by the recipe's predicate, else rejected. Reads: read_clips, duplicate_rows, tar_problems(key, detail).
+-- $tar_note: what is wrong with whole tars.
 CREATE OR REPLACE TEMP TABLE ingest_losses AS
 SELECT
   $granularity AS granularity,
@@ -17,6 +18,10 @@ SELECT
       ELSE 'holds a space, a control character or a slash'
     END
     WHEN 'unsafe_media_path' THEN media_text
+    WHEN 'media_missing' THEN
+      coalesce(p.detail, 'no tar holds the key ' || media_text || $tar_note, 'the row does not say where it is')
+    WHEN 'media_truncated' THEN p.detail
+    WHEN 'media_ambiguous' THEN p.detail
     ELSE ''
   END AS detail,
   coalesce(clip_id, '') AS id,
@@ -26,4 +31,5 @@ FROM (
   SELECT r.*, coalesce(reason, 'duplicate_clip') AS final_reason
   FROM read_clips AS r
   WHERE reason IS NOT NULL OR r.rowid IN (SELECT duplicate FROM duplicate_rows)
-)
+) AS l
+LEFT JOIN tar_problems AS p ON p.key = l.media_text AND l.final_reason = p.reason

@@ -6,7 +6,7 @@ CREATE OR REPLACE TEMP VIEW plan AS
 SELECT
   g.shard, g.key, s.position, s.id, g.group_value,
   s.source_id, s.start_s, s.end_s, s.duration_s, s.text, s.segments, s.facts,
-  s.media_uri, s.media_offset_bytes, s.media_size_bytes, s.media_cut,
+  s.media_uri, s.media_offset_bytes, s.media_size_bytes, s.media_stamp, s.media_cut,
   s.new_text, s.source_text_digest, s.scores
 FROM (
   SELECT p.key_rank, p.position, c.*
