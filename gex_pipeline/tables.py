@@ -135,7 +135,11 @@ class Database:
 
     def local_files(self, uris: Iterable[str]) -> list[Path]:
         """Local paths of these files, copied from the object store where they are not local; kept until close."""
-        return [self._stack.enter_context(storage.local_copy(uri, self.scratch)) for uri in uris]
+        copies = [storage.local_copy(uri, self.scratch) for uri in uris]
+        paths = storage.for_each(lambda copy: copy.__enter__(), copies)
+        for copy in copies:
+            self._stack.push(copy)
+        return paths
 
     def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None, *, numbered: bool = False) -> None:
         """Make `view` the union of Parquet files; with none of them, of `empty` (a SELECT with the columns).

@@ -3,6 +3,6 @@
 --   with scores as a map from name to value, and tar and snapshot.
 CREATE OR REPLACE TEMP VIEW samples AS
 SELECT
-  r.* REPLACE (coalesce(r.scores, '{}')::JSON::MAP(VARCHAR, DOUBLE) AS scores), s.tar, s.snapshot
+  r.* REPLACE (CASE WHEN json_valid(r.scores) THEN r.scores ELSE '{}' END::JSON::MAP(VARCHAR, DOUBLE) AS scores), s.tar, s.snapshot
 FROM receipts AS r
 JOIN shard_list AS s ON s.granularity = r.granularity AND s.shard = r.shard

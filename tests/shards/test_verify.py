@@ -31,7 +31,7 @@ def by_key(*records):
 @pytest.mark.parametrize("options", [(), ("--deep",)])
 def test_a_whole_output_has_nothing_wrong(verify, whole, options):
     done = verify(whole, *options)
-    assert done.content == {"shards": 3, "wrong": 0, "notes": 0, "findings": []}
+    assert done.content == {"output": str(whole), "shards": 3, "wrong": 0, "notes": 0, "findings": []}
     assert done.code == 0
 
 
@@ -382,7 +382,10 @@ def test_a_person_sees_a_table_and_a_verdict(gex, output):
     assert done.code == 1
     (line,) = [line for line in done.out.splitlines() if line.split()[:1] == [IT]]
     assert line.split()[1:4] == ["-", "tar", "missing"]
-    assert done.out.splitlines()[-1] == "3 shards verified: 1 things are wrong"
+    assert done.out.splitlines()[-2:] == [
+        "3 shards verified: 1 things are wrong",
+        f"next     gex run {output} --check-bytes    builds damaged shards again",
+    ]
 
 
 @pytest.mark.slow
