@@ -13,12 +13,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline import storage
+from gex_pipeline import ray_node, storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.shard_job import ShardJob, build_shard
@@ -26,6 +26,7 @@ from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
 
 _TRIES = 3
+_STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
 CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
 _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -49,6 +50,10 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     """Ray for the time of a run: a private one, or a connection to the cluster the recipe names.
 
     A Ray that is running already in this process is used and left running.
+
+    Raises:
+        GexError: there is no cluster at the recipe's address.
+        TransientError: a private Ray did not start.
     """
     import ray
 
@@ -70,13 +75,26 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
-        ray.init(address=settings.address, **options)
-    except (ConnectionError, ValueError) as error:
-        raise GexError(f"no Ray cluster at {settings.address!r}: {str(error).splitlines()[0]}") from error
-    try:
-        yield
+        with ray_node.watched() if settings.address == "local" else nullcontext():
+            _start_ray(settings.address, options)
+            yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        if address == "local" and (type(error) is Exception or isinstance(error, RuntimeError)):
+            # A node of which a process died while it came up; Ray has no class of its own for that.
+            raise TransientError(f"Ray did not start ({first}). Run the same command again") from error
+        if isinstance(error, (ConnectionError, ValueError)):
+            raise GexError(f"no Ray cluster at {address!r}: {first}") from error
+        raise
 
 
 def run_shards(
@@ -88,6 +106,7 @@ def run_shards(
     """
     import ray.data
     import ray.util.annotations
+    from ray.data.exceptions import ExecutionTimeoutError
 
     _configure_data()
     rows = [{"shard": shard} for shard in shards]
@@ -105,8 +124,8 @@ def run_shards(
                 failures.append(ShardFailure(row["shard"], row["error"], row["transient"]))
             else:
                 on_done(row)
-    except ray.exceptions.RayError as error:
-        first = str(error).strip().splitlines()[0]
+    except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
+        first = str(error).strip().partition("\n")[0]
         raise TransientError(f"the Ray job of {job.granularity} broke off ({first}); finished shards stay") from error
     return failures
 
@@ -150,7 +169,13 @@ class ScorerPool:
             getattr(self._workers[index % len(self._workers)], method).remote(piece)
             for index, piece in enumerate(pieces)
         ]
-        return [scores for piece in ray.get(calls) for scores in piece]
+        try:
+            return [scores for piece in ray.get(calls) for scores in piece]
+        except ray.exceptions.RayTaskError:
+            raise  # the scorer's own error; it would come again
+        except ray.exceptions.RayError as error:
+            first = str(error).strip().partition("\n")[0]
+            raise TransientError(f"the scoring workers died ({first}); parts that were written stay") from error
 
 
 @dataclass(frozen=True)
@@ -197,6 +222,7 @@ def _configure_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = _STUCK_S
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# Control characters but the ends of lines, and marks without width; joiners stay, since emoji and scripts need them.
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)|\A.*?</think>", re.DOTALL | re.IGNORECASE)
 _SPECIAL = re.compile(r"<\|[^<>|]{0,60}\|>|</?s>", re.IGNORECASE)
 _BULLET = re.compile(r"^(?:[-*\u2022\u2013]|\d{1,2}[.)])\s+")
@@ -48,7 +50,7 @@ class Candidate:
 
 def clean_summary(raw_text: str) -> Candidate:
     """The first sentence of an answer without label, quotes and final stop; empty when there is none."""
-    text = _SPECIAL.sub(" ", _THINKING.sub(" ", raw_text))
+    text = _SPECIAL.sub(" ", _THINKING.sub(" ", _UNSEEN.sub("", raw_text)))
     lines = [stripped for stripped in (_unlabelled(line) for line in text.splitlines()) if stripped]
     # A line of one or two words before a longer one is a heading.
     index = next((i for i, line in enumerate(lines) if len(line.split()) > 2), 0)

@@ -19,12 +19,13 @@ from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.checks import check_summary
 from gex_pipeline.summarize.clean import clean_summary
 from gex_pipeline.summarize.extractive import ExtractiveBackend
-from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, readable, request_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 Scores = dict[str, float]
 Scorer = Callable[[list[SummaryRequest], list[str]], list[Scores]]
 Gate = Callable[[Scores], list[str]]
+_LOST_CHARACTER = "\ufffd"
 Answered = list[tuple[SummaryRequest, SummaryAnswer | None]]
 
 
@@ -181,7 +182,7 @@ def _joined(
             progress.num_answers += 1
             progress.num_prompt_tokens += answer.num_prompt_tokens
             progress.num_generated_tokens += answer.num_generated_tokens
-            batch.append((request, answer))
+            batch.append((request, readable(answer)))
             if len(batch) >= job.batch_size or time.monotonic() - batch_started_s > job.batch_seconds:
                 full, batch, batch_started_s = batch, [], time.monotonic()
                 yield full
@@ -231,6 +232,9 @@ def _check(
     if answer.error is not None:
         return _Judged(request, replace(result, reason=answer.error_kind or Reason.engine_error, detail=answer.error))
     candidate = clean_summary(answer.raw_text)
+    if _LOST_CHARACTER in candidate.text and answer.finish != "length" and _LOST_CHARACTER not in request.text:
+        detail = f"characters were lost on the way: {candidate.text}"[:2000]
+        return _Judged(request, replace(result, reason=Reason.engine_error, detail=detail))
     reasons = check_summary(candidate.text, request, job.settings, None if candidate.ended else answer.finish)
     if reasons:
         detail = f"{', '.join(reasons)}: {candidate.text or answer.raw_text!r}"

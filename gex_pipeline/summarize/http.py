@@ -2,7 +2,8 @@
 
 A failing request costs itself; a wrong key, an unknown model or a server that is gone ends the run,
 since it would cost all of them. The key is read from the environment and appears in no message.
-Requests carry their digest as `X-Request-Id`; a response that repeats another one's is an error.
+Requests carry their digest as `X-Request-Id`; a response that repeats another one's is an error. Every request has a
+connection of its own: on a kept one, a server that answers twice answers the next request with the second.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ async def _send(client: Any, request: SummaryRequest, digest: str, settings: Sum
     raw = await client.chat.completions.with_raw_response.create(
         model=settings.model,
         messages=build_messages(request, settings),
-        extra_headers={"X-Request-Id": ours},
+        extra_headers={"X-Request-Id": ours, "Connection": "close"},
         **sampling(request, settings),
     )
     return raw.parse(), raw.headers
@@ -231,13 +232,14 @@ def _read_response(response: tuple[Any, Any], empty: SummaryAnswer) -> SummaryAn
     choices = getattr(completion, "choices", None)
     if not choices:
         return _failed(empty, Reason.engine_error, f"unreadable response: no choices in {str(completion)[:200]!r}")
-    usage = completion.usage
+    message, usage = choices[0].message, completion.usage
     return replace(
         empty,
-        raw_text=choices[0].message.content or "",
-        num_prompt_tokens=usage.prompt_tokens if usage else 0,
-        num_generated_tokens=usage.completion_tokens if usage else 0,
-        finish="length" if choices[0].finish_reason == "length" else "stop",
+        raw_text=message.content or getattr(message, "refusal", None) or "",
+        num_prompt_tokens=int(usage.prompt_tokens or 0) if usage else 0,
+        num_generated_tokens=int(usage.completion_tokens or 0) if usage else 0,
+        # A filter cuts an answer as the token limit does.
+        finish="length" if choices[0].finish_reason in ("length", "content_filter") else "stop",
     )
 
 

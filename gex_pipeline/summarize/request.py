@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gex_pipeline.errors import Reason
@@ -20,6 +21,8 @@ from gex_pipeline.summarize.settings import SummarizerSettings
 
 # Generation stops where a model starts to continue the prompt instead of answering it.
 STOP = ("[captions", "[end ", "\nUSER:")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_LONGEST_CHARS = 20_000  # of an answer; far over any token limit that a summary may have
 # Where and how fast the engine runs; the same prompt gives the same answer up to floating point.
 _ENGINE_RESOURCES = frozenset(
     {
@@ -74,6 +77,21 @@ class SummaryAnswer:
 def text_digest(text: str) -> str:
     """SHA-256 (hex) of a long text as it is published."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def readable(answer: SummaryAnswer) -> SummaryAnswer:
+    """The answer as tables can hold it; an error in its place when what came is no text."""
+    if answer.error is not None:
+        return answer
+    if not isinstance(answer.raw_text, str):
+        return _unreadable(answer, f"the answer is no text but {type(answer.raw_text).__name__}")
+    if _HALF_CHARACTER.search(answer.raw_text):
+        return _unreadable(answer, "the answer holds half of a character (a lone surrogate)")
+    return replace(answer, raw_text=answer.raw_text[:_LONGEST_CHARS])
+
+
+def _unreadable(answer: SummaryAnswer, what: str) -> SummaryAnswer:
+    return replace(answer, raw_text="", error=what, error_kind=Reason.engine_error)
 
 
 def sampling(request: SummaryRequest, settings: SummarizerSettings) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class SummarizerSettings(BaseModel):
     """Number of engines (`vllm`)."""
     batch_size: int = Field(default=64, ge=1)
     """Requests handed to an engine at a time (`vllm`)."""
+    engine_timeout_s: float = Field(default=1800, gt=0)
+    """Longest time without any answer, an engine's start included, before it counts as stuck, in seconds (`vllm`)."""
     timeout_s: float = Field(default=60, gt=0)
     """Longest wait for one answer of the server, in seconds (`http`)."""
     max_retries: int = Field(default=3, ge=0)

@@ -1,19 +1,22 @@
 """Summaries from vLLM engines on Ray workers, through `ray.data.llm`.
 
 Requests enter as small rows and answers leave as they are ready, in any order; key and digests travel
-with each row. A request that the engine refuses costs its own row. Ray must have been started by the
-caller; whether engines take GPUs or CPUs follows from what the cluster has at that moment.
+with each row. A request that the engine refuses costs its own row. An engine that dies is started again by Ray
+and asked again for what it had not answered, a bounded number of times; one that gives no answer for
+`engine_timeout_s` ends the run. Ray must have been started by the caller; whether engines take GPUs or CPUs follows
+from what the cluster has at that moment.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline.errors import GexError, MissingExtraError, Reason
+from gex_pipeline.errors import GexError, MissingExtraError, Reason, TransientError
 from gex_pipeline.summarize.chat_template import chat_template_text
 from gex_pipeline.summarize.http import TOO_LONG
 from gex_pipeline.summarize.prompt import build_messages
@@ -23,6 +26,10 @@ from gex_pipeline.summarize.settings import SummarizerSettings
 _SMALL_CPUS = 0.1  # of every stage but the engine: whole CPUs leave none for the engine on a small machine
 _KV_CACHE_BYTES = 64 << 20  # of an engine on a CPU; the default there is sized for a machine of its own
 _ERROR_COLUMN = "__inference_error__"
+_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
+_ENGINE_STAGE = "vLLMEngineStage"
+_MAX_RESTARTS = 3  # of one engine in one pass; by default Ray Data restarts what a prompt kills for ever
+_MAX_START_DEATHS = 1  # engines in a row that die before they are up: a wrong setting, or once an accident
 
 
 class VllmBackend:
@@ -50,8 +57,10 @@ class VllmBackend:
 
         Raises:
             GexError: Ray is not started, or the engines cannot start or keep dying.
+            TransientError: no answer comes for `engine_timeout_s`.
         """
         import ray
+        from ray.data.exceptions import ExecutionTimeoutError
 
         self.check_ready(settings)
         if not ray.is_initialized():
@@ -62,9 +71,25 @@ class VllmBackend:
         try:
             for row in _pipeline(rows, settings).iter_rows():
                 yield _answer(row, settings)
+        except ExecutionTimeoutError as error:
+            raise TransientError(
+                f"the engine for model {settings.model!r} gave no answer for {settings.engine_timeout_s:g} s; answers "
+                "given before are kept. Run the same command again, with a longer engine_timeout_s if it was working"
+            ) from error
         except ray.exceptions.RayError as error:
-            cause = " ".join(str(error).split())[-800:]
-            raise GexError(f"the engine for model {settings.model!r} failed: {cause}") from error
+            raise GexError(
+                f"the engine for model {settings.model!r} {what_happened(error)}; answers given before are kept. "
+                "Ray's worker logs say more"
+            ) from error
+
+
+def what_happened(error: BaseException) -> str:
+    """In one sentence: an engine that did not start ends with the innermost error, one that kept dying with none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "died" in str(error) and not any("creation task" in line for line in lines):
+        return f"died {_MAX_RESTARTS + 1} times"
+    start = max((number for number, line in enumerate(lines) if _ERROR_LINE.match(line)), default=0)
+    return f"did not start: {' '.join(lines[start:])[:600]}"
 
 
 def _row(request: SummaryRequest, settings: SummarizerSettings) -> dict[str, Any]:
@@ -92,10 +117,16 @@ def _pipeline(rows: list[dict[str, Any]], settings: SummarizerSettings) -> Any:
         preprocess_map_kwargs={"num_cpus": _SMALL_CPUS},
         postprocess_map_kwargs={"num_cpus": _SMALL_CPUS},
     )
+    # Changed in place: an assignment is validated, which works out the engine's placement once more, and wrong.
+    bounds = {"max_restarts": _MAX_RESTARTS, "max_task_retries": _MAX_RESTARTS}
+    processor.get_stage_by_name(_ENGINE_STAGE).map_batches_kwargs.update(bounds)
     # A block a batch: Ray hands a block's answers on when all of it is answered.
     step = settings.batch_size
     blocks = [pa.Table.from_pylist(rows[i : i + step]) for i in range(0, len(rows), step)]
-    return processor(ray.data.from_arrow(blocks))
+    answers = processor(ray.data.from_arrow(blocks))
+    answers.context.execution_no_progress_timeout_s = settings.engine_timeout_s
+    answers.context.max_consecutive_actor_init_deaths = _MAX_START_DEATHS
+    return answers
 
 
 def engine_config(settings: SummarizerSettings, cluster: dict[str, float]) -> dict[str, Any]:

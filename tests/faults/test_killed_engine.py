@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.process_table import processes
-from gex_pipeline.errors import TransientError
+from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.compress import Compression, SummaryResult, summarise
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.vllm_backend import what_happened
 from tests.summarize.test_vllm_backend import needs_model, needs_vllm, ray_local, settings, story
 
 __all__ = ["ray_local"]  # a fixture
@@ -68,6 +69,23 @@ def test_an_engine_that_is_killed_is_started_again_and_every_text_ends_as_it_wou
         assert len({(one.text, one.raw_text, one.reason) for one in same}) == 1, same
     accepted = sum(result.state == "accepted" for result in results.values())
     assert accepted >= len(asked) / 2, [result.detail for result in results.values()]
+
+
+NO_START = """The actor died because of an error raised in its creation task, ray::MapWorker.__init__() (pid=1)
+  File "arg_utils.py", line 1, in create_model_config
+    return ModelConfig(
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (100000) is greater than the derived one
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+
+
+def test_an_engine_that_cannot_start_says_why_in_one_line() -> None:
+    said = what_happened(GexError(NO_START))
+    assert said.startswith("did not start: pydantic_core._pydantic_core.ValidationError: 1 validation error for")
+    assert "max_model_len (100000) is greater" in said
+    assert "\n" not in said
+    assert what_happened(GexError("The actor died unexpectedly before finishing this task.")) == "died 4 times"
 
 
 def test_an_engine_that_gives_no_answer_in_time_ends_the_run_for_now(ray_local: None) -> None:

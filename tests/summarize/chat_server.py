@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -21,6 +22,8 @@ class Reply:
     id: str = "chatcmpl-1"
     finish: str = "stop"
     headers: dict[str, str] = field(default_factory=dict)
+    times: int = 1  # how often the whole response is sent
+    sent_bytes: int | None = None  # of the body, whatever Content-Length says; then the connection ends
 
     def encoded(self) -> bytes:
         if self.body is not None:
@@ -95,13 +98,18 @@ class ChatServer:
                 time.sleep(reply.delay_s)
                 with server.lock:
                     server.open_now -= 1
-                content = reply.encoded()
+                with contextlib.suppress(ConnectionError):  # the client no longer waits
+                    for _ in range(reply.times):
+                        self._send(reply, reply.encoded())
+
+            def _send(self, reply: Reply, content: bytes) -> None:
                 self.send_response(reply.status)
                 for name, value in {"Content-Type": "application/json", "retry-after-ms": "5", **reply.headers}.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content[: reply.sent_bytes])
+                self.close_connection |= reply.sent_bytes is not None
 
             def log_message(self, *args: object) -> None:
                 pass

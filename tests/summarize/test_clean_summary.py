@@ -27,6 +27,8 @@ from gex_pipeline.summarize.clean import Candidate, clean_summary
         ("**Summary:** a woman paints a wall.", "a woman paints a wall"),
         ("Certainly:\n- a woman paints a wall", "a woman paints a wall"),
         ("A man plays guitar , then sings .", "A man plays guitar, then sings"),
+        ("a \x00man\u200b rides\u202e a\xad bike\ufeff.", "a man rides a bike"),
+        ("a \U0001f469\u200d\U0001f467 family walks.", "a \U0001f469\u200d\U0001f467 family walks"),
         ("sure-footed goats climb a steep cliff", "sure-footed goats climb a steep cliff"),
         ("a man sees a video of his dog", "a man sees a video of his dog"),
         ("a dog barks!! Then it sleeps", "a dog barks"),

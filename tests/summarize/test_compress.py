@@ -108,6 +108,33 @@ def test_every_request_gets_exactly_one_result_from_a_hostile_backend(batch_size
     assert seen[-1].num_dropped > 50
 
 
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("a man \ud83d rides", "half of a character"),
+        (["a man rides"], "no text but list"),
+        (7, "no text but int"),
+        ("a \ufffdan rides a motorcycle down a road", "characters were lost on the way"),
+    ],
+)
+def test_an_answer_that_is_no_text_costs_itself_and_not_the_run(tmp_path: Path, raw: object, words: str) -> None:
+    """Such answers once ended the run when they were to be written, and every run after it again."""
+    spoiled = FaultInjector(
+        lambda answers: [replace(a, raw_text=raw) if a.key == "k1" else a for a in answers], max_attempts=1
+    )
+    results = by_key(summarise(many(3), Compression(EXTRACTIVE, ResponseCache(str(tmp_path)), backend=spoiled)))
+    assert (results["k1"].state, results["k1"].reason) == ("rejected", Reason.engine_error)
+    assert words in results["k1"].detail
+    assert [results[key].state for key in ("k0", "k2")] == ["accepted", "accepted"]
+
+
+def test_an_endless_answer_is_kept_as_its_beginning() -> None:
+    spoiled = FaultInjector(lambda answers: [replace(a, raw_text="a dog runs " * 100_000) for a in answers])
+    result = by_key(summarise(many(1), Compression(EXTRACTIVE, backend=spoiled)))["k0"]
+    assert result.reason == Reason.summary_too_long
+    assert len(result.raw_text) == 20_000
+
+
 def _truth(requests: list[SummaryRequest]) -> list[SummaryAnswer]:
     return list(ExtractiveBackend().answer(requests, EXTRACTIVE))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import sys
 import threading
@@ -107,6 +108,10 @@ def test_a_slow_answer_is_no_answer(serve: Serve) -> None:
         Reply(body='{"id": "x", "choices": "none"}'),
         Reply(body="null"),
         Reply(body=""),
+        Reply(body=Reply("a dog").encoded().decode()[:80]),
+        Reply(body=Reply("a dog").encoded().decode().replace("100", '"many"')),
+        Reply(body='data: {"id": "x"}\n\ndata: [DONE]\n\n', headers={"Content-Type": "text/event-stream"}),
+        Reply("a dog runs over the road", sent_bytes=90),
     ],
 )
 def test_garbage_instead_of_a_completion_is_an_error_of_one_row(serve: Serve, bad: Reply) -> None:
@@ -122,6 +127,30 @@ def test_garbage_instead_of_a_completion_is_an_error_of_one_row(serve: Serve, ba
 def test_a_key_that_the_server_repeats_is_not_passed_on(serve: Serve) -> None:
     server = serve(lambda _: Reply("you sent Bearer sk-secret-4711", status=400))
     assert "you sent Bearer ***" in (ask([request()], settings(server.url))["k0"].error or "")
+
+
+def test_a_server_that_answers_twice_does_not_answer_the_next_request_with_the_second(serve: Serve) -> None:
+    """On a connection that was kept, every second request got the summary of the text before it."""
+    server = serve(lambda body: replace(joined_captions(body), times=2))
+    answers = ask(many(6), settings(server.url, max_in_flight=1))
+    for item in many(6):
+        assert answers[item.key].raw_text.startswith(item.captions[0]), item.key
+        assert answers[item.key].raw_text.endswith(" ".join(item.captions[-1].split()[:7]) + "."), item.key
+    assert {headers["connection"] for headers in server.headers} == {"close"}
+
+
+def test_a_refusal_beside_the_text_is_read_and_an_answer_a_filter_cut_counts_as_cut(serve: Serve) -> None:
+    def reply(body: dict) -> Reply:
+        message = json.loads(Reply("a man rides on a").encoded())
+        if "number 0 " in captions_of(body)[-1]:
+            message["choices"][0]["message"] |= {"content": None, "refusal": "I cannot help with that."}
+        else:
+            message["choices"][0]["finish_reason"] = "content_filter"
+        return Reply(body=json.dumps(message))
+
+    answers = ask(many(2), settings(serve(reply).url))
+    assert (answers["k0"].raw_text, answers["k0"].finish) == ("I cannot help with that.", "stop")
+    assert (answers["k1"].raw_text, answers["k1"].finish) == ("a man rides on a", "length")
 
 
 @pytest.mark.parametrize("where", ["id", "header"])
