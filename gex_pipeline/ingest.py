@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
-from gex_pipeline.metadata import first_line, read_metadata
+from gex_pipeline.metadata import MetadataFiles, broken_file, first_line, read_metadata
 from gex_pipeline.recipe import MediaColumn, MediaTars, Recipe
 from gex_pipeline.run_state import Run
 from gex_pipeline.shards.manifest import Account
@@ -28,7 +28,9 @@ _OURS = (
     "media_uri",
     "media_offset_bytes",
     "media_size_bytes",
+    "media_stamp",
 )
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4000  # of Linux, less what may stand in front
 _NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
 
 
@@ -50,18 +52,23 @@ def ingest(database: Database, run: Run) -> Ingested:
     """
     database.run("seconds_of")
     database.run("clean_text")
-    num_rows, num_bad_lines = _read_rows(database, run)
+    files = _metadata_files(run.recipe)
+    num_rows, num_bad_lines = read_metadata(database, files)
     try:
         _raw_view(database, run.recipe)
         database.run("ingest_read")
     except DatabaseError as error:
+        if (broken := broken_file(database, files)) is not None:
+            raise broken from error
         raise RecipeError(f"the metadata cannot be read as the recipe says: {first_line(error)}") from error
     database.view_parquet("known_clips", run.previous_tables("clips"), empty=_NO_KNOWN_CLIPS)
-    _find_in_tars(database, run)
+    tar_note = _find_in_tars(database, run)
     database.run("ingest_duplicates")
     database.run("ingest_accepted")
     granularity = run.recipe.graph.source.name
-    database.run("ingest_losses", granularity=granularity)
+    database.run("ingest_losses", granularity=granularity, tar_note=tar_note)
+    if database.count("bad_lines"):
+        database.run("ingest_bad_json")
     if num_bad_lines:
         database.run("ingest_bad_lines", granularity=granularity)
     _clips_table(database)
@@ -94,14 +101,11 @@ def _account(database: Database, granularity: str, num_in: int) -> Ingested:
     return Ingested(account, num_new, cleaned)
 
 
-def _read_rows(database: Database, run: Run) -> tuple[int, int]:
-    """Make the view ``input_rows`` over all files; returns its rows and the lines no reader could read."""
-    recipe = run.recipe
+def _metadata_files(recipe: Recipe) -> MetadataFiles:
     clips = recipe.source.clips
     patterns = [clips] if isinstance(clips, str) else list(clips)
-    uris = [file.uri for pattern in patterns for file in storage.list_files(recipe.locate(pattern))]
-    as_text = {*recipe.source.columns.model_dump().values(), *_media_columns(recipe)}
-    return read_metadata(database, uris, as_text)
+    uris = tuple(file.uri for pattern in patterns for file in storage.list_files(recipe.locate(pattern)))
+    return MetadataFiles(uris, frozenset((*recipe.source.columns.model_dump().values(), *_media_columns(recipe))))
 
 
 def _media_columns(recipe: Recipe) -> list[str]:
@@ -137,6 +141,12 @@ def _raw_view(database: Database, recipe: Recipe) -> None:
     if where is not None:
         database.check_predicate(where)
     media, unsafe = _media_expression(recipe, names)
+    if not isinstance(recipe.source.media, MediaTars) and storage.is_local(_media_root(recipe)):
+        # A path that no file can have would be an error of the disk, at every look.
+        media = (
+            f"CASE WHEN strlen({media}) <= {_MAX_NAME_BYTES} OR strlen({media}) <= {_MAX_PATH_BYTES} AND list_max("
+            f"[strlen(part) FOR part IN string_split({media}, '/')]) <= {_MAX_NAME_BYTES} THEN {media} END"
+        )
     whole = ", ".join(f"{literal(name)}: {identifier(name)}" for name in names)
     database.execute(
         "CREATE OR REPLACE TEMP VIEW raw_clips AS SELECT "
@@ -145,6 +155,11 @@ def _raw_view(database: Database, recipe: Recipe) -> None:
         f"{media} AS media_text, {unsafe} AS media_unsafe, ({where or 'true'}\n) AS passes, "
         f"{{{whole}}} AS input FROM input_rows"
     )
+
+
+def _media_root(recipe: Recipe) -> str:
+    media = recipe.source.media
+    return recipe.locate(media.root if isinstance(media, MediaColumn) else media.uri)
 
 
 def _media_expression(recipe: Recipe, names: list[str]) -> tuple[str, str]:
@@ -182,14 +197,16 @@ def _known_field(name: str, names: list[str]) -> None:
         )
 
 
-def _find_in_tars(database: Database, run: Run) -> None:
-    """Clips in tars: find each clip's byte range; a key that no tar or several tars hold is a reason against it."""
+def _find_in_tars(database: Database, run: Run) -> str:
+    """Clips in tars: find each clip's byte range, or a reason against it; returns what is wrong with whole tars."""
     if not isinstance(run.recipe.source.media, MediaTars):
-        return
+        database.execute("CREATE OR REPLACE TEMP TABLE tar_problems (key VARCHAR, reason VARCHAR, detail VARCHAR)")
+        return ""
     from gex_pipeline.media_index import media_index
 
-    media_index(database, run)
+    note = media_index(database, run)
     database.run("ingest_tar_reasons")
+    return note
 
 
 def _clips_table(database: Database) -> None:
@@ -202,9 +219,11 @@ def _clips_table(database: Database) -> None:
     )
     has_index = bool(database.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'media_index'"))
     place = (
-        "m.uri AS media_uri, m.offset_bytes AS media_offset_bytes, m.size_bytes AS media_size_bytes"
+        "m.uri AS media_uri, m.offset_bytes AS media_offset_bytes, m.size_bytes AS media_size_bytes, "
+        "m.stamp AS media_stamp"
         if has_index
-        else "a.media_text AS media_uri, NULL::BIGINT AS media_offset_bytes, NULL::BIGINT AS media_size_bytes"
+        else "a.media_text AS media_uri, NULL::BIGINT AS media_offset_bytes, NULL::BIGINT AS media_size_bytes, "
+        "NULL::VARCHAR AS media_stamp"
     )
     join = "LEFT JOIN media_index AS m ON m.key = a.media_text" if has_index else ""
     database.execute(

@@ -2,7 +2,8 @@
 
 Parquet, CSV and JSON Lines, one file or many, compressed or not, with differing columns. Types of other
 columns are found over all files, so that a comparison in the recipe means the same in each of them. CSV
-lines that are no rows stand in DuckDB's ``reject_errors``. Judges no value.
+lines that are no rows stand in DuckDB's ``reject_errors``, those of JSON are rows of
+nothing, told of in ``bad_lines``. A broken file is an error that names it. Judges no value.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from gex_pipeline import storage
+from gex_pipeline import metadata_text, storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.tables import Database, DatabaseError, file_list, identifier, literal
 
@@ -32,27 +34,75 @@ _KINDS = {
 _WRITTEN_TYPES = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")  # strings to the file's author
 
 
-def read_metadata(database: Database, uris: list[str], as_text: Set[str]) -> tuple[int, int]:
-    """Make the view ``input_rows``; returns its rows and the number of lines that are no rows.
+@dataclass(frozen=True)
+class MetadataFiles:
+    """Metadata files, and the columns that are read as text whatever their type."""
+
+    uris: tuple[str, ...]
+    as_text: frozenset[str]
+
+    def by_kind(self, database: Database) -> dict[str, list[Path]]:
+        """The files as local paths, by format.
+
+        Raises:
+            RecipeError: a file's ending says no format that is read.
+        """
+        kinds: dict[str, list[Path]] = {}
+        for uri, path in zip(self.uris, database.local_files(self.uris), strict=True):
+            kinds.setdefault(_kind(uri), []).append(path)
+        return kinds
+
+
+def read_metadata(database: Database, files: MetadataFiles) -> tuple[int, int]:
+    """Make the view ``input_rows`` and the table ``bad_lines``; returns rows, and lines of CSV that are none.
 
     Raises:
         RecipeError: a file's ending says no format that is read; GexError: a file cannot be read.
     """
-    kinds: dict[str, list[Path]] = {}
-    for uri, path in zip(uris, database.local_files(uris), strict=True):
-        kinds.setdefault(_kind(uri), []).append(path)
-    selects = []
-    for kind, paths in kinds.items():
-        try:
-            selects += _readers(database, kind, paths, as_text)
+    kinds = files.by_kind(database)
+    selects: list[str] = []
+    try:
+        for kind, paths in kinds.items():
+            selects += _readers(database, kind, paths, files.as_text)
             database.execute(f"CREATE OR REPLACE TEMP VIEW input_rows AS {_union(selects)}")
-        except (DatabaseError, OSError, csv.Error) as error:
-            names = ", ".join(path.name for path in paths[:3])
-            raise GexError(f"cannot read {names} as {kind}: {first_line(error)}") from error
+        num_rows = database.count("input_rows")
+        _find_bad_lines(database, kinds)
+    except (DatabaseError, OSError, csv.Error) as error:
+        raise broken_file(database, files) or GexError(f"cannot read the metadata: {first_line(error)}") from error
     num_bad_lines = 0
     if kinds.keys() & {"csv", "tsv"}:
         num_bad_lines = int(database.value("SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors"))
-    return database.count("input_rows"), num_bad_lines
+    return num_rows, num_bad_lines
+
+
+def broken_file(database: Database, files: MetadataFiles) -> GexError | None:
+    """After a failure: the first file that cannot be read by itself either, as an error that names it."""
+    for kind, paths in files.by_kind(database).items():
+        for path in paths:
+            try:
+                for select in _readers(database, kind, [path], files.as_text):
+                    database.value(f"SELECT bit_xor(hash(r)) FROM ({select}) AS r")
+            except (DatabaseError, OSError, csv.Error) as error:
+                return GexError(f"cannot read {path.name} as {kind}: {first_line(error)}")
+    return None
+
+
+def _find_bad_lines(database: Database, kinds: Mapping[str, list[Path]]) -> None:
+    """Make the table ``bad_lines``: where lines of JSON stand that are no rows, and how they begin.
+
+    Only where all files are JSON Lines: of other formats an empty row looks the same.
+    """
+    bad: list[metadata_text.BadLine] = []
+    if kinds.keys() == {"json"}:
+        empty = " AND ".join(f"{identifier(name)} IS NULL" for name in database.columns("input_rows"))
+        num_empty = database.value(f"SELECT count(*) FROM input_rows WHERE {empty}")
+        bad = metadata_text.bad_json_lines(kinds["json"]) if num_empty else []
+        if len(bad) != min(num_empty, metadata_text.MAX_DESCRIBED):
+            bad = []  # DuckDB takes some lines for JSON that are not quite: better nothing than the wrong lines
+    database.execute("CREATE OR REPLACE TEMP TABLE bad_lines (number BIGINT, detail VARCHAR, content VARCHAR)")
+    for number, line in enumerate(bad, 1):
+        values = {"number": number, "detail": line.detail, "content": line.content}
+        database.execute("INSERT INTO bad_lines VALUES ($number, $detail, $content)", values)
 
 
 def first_line(error: Exception) -> str:
@@ -74,13 +124,27 @@ def _kind(uri: str) -> str:
 def _readers(database: Database, kind: str, paths: list[Path], as_text: Set[str]) -> list[str]:
     """SELECTs over files of one kind."""
     if kind == "parquet":
-        return [f"SELECT * FROM read_parquet({file_list(paths)}, union_by_name = true)"]
+        return [_parquet_reader(database, paths, as_text)]
     if kind == "json":
         return [_json_reader(database, paths, as_text)]
     return [_csv_reader(database, kind, paths, as_text)]
 
 
+def _parquet_reader(database: Database, paths: list[Path], as_text: Set[str]) -> str:
+    rows = f"SELECT * FROM read_parquet({file_list(paths)}, union_by_name = true)"
+    found = database.query(f"DESCRIBE {rows}")
+    # Some writers do not say that their bytes are text; as they are, DuckDB would spell out what is no ASCII.
+    changed = ", ".join(
+        f"TRY(decode({identifier(row['column_name'])})) AS {identifier(row['column_name'])}"
+        for row in found
+        if row["column_type"] == "BLOB" and row["column_name"] in as_text
+    )
+    return rows.replace("*", f"* REPLACE ({changed})", 1) if changed else rows
+
+
 def _json_reader(database: Database, paths: list[Path], as_text: Set[str]) -> str:
+    for path in paths:
+        metadata_text.check_json_lines(path)
     files = file_list(paths)
     options = "format = 'newline_delimited', ignore_errors = true"
     guessed = f"read_json({files}, {options}, union_by_name = true, sample_size = -1)"
@@ -102,10 +166,28 @@ def _json_reader(database: Database, paths: list[Path], as_text: Set[str]) -> st
 
 def _csv_reader(database: Database, kind: str, paths: list[Path], as_text: Set[str]) -> str:
     """Read CSV into a table, as text and by each file's own header; what fits a number in all files becomes one."""
-    delimiter = "\t" if kind == "tsv" else ","
+    table = f"{kind}_rows"
+    try:
+        _read_csv(database, table, paths, as_text)
+    except DatabaseError:
+        # One of DuckDB's reasons is that a file ends its lines in two ways; then it is read as if it did in one.
+        mended = [metadata_text.with_one_line_end(path, database.scratch) for path in paths]
+        if mended == paths:
+            raise
+        database.drop("reject_errors", "reject_scans")  # of the scan that failed
+        _read_csv(database, table, mended, as_text)
+    others = [name for name in database.columns(table) if name not in as_text]
+    typed = _number_types(database, table, others)
+    changed = ", ".join(f"{identifier(name)}::{kind} AS {identifier(name)}" for name, kind in typed.items())
+    return f"SELECT * REPLACE ({changed}) FROM {table}" if changed else f"SELECT * FROM {table}"
+
+
+def _read_csv(database: Database, table: str, paths: list[Path], as_text: Set[str]) -> None:
+    delimiter = "\t" if table == "tsv_rows" else ","
     by_header: dict[tuple[str, ...], list[Path]] = {}
     for path in paths:
         by_header.setdefault(_header(path, delimiter), []).append(path)
+    _check_headers(by_header, as_text)
     selects = []
     for header, files in by_header.items():
         columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in header)
@@ -114,16 +196,24 @@ def _csv_reader(database: Database, kind: str, paths: list[Path], as_text: Set[s
             f"SELECT * FROM read_csv({file_list(files)}, auto_detect = false, header = true, delim = '{delimiter}', "
             f"quote = '\"', escape = '\"', columns = {{{columns}}}, store_rejects = true, rejects_limit = 0)"
         )
-    table = f"{kind}_rows"
     # Read once into a table: the lines that could not be read are known only after the scan.
     database.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {_union(selects)}")
-    others = [name for name in database.columns(table) if name not in as_text]
-    typed = _number_types(database, table, others)
-    changed = ", ".join(f"{identifier(name)}::{kind} AS {identifier(name)}" for name, kind in typed.items())
-    return f"SELECT * REPLACE ({changed}) FROM {table}" if changed else f"SELECT * FROM {table}"
+
+
+def _check_headers(by_header: Mapping[tuple[str, ...], list[Path]], as_text: Set[str]) -> None:
+    """A file of many whose header is no header would lose its first row without a word."""
+    wanted = {name.lower() for name in as_text}
+    strange = [header for header in by_header if wanted.isdisjoint(name.lower() for name in header)]
+    if 0 < len(strange) < len(by_header):
+        name, found = by_header[strange[0]][0].name, ", ".join(strange[0])[:200]
+        raise GexError(
+            f"cannot read {name} as CSV: its first line names none of the columns {', '.join(sorted(as_text))}, "
+            f"but: {found}. Is its header missing?"
+        )
 
 
 def _header(path: Path, delimiter: str) -> tuple[str, ...]:
+    metadata_text.check_encoding(path)
     with pa.input_stream(str(path), compression="detect") as stream:
         lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
         names = tuple(next(csv.reader(lines, delimiter=delimiter), ()))

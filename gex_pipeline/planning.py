@@ -15,6 +15,7 @@ from gex_pipeline import registry, storage
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import Node
 from gex_pipeline.ingest import clip_tables
+from gex_pipeline.media_index import view_placed
 from gex_pipeline.operations.base import Operation
 from gex_pipeline.receipts import read_receipt
 from gex_pipeline.rejects import find_retried
@@ -25,6 +26,7 @@ from gex_pipeline.tables import Database, identifier, literal
 _TYPICAL_BYTES_A_SECOND = 40_000
 _SIZED_FILES = 64
 _NO_SUMMARIES = "NULL::VARCHAR AS new_text, NULL::VARCHAR AS source_text_digest, NULL::VARCHAR AS scores"
+_NO_STAMP = "NULL::VARCHAR"
 _SHARD_NUMBER = re.compile(r"-(\d{6,})\.parquet$")
 
 
@@ -52,7 +54,10 @@ def operation_of(run: Run, node: Node) -> Operation:
 
 def use_clips(database: Database, run: Run) -> None:
     """Make the view ``clips`` over the clips tables of all snapshots and this run."""
-    database.view_parquet("clips", [uri for uri in clip_tables(run) if storage.exists(uri)])
+    found = [uri for uri in clip_tables(run) if storage.exists(uri)]
+    moved = run.layout.table("media-moved", run.snapshot)
+    tables = [*run.previous_tables("media-moved"), *([moved] if storage.exists(moved) else [])]
+    view_placed(database, "clips", found, tables)
 
 
 def view_clips(database: Database, run: Run) -> None:
@@ -158,10 +163,11 @@ def _settled(database: Database, run: Run, node: Node) -> None:
 
 def _clip_parents(database: Database, run: Run, group: str | None) -> str:
     cut = "true" if run.recipe.source.media.kind == "videos" else "false"
+    stamp = "media_stamp" if "media_stamp" in database.columns("clips") else _NO_STAMP
     return (
         f"SELECT clip_id AS id, {_group_column(database, group, 'clips')} AS group_value, source_id, start_s, end_s, "
         "end_s - start_s AS duration_s, text, NULL::VARCHAR AS segments, NULL::VARCHAR AS facts, media_uri, "
-        f"media_offset_bytes, media_size_bytes, {cut} AS media_cut, {_NO_SUMMARIES} FROM clips"
+        f"media_offset_bytes, media_size_bytes, {stamp} AS media_stamp, {cut} AS media_cut, {_NO_SUMMARIES} FROM clips"
     )
 
 
@@ -185,7 +191,8 @@ def _planned_parents(database: Database, parent: Node, group: str | None, node: 
     return (
         f"SELECT p.id, {value} AS group_value, p.source_id, p.start_s, p.end_s, p.duration_s, '' AS text, "
         f"NULL::VARCHAR AS segments, NULL::VARCHAR AS facts, '' AS media_uri, NULL::BIGINT AS media_offset_bytes, "
-        f"NULL::BIGINT AS media_size_bytes, false AS media_cut, {_NO_SUMMARIES} FROM {identifier(table)} AS p"
+        f"NULL::BIGINT AS media_size_bytes, {_NO_STAMP} AS media_stamp, false AS media_cut, {_NO_SUMMARIES} "
+        f"FROM {identifier(table)} AS p"
     )
 
 
@@ -220,7 +227,7 @@ def _sample_parents(database: Database, run: Run, parent: Node, group: str | Non
         "to_json({duration_s: s.duration_s, width_px: s.width_px, height_px: s.height_px, fps: s.fps, "
         "codec: s.codec, media_extension: s.media_extension})::VARCHAR AS facts, "
         f"{literal(run.layout.output_uri.rstrip('/') + '/')} || s.media_uri AS media_uri, s.media_offset_bytes, "
-        f"s.media_size_bytes, false AS media_cut, {summaries} FROM samples AS s {join}"
+        f"s.media_size_bytes, {_NO_STAMP} AS media_stamp, false AS media_cut, {summaries} FROM samples AS s {join}"
     )
 
 

@@ -19,7 +19,7 @@ SELECT
     END
     WHEN 'unsafe_media_path' THEN media_text
     WHEN 'media_missing' THEN
-      coalesce(p.detail, 'no tar holds the key ' || media_text || $tar_note, 'the row does not say where it is')
+      coalesce(p.detail, 'no tar holds the key ' || media_text || $tar_note, 'the row does not say where it is, or by a name that is too long for a file')
     WHEN 'media_truncated' THEN p.detail
     WHEN 'media_ambiguous' THEN p.detail
     ELSE ''

@@ -65,7 +65,7 @@ def test_lines_of_a_csv_that_are_no_rows_are_rejected_with_their_text(tmp_path):
     assert [clip["source_id"] for clip in clips] == ["v1", "v4"]
     assert reasons(losses) == {"unreadable_row": 2}
     assert sorted(loss["row"] for loss in losses) == ["v2,0,1", "v3,0,1,too,many,fields"]
-    assert sorted(loss["detail"].split(":")[0] for loss in losses) == ["line 3", "line 4"]
+    assert sorted(loss["detail"].split(":")[0] for loss in losses) == ["c.csv line 3", "c.csv line 4"]
 
 
 def test_a_csv_with_windows_line_ends_and_a_byte_order_mark_is_read(tmp_path):
@@ -379,7 +379,14 @@ def test_a_tar_that_breaks_off_gives_what_lies_before_the_break(tmp_path, cut):
     file.write_bytes(file.read_bytes()[: {"member": second + 512 + 700, "header": second + 100, "block": second}[cut]])
     _, clips, losses = ingest_tars(tmp_path, [clip_row("v1", key="one"), clip_row("v2", key="two")])
     assert [clip["key"] for clip in clips] == ["one"]
-    assert [loss["reason"] for loss in losses] == ["media_missing"]
+    assert [loss["reason"] for loss in losses] == ["media_truncated" if cut == "member" else "media_missing"]
+    assert losses[0]["detail"].endswith(
+        {
+            "member": "a.tar breaks off in it: 700 of 5000 bytes are there",
+            "header": "a.tar has no whole header at byte 5632, so what lies behind is not read",
+            "block": "a.tar ends without an end-of-archive mark, so it may have been cut off",
+        }[cut]
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tar" * 200])

@@ -24,9 +24,9 @@ from gex_pipeline.planning import plan_node, view_clips
 from gex_pipeline.run_state import open_run
 from gex_pipeline.tables import Database
 from tests.faults.damaging_metadata import Table, judge, tables, write
-from tests.making_runs import clip_row, recipe_of, run_ingest
+from tests.making_runs import clip_row, plan, recipe_of, run_ingest
 
-EXAMPLES = int(os.environ.get("GEX_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("GEX_EXAMPLES", "20"))
 HEADER = "YoutubeID,Start_timestamp,End_timestamp,Caption"
 
 
@@ -41,9 +41,9 @@ def look(table: Table) -> tuple[Any, list[dict], list[dict], list[dict]]:
         losses = database.query("SELECT * FROM ingest_losses")
         view_clips(database, run)
         planned = plan_node(database, run, run.recipe.graph.nodes["LVLT"])
-        plan = database.query("SELECT shard, key, position, id, start_s, end_s, text FROM plan ORDER BY key, position")
+        rows = database.query("SELECT shard, key, position, id, start_s, end_s, text FROM plan ORDER BY key, position")
         assert planned.num_parents == len(clips) == planned.num_members + sum(planned.left_out.values())
-    return found.account, clips, losses, plan
+    return found.account, clips, losses, rows
 
 
 def expected_of(table: Table) -> tuple[dict[tuple, list[tuple[str, str]]], dict[str, str]]:
@@ -212,6 +212,20 @@ def test_lines_of_json_that_are_no_rows_are_told_with_file_line_and_text(tmp_pat
         ("b.jsonl line 3: an object without a value", "{}"),
         ("b.jsonl line 4: not UTF-8", '{"YoutubeID": "caf\ufffd"}'),
     ]
+
+
+@pytest.mark.parametrize("media", [{"kind": "column", "column": "file"}, {"kind": "files", "uri": "{file}"}])
+def test_a_name_that_no_file_can_have_costs_its_row_and_not_the_plan(tmp_path, media):
+    names = ["a" * 251 + ".mp4", "a" * 252 + ".mp4", "é" * 127 + ".mp4", "b.mp4"]
+    names += ["/".join(["d" * 200] * 25)] if media["kind"] == "column" else []
+    rows = [clip_row("v", number, number + 1, file=name) for number, name in enumerate(names)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = open_run(recipe_of(tmp_path, {"clips": "c.jsonl", "media": media}))
+    plan(run, "LVLT")
+    rows = pq.read_table(run.layout.table("plan-LVLT", 0)).to_pylist()
+    assert sorted(row["media_uri"].rsplit("/", 1)[1] for row in rows) == [names[0], "b.mp4"]
+    losses = pq.read_table(run.layout.table("losses-ingest", 0)).to_pylist()
+    assert [loss["reason"] for loss in losses] == ["media_missing"] * (len(names) - 2)
 
 
 def test_files_without_rows_and_with_other_columns_are_read_beside_the_rest(tmp_path):
