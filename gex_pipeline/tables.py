@@ -135,10 +135,10 @@ class Database:
 
     def local_files(self, uris: Iterable[str]) -> list[Path]:
         """Local paths of these files, copied from the object store where they are not local; kept until close."""
-        copies = [storage.local_copy(uri, self.scratch) for uri in uris]
-        paths = storage.for_each(lambda copy: copy.__enter__(), copies)
-        for copy in copies:
-            self._stack.push(copy)
+        files = [storage.local_copy(uri, self.scratch) for uri in uris]
+        paths = storage.for_each(lambda file: file.__enter__(), files)
+        for file in files:
+            self._stack.push(file)
         return paths
 
     def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None, *, numbered: bool = False) -> None:

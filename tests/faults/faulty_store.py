@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(*self._ask_store(body), fault)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815  the names http.server looks for
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -26,7 +26,7 @@ from gex_pipeline.tables import Database
 from tests.faults.damaging_metadata import Table, judge, tables, write
 from tests.making_runs import clip_row, plan, recipe_of, run_ingest
 
-EXAMPLES = int(os.environ.get("GEX_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("GEX_EXAMPLES", "50"))
 HEADER = "YoutubeID,Start_timestamp,End_timestamp,Caption"
 
 
