@@ -29,6 +29,7 @@ class ShardCheck:
     shard: ShardRef
     output_uri: str = ""  # empty for tars without an output
     clip_tables: tuple[str, ...] = ()
+    moved_tables: tuple[str, ...] = ()  # where clips lie since their tar was written anew
     are_clips_cut: bool = False  # clips lie inside full source videos
     is_deep: bool = False  # decode every frame and compare segments with their source clips
 

@@ -20,6 +20,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
+from gex_pipeline.source_tars import what_changed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 COPIED_BOUND = 1.0  # of 255: the same packets decode to the same picture
 ENCODED_BOUND = 8.0  # re-encoding costs 2 to 4; neighbouring clips of one scene differ by 6 and mostly by far more
 _SMALL_PX = 96  # width at which pictures are compared: finer, and the loss of the codec counts
-_CLIP_COLUMNS = ["clip_id", "media_uri", "media_offset_bytes", "media_size_bytes", "start_s", "end_s"]
+_PLACE_COLUMNS = ("media_uri", "media_offset_bytes", "media_size_bytes", "media_stamp")
+_CLIP_COLUMNS = ("clip_id", "start_s", "end_s", *_PLACE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,21 @@ def check_joints(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], 
 
 
 def source_clips(check: ShardCheck, ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What the tables say of these clips, by id."""
-    found: dict[str, dict[str, Any]] = {}
-    for uri in check.clip_tables:
-        with storage.local_copy(uri) as table:
-            rows = pq.read_table(table, columns=_CLIP_COLUMNS, filters=[("clip_id", "in", list(ids))]).to_pylist()
-        found |= {row["clip_id"]: row for row in rows}
+    """What the tables say of these clips, by id; of those whose tar was written anew, where they lie now."""
+    found = {row["clip_id"]: row for uri in check.clip_tables for row in _rows_of(uri, _CLIP_COLUMNS, ids)}
+    for uri in check.moved_tables:  # oldest first
+        for row in _rows_of(uri, ("clip_id", *_PLACE_COLUMNS), ids):
+            found[row["clip_id"]] |= row
     return found
+
+
+def _rows_of(uri: str, columns: Collection[str], ids: Collection[str]) -> list[dict[str, Any]]:
+    with storage.local_copy(uri) as table:
+        there = [name for name in columns if name in pq.read_schema(table).names]  # a table may be older than a column
+        rows: list[dict[str, Any]] = pq.read_table(
+            table, columns=there, filters=[("clip_id", "in", list(ids))]
+        ).to_pylist()
+    return rows
 
 
 def _cut(check: ShardCheck, clip: dict[str, Any]) -> tuple[float, float] | None:
@@ -92,6 +102,10 @@ def _fetch(clip: dict[str, Any], folder: Path) -> Path:
     target = folder / f"clip{Path(storage.name_of(uri)).suffix}"
     if clip["media_offset_bytes"] is not None:
         target = folder / "clip.mp4"
+        if stamp := clip.get("media_stamp"):
+            changed = what_changed(uri, clip["media_offset_bytes"], stamp, member_only=True)
+            if changed:
+                raise FileMissingError(changed)
         storage.copy_range(uri, clip["media_offset_bytes"], clip["media_size_bytes"], target)
     else:
         found = storage.info(uri)

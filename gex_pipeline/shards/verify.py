@@ -17,7 +17,7 @@ from gex_pipeline.progress import progress
 from gex_pipeline.shards.across import verify_across
 from gex_pipeline.shards.checks import verify_shard
 from gex_pipeline.shards.findings import Finding, ShardCheck, shown
-from gex_pipeline.shards.samples import clip_tables, open_samples
+from gex_pipeline.shards.samples import clip_tables, open_samples, snapshot_tables
 from gex_pipeline.shards.target import Target
 
 Runner = Callable[[Sequence[ShardCheck]], Iterable[list[Finding]]]
@@ -51,13 +51,13 @@ def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool 
 def shard_checks(target: Target, *, is_deep: bool = False) -> list[ShardCheck]:
     """What is to be verified of each shard."""
     tables = tuple(clip_tables(target)) if is_deep else ()
+    moved = tuple(snapshot_tables(target, "media-moved")) if is_deep else ()
     is_cut = False
     if target.manifest is not None and target.manifest.snapshots:
         source = target.manifest.snapshots[-1].recipe.get("source", {})
         is_cut = source.get("media", {}).get("kind") == "videos"
-    return [
-        ShardCheck(shard, target.uri if target.manifest else "", tables, is_cut, is_deep) for shard in target.shards
-    ]
+    uri = target.uri if target.manifest else ""
+    return [ShardCheck(shard, uri, tables, moved, is_cut, is_deep) for shard in target.shards]
 
 
 def on_cores(checks: Sequence[ShardCheck], num_workers: int | None = None) -> Iterator[list[Finding]]:

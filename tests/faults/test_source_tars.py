@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from gex_pipeline import storage
+from gex_pipeline.cli.main import main
 from gex_pipeline.run_state import Retry
 from gex_pipeline.source_tars import index_tar, what_changed
 from gex_pipeline.stages import prepare
@@ -311,7 +312,7 @@ def test_a_tar_that_changes_between_indexing_and_reading_gives_no_frame_of_anoth
     assert seen(again, "kept") == [10, 11]
 
 
-def test_a_later_run_finds_known_clips_where_their_tars_have_them_now(running, videos, tmp_path):
+def test_a_later_run_finds_known_clips_where_their_tars_have_them_now(running, videos, tmp_path, capsys):
     """First, only x has enough clips. Then y's tar is written anew, z's renamed, w's is gone; each gets more clips."""
     tars = tmp_path / "tars"
     x, y, z, w = (rows_of_keys(name, [f"{name}{clip}" for clip in range(3)]) for name in "xyzw")
@@ -344,6 +345,8 @@ def test_a_later_run_finds_known_clips_where_their_tars_have_them_now(running, v
         "y0": "y.tar",
         "z0": "z-renamed.tar",
     }
+    assert main(["shards", "verify", str(second.folder), "--deep", "--jobs", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []  # every segment was compared with its source clip
 
 
 def test_a_stamp_holds_on_an_object_store_and_sees_a_change(world, tmp_path):
