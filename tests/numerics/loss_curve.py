@@ -54,7 +54,7 @@ def train() -> list[float]:
     model = draw_model(draw)
     batches = [draw_rows(draw, num_frames) for num_frames, _, _ in GRANULARITIES]
     groups = parameter_groups(model, learning_rate_towers=1e-4, learning_rate=1e-3, weight_decay=0.2)
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, foreach=True)
     losses = []
     for step in range(NUM_STEPS):
         (video, texts), (_, n_iter_video, n_iter_text) = batches[step % 4], GRANULARITIES[step % 4]
