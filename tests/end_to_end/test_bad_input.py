@@ -65,8 +65,11 @@ def test_the_rows_are_rejected_for_these_reasons_and_no_others(planted):
 
 
 def test_every_reject_keeps_its_input_row(planted):
-    _, output = planted
-    rows = {row["reason"]: json.loads(row["row"]) for row in output.table("rejects") if row["stage"] == "ingest"}
+    corpus, output = planted
+    texts = {row["reason"]: row["row"] for row in output.table("rejects") if row["stage"] == "ingest"}
+    line = texts.pop("unreadable_row")
+    assert line in (corpus / "clips.jsonl").read_text(encoding="utf-8").splitlines()  # no row: the line as it stands
+    rows = {reason: json.loads(text) for reason, text in texts.items()}
     assert rows["unsafe_source_id"]["YoutubeID"] in ("../../etc/passwd", "a/b")
     assert rows["filtered_by_where"]["UMT_Score"] == 0.1
     assert rows["unreadable_timestamp"]["Start_timestamp"].count("?") == 1

@@ -55,6 +55,8 @@ def test_every_stage_is_a_task_that_says_its_granularity(client, whole_run):
     assert state.result() == 0
     runs = task_runs(client, state)
     assert list(runs) == [
+        "look",
+        "find damaged shards",
         "check tools",
         "ingest",
         "plan LVLT",
@@ -152,5 +154,9 @@ def test_an_error_that_stays_is_not_tried_again(client, corpus, tmp_path, monkey
     assert isinstance(error, GexError)
     assert "environment variable SUMMARY_KEY is not set" in str(error)
     runs = task_runs(client, state)
-    assert {name: (run.state.type.value, run.run_count) for name, run in runs.items()} == {"check tools": ("FAILED", 1)}
+    assert {name: (run.state.type.value, run.run_count) for name, run in runs.items()} == {
+        "look": ("COMPLETED", 1),
+        "find damaged shards": ("COMPLETED", 1),
+        "check tools": ("FAILED", 1),
+    }
     assert not (tmp_path / "output").exists()
