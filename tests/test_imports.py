@@ -143,3 +143,11 @@ def test_the_manifest_reader_loads_no_database_and_no_recipe():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "trainer").rglob("*.py")), ids=lambda file: file.stem)
+def test_the_trainer_takes_the_contracts_of_the_pipeline_and_nothing_more(file):
+    """Of the pipeline it may know what a data set looks like and how files are opened."""
+    module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    ours = {name.removeprefix("gex_pipeline.") for name in imports(file, module) if name.startswith("gex_pipeline")}
+    assert ours <= {"errors", "storage", "shard_format", "receipts", "shards.manifest"}

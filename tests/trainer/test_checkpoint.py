@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import math
+import urllib.request
+
+import pytest
+import torch
+
+from gex_pipeline.errors import FileMissingError, GexError
+from tests.trainer.training import Training
+from trainer.checkpoint import Checkpoints, load_weights
+from trainer.checkpoint_files import DamagedCheckpointError, read_index, verify
+
+FILES = ["ema.safetensors", "index.json", "model.safetensors", "optimiser.safetensors", "rng.safetensors"]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def saved(root, *steps, **options):
+    """A training that saved at these steps."""
+    checkpoints, training, done = Checkpoints(str(root), **options), Training(), 0
+    for step in steps:
+        training.steps(done, step)
+        checkpoints.save(training.state, training.progress(step))
+        done = step
+    return checkpoints, training
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_training_that_goes_on_is_equal_to_the_bit(tmp_path, ema):
+    checkpoints, whole = Checkpoints(str(tmp_path)), Training(ema=ema)
+    whole.steps(0, 5)
+    checkpoints.save(whole.state, whole.progress(5, metrics={"r1": 0.25, "loss": math.nan}))
+    losses = whole.steps(5, 10)
+    expected = whole.everything()
+
+    resumed = Training(99, ema=ema)
+    progress = checkpoints.resume(resumed.state)
+    resumed.optimiser.restore_counters(progress.counters)
+    assert progress == whole.progress(5, metrics={"r1": 0.25})
+    assert resumed.steps(5, 10) == losses
+    found = resumed.everything()
+    assert found.keys() == expected.keys()
+    assert "norm.running_mean" in found
+    assert "unused/exp_avg" not in found
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def test_the_comparison_sees_random_numbers_that_were_not_restored(tmp_path):
+    checkpoints, whole = saved(tmp_path, 5)
+    resumed = Training(99)
+    checkpoints.resume(resumed.state)
+    torch.manual_seed(99)
+    assert resumed.steps(5, 10) != whole.steps(5, 10)
+
+
+def test_a_checkpoint_is_safetensors_and_json_and_nothing_else_is_left_beside_it(tmp_path):
+    checkpoints, _ = saved(tmp_path, 2)
+    assert names_in(tmp_path) == ["step-000000002"]
+    assert names_in(tmp_path / "step-000000002") == FILES
+    index = verify(checkpoints.uri_of(2))
+    assert index["progress"]["recipe"] == {"name": "tiny"}
+    assert sorted(index["files"]) == [name for name in FILES if name != "index.json"]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
+    training = Training()
+    before = training.everything()
+    empty = Checkpoints(str(tmp_path / "none"))
+    assert (empty.resume(training.state), empty.latest(), empty.best(), empty.steps()) == (None, None, None, [])
+    assert torch.equal(training.everything()["first.weight"], before["first.weight"])
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+
+
+def edit(file):
+    file.write_text(file.read_text().replace('"data_position": 16', '"data_position": 17'))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model.safetensors", cut, r"model.safetensors has \d+ bytes, \d+ were written"),
+        ("optimiser.safetensors", flip, "the bytes of optimiser.safetensors are not those"),
+        ("rng.safetensors", lambda file: file.unlink(), "rng.safetensors is missing"),
+        ("index.json", cut, "index.json cannot be read"),
+        ("index.json", edit, "index.json is not what was written"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line_and_the_one_before_it_taken(
+    tmp_path, caplog, name, damage, message
+):
+    checkpoints, _ = saved(tmp_path, 2, 4)
+    damage(tmp_path / "step-000000004" / name)
+    with pytest.raises(DamagedCheckpointError, match=message):
+        verify(checkpoints.uri_of(4))
+    assert (checkpoints.steps()[-1], checkpoints.latest()) == (4, 2)
+    caplog.clear()
+    assert checkpoints.resume(Training(9).state).step == 2
+    assert len(caplog.messages) == 1
+    assert "step-000000004' is damaged" in caplog.messages[0]
+    assert "taking the checkpoint before it" in caplog.messages[0]
+
+
+def test_only_damaged_checkpoints_stop_the_training_rather_than_start_it_anew(tmp_path):
+    checkpoints, _ = saved(tmp_path, 2)
+    flip(tmp_path / "step-000000002" / "ema.safetensors")
+    with pytest.raises(GexError, match=r"no checkpoint under .* is whole; remove them to start anew"):
+        checkpoints.resume(Training().state)
+
+
+def test_a_save_that_fails_leaves_the_last_one_and_nothing_torn(tmp_path):
+    checkpoints, training = saved(tmp_path, 2)
+    progress = training.progress(4)
+    progress.recipe["not json"] = {1, 2}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        checkpoints.save(training.state, progress)
+    assert names_in(tmp_path) == ["step-000000002"]
+
+
+def test_what_a_killed_process_left_is_no_checkpoint_and_goes_with_the_next_save(tmp_path):
+    checkpoints, training = saved(tmp_path, 2)
+    (tmp_path / ".checkpoint-x1" / "step-000000003").mkdir(parents=True)
+    (tmp_path / "step-000000001").mkdir()
+    (tmp_path / "step-000000001" / "model.safetensors").write_bytes(b"torn")
+    assert checkpoints.steps() == [2]
+    checkpoints.save(training.state, training.progress(4))
+    assert names_in(tmp_path) == ["step-000000002", "step-000000004"]
+
+
+@pytest.mark.parametrize(("higher_is_better", "best"), [(True, 1), (False, 2)])
+def test_the_newest_and_the_best_are_kept(tmp_path, higher_is_better, best):
+    checkpoints = Checkpoints(str(tmp_path), keep=2, metric="r1", higher_is_better=higher_is_better)
+    training = Training()
+    for step, value in enumerate([0.9, 0.1, math.nan, 0.5, 0.9, 0.1], 1):
+        checkpoints.save(training.state, training.progress(step, metrics={"r1": value}))
+    assert checkpoints.best() == best
+    assert checkpoints.steps() == [best, 5, 6]
+    assert Checkpoints(str(tmp_path)).best() is None
+    with pytest.raises(ValueError, match="keep is 0"):
+        Checkpoints(str(tmp_path), keep=0)
+
+
+def test_checkpoints_of_a_course_that_was_left_are_removed_by_the_next_save(tmp_path, caplog):
+    """Otherwise the next resume would take up the damaged or abandoned ones again."""
+    checkpoints, _ = saved(tmp_path, 2, 4, 6)
+    training = Training(3)
+    assert checkpoints.load(2, training.state).step == 2
+    training.steps(2, 4)
+    weight = training.model.first.weight.detach().clone()
+    checkpoints.save(training.state, training.progress(4))
+    assert checkpoints.steps() == [2, 4]
+    assert "step-000000006' is later than step 4" in caplog.text
+    resumed = Training(5)
+    checkpoints.resume(resumed.state)
+    assert torch.equal(resumed.model.first.weight, weight)
+
+
+def test_another_model_is_refused_with_the_first_difference_and_left_as_it_was(tmp_path):
+    checkpoints, _ = saved(tmp_path, 2)
+    wider = Training(width=9)
+    before = wider.everything()
+    sentence = r"first\.weight is of shape \(8, 6\) in the checkpoint and of shape \(9, 6\) here"
+    with pytest.raises(GexError, match=sentence):
+        checkpoints.resume(wider.state)
+    assert torch.equal(wider.everything()["second.bias"], before["second.bias"])
+    more = Training()
+    more.model.head = torch.nn.Linear(2, 2)
+    with pytest.raises(GexError, match=r"head\.weight is missing in the checkpoint and of shape \(2, 2\) here"):
+        checkpoints.resume(more.state)
+    less = Training()
+    del less.model.unused
+    with pytest.raises(GexError, match=r"unused is of shape \(2,\) in the checkpoint and missing here"):
+        load_weights(checkpoints.uri_of(2), less.model)
+
+
+def test_moments_of_what_is_frozen_now_are_refused(tmp_path):
+    checkpoints, _ = saved(tmp_path, 2)
+    training = Training()
+    del training.optimiser.adamw.param_groups[0]
+    with pytest.raises(GexError, match=r"has an optimiser state of first\.weight, which is frozen"):
+        checkpoints.resume(training.state)
+
+
+def test_an_average_starts_at_the_weights_where_there_was_none_and_is_dropped_where_none_is_wanted(tmp_path, caplog):
+    with_average, _ = saved(tmp_path / "a", 2)
+    with_average.resume(Training(ema=False).state)
+    assert "has an average of weights, which this training does not go on with" in caplog.text
+    plain = Training(ema=False)
+    without = Checkpoints(str(tmp_path / "b"))
+    without.save(plain.state, plain.progress(2))
+    training = Training(8)
+    without.resume(training.state)
+    assert "has no average of weights; it starts at the weights of this step" in caplog.text
+    assert torch.equal(training.ema.state_dict()["first.weight"], plain.model.first.weight)
+    with pytest.raises(GexError, match="has no average of weights; it was trained without ema_decay"):
+        load_weights(without.uri_of(2), training.model, averaged=True)
+
+
+def test_a_model_is_filled_with_the_weights_or_with_their_average(tmp_path):
+    checkpoints, trained = saved(tmp_path, 4)
+    model = Training(8).model
+    load_weights(checkpoints.uri_of(4), model)
+    assert torch.equal(model.first.weight, trained.model.first.weight)
+    load_weights(checkpoints.uri_of(4), model, averaged=True)
+    assert torch.equal(model.first.weight, trained.ema.state_dict()["first.weight"])
+    assert torch.equal(model.norm.running_var, trained.model.norm.running_var)
+    assert not torch.equal(model.first.weight, trained.model.first.weight)
+    with pytest.raises(FileMissingError):
+        load_weights(checkpoints.uri_of(5), model)
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+    import hashlib
+
+    checkpoints, _ = saved(tmp_path, 2)
+    file = tmp_path / "step-000000002" / "index.json"
+    index = json.loads(file.read_text())["index"] | {"format": 2}
+    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({"sha256": digest, "index": index}))
+    with pytest.raises(GexError, match="has format 2; this version reads format 1"):
+        read_index(checkpoints.uri_of(2))
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/training", b"", method="PUT"), timeout=30) as answer:
+        assert answer.status == 200
+    yield "s3://training"
+    server.stop()
+
+
+def test_on_an_object_store_a_folder_without_its_index_is_no_checkpoint(bucket):
+    from gex_pipeline import storage
+
+    checkpoints, whole = saved(f"{bucket}/run", 2, 4, 5, keep=2)
+    assert checkpoints.steps() == [4, 5]
+    storage.remove(f"{checkpoints.uri_of(5)}/index.json")
+    assert checkpoints.steps() == [4]
+    resumed = Training(9)
+    assert checkpoints.resume(resumed.state).step == 4
+    resumed.steps(4, 5)
+    assert torch.equal(resumed.model.first.weight, whole.model.first.weight)
+    checkpoints.save(resumed.state, resumed.progress(6))
+    folders = {file.uri.split("/")[-2] for file in storage.list_files(f"{bucket}/run/step-*/*")}
+    assert folders == {"step-000000004", "step-000000006"}
+    model = Training(3).model
+    load_weights(checkpoints.uri_of(6), model)
+    assert torch.equal(model.first.weight, whole.model.first.weight)

@@ -1,0 +1,221 @@
+"""Figures of a training: numbers of a step in; lines on the console, JSON Lines, and TensorBoard where asked for.
+
+One object a line, flushed at once, in the order of steps. A training that goes on from a step cuts off what was
+written of that step and later ones, so no step is there twice. What is not a finite number is ``null`` in JSON.
+Rank 0 records; its waiting time is its own. Chooses no figures and computes none but rates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from gex_pipeline.errors import GexError, MissingExtraError
+
+Figure = float | int | str | bool | None
+
+
+class Sink(Protocol):
+    """Where figures go."""
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Take the figures of a step."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class Record:
+    """All sinks of a training, every so many steps."""
+
+    def __init__(self, sinks: Sequence[Sink], *, every_steps: int = 1) -> None:
+        if every_steps < 1:
+            raise ValueError(f"every_steps is {every_steps}; expected 1 or more")
+        self._sinks, self._every_steps = list(sinks), every_steps
+
+    def due(self, step: int) -> bool:
+        """Whether a step (from 0) is one to write."""
+        return (step + 1) % self._every_steps == 0
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Give the figures of a step to every sink."""
+        for sink in self._sinks:
+            sink.write(step, figures)
+
+    def close(self) -> None:
+        """Finish every sink."""
+        for sink in self._sinks:
+            sink.close()
+
+
+class JsonLines:
+    """A local file of one object a line."""
+
+    def __init__(self, file: Path, *, next_step: int = 0) -> None:
+        """`next_step` is the first that will be written; lines of it and later ones are cut off.
+
+        Raises:
+            GexError: the file holds a line that is not a training's.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            _cut(file, next_step)
+        self._out = file.open("a", encoding="utf-8")
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Add a line."""
+        finite = {name: None if _is_not_finite(value) else value for name, value in figures.items()}
+        self._out.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._out.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._out.close()
+
+
+class Console:
+    """A line a step for a person."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Write a line."""
+        words = [
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+        ]
+        self._stream.write("  ".join([f"step {step}", *words]) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the stream open: it is not ours."""
+
+
+class TensorBoard:
+    """TensorBoard's event files; those of later steps, from before a training went on, are hidden."""
+
+    def __init__(self, folder: Path, *, next_step: int = 0) -> None:
+        """Numbers are written, words are not.
+
+        Raises:
+            MissingExtraError: tensorboard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError("tensorboard", "tensorboard") from error
+        self._writer: Any = SummaryWriter(str(folder), purge_step=next_step or None)
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Write a point a number."""
+        for name, value in figures.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class Rates:
+    """Speed since the last figures: counts of all ranks and times of this one in; rates out."""
+
+    def __init__(
+        self, *, num_devices: int = 1, peak_flops_per_s: float | None = None, clock: Callable[[], float] | None = None
+    ) -> None:
+        """`peak_flops_per_s` of one device; none: no utilisation is told.
+
+        Raises:
+            ValueError: the peak is not positive.
+        """
+        if peak_flops_per_s is not None and peak_flops_per_s <= 0:
+            raise ValueError(f"peak is {peak_flops_per_s} FLOP/s; expected a positive number")
+        self._num_devices, self._peak = num_devices, peak_flops_per_s
+        self._clock = clock or time.perf_counter
+        self._start_anew()
+
+    def count(self, *, num_samples: int, num_frames: int, flops: float = 0.0) -> None:
+        """Add a step: samples and frames of all ranks, and the operations that their training needs."""
+        self._num_samples += num_samples
+        self._num_frames += num_frames
+        self._flops += flops
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for data."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            self._wait_s += self._clock() - begin
+
+    @contextmanager
+    def excluded(self) -> Iterator[None]:
+        """Around what is not training: evaluation, a checkpoint."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            self._start_s += self._clock() - begin
+
+    def figures(self) -> dict[str, float]:
+        """Rates since the last call; a utilisation stands beside the peak that it is a share of."""
+        duration_s = max(self._clock() - self._start_s, 1e-9)
+        found = {
+            "samples_per_s": self._num_samples / duration_s,
+            "frames_per_s": self._num_frames / duration_s,
+            "data_wait_share": self._wait_s / duration_s,
+        }
+        if self._peak is not None:
+            found["mfu"] = self._flops / (duration_s * self._num_devices * self._peak)
+            found["mfu_peak_flops_per_s"] = self._peak
+        self._start_anew()
+        return found
+
+    def _start_anew(self) -> None:
+        self._start_s = self._clock()
+        self._num_samples = self._num_frames = 0
+        self._flops = self._wait_s = 0.0
+
+
+def peak_memory(device: Any = None) -> dict[str, int]:
+    """Most bytes that this process held so far: of the host, and of the CUDA device (a ``torch.device``) it uses."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device is not None and device.type == "cuda":
+        import torch
+
+        found["peak_device_bytes"] = int(torch.cuda.max_memory_allocated(device))
+    return found
+
+
+def _cut(file: Path, next_step: int) -> None:
+    kept_bytes = 0
+    with file.open("rb+") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n") or _step_of(line, number, file) >= next_step:
+                break
+            kept_bytes += len(line)
+        lines.truncate(kept_bytes)
+
+
+def _step_of(line: bytes, number: int, file: Path) -> int:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        step = None
+    if not isinstance(step, int):
+        raise GexError(f"line {number} of {file} is not a step of a training; move the file away")
+    return step
+
+
+def _is_not_finite(value: Figure) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
