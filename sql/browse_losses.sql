@@ -3,6 +3,8 @@
 --   the table's number, is_rejects: whether it is one of rejects, place: the row in it). What a plan rejects stands in
 --   its own table and among the rejects: the latter counts. A later snapshot reads the same metadata again: what is
 --   lost again for the same reason is its newest loss.
+--   What a plan or a build excluded is thought about again by every run: the last snapshot's word counts. What a
+--   snapshot tried again counts as that one lost it, if it did. Reads: retried, with its snapshot. Parameter: $last.
 -- Out: id gives an order, rejects first, and fits in the numbers of JavaScript.
 CREATE OR REPLACE TABLE browse.losses AS
 WITH again AS (
@@ -16,3 +18,7 @@ SELECT
 FROM loss_rows AS l
 LEFT JOIN again AS a USING (granularity, stage, state, reason, loss_id, "row")
 WHERE (l.is_rejects OR l.state <> 'rejected') AND (a.newest IS NULL OR l.snapshot >= a.newest)
+  AND (l.state <> 'excluded' OR l.stage = 'ingest' OR l.snapshot = $last)
+  AND NOT EXISTS (
+    SELECT 1 FROM retried AS r WHERE r.granularity = l.granularity AND r.id = l.loss_id AND r.snapshot > l.snapshot
+  )

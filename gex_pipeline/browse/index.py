@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError
 from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Samples, open_samples
+from gex_pipeline.rejects import NOT_RETRIED
+from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Samples, open_samples, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError, file_list, literal
 
@@ -162,16 +163,19 @@ def _make_losses(target: Target, database: Database) -> None:
     empty = database.scratch / "browse-no-losses.parquet"
     pq.write_table(LOSS_SCHEMA.empty_table(), empty)
     selects = [_loss_rows([empty], 0, 0, is_rejects=False)]
+    last = 0
     for entry in target.manifest.snapshots if target.manifest else ():
         if target.snapshot is not None and entry.snapshot > target.snapshot:
             continue
+        last = entry.snapshot
         for path in entry.tables:
             name = storage.name_of(path).rpartition("-")[0]
             if name == "rejects" or name.startswith("excluded-"):
                 files = database.local_files([storage.join(target.uri, path)])
                 selects.append(_loss_rows(files, entry.snapshot, len(selects), is_rejects=name == "rejects"))
     database.execute("CREATE OR REPLACE TEMP VIEW loss_rows AS " + " UNION ALL ".join(selects))
-    database.run("browse_losses")
+    database.view_parquet("retried", snapshot_tables(target, "retried"), empty=NOT_RETRIED, numbered=True)
+    database.run("browse_losses", last=last)
 
 
 def _loss_rows(files: list[Path], snapshot: int, table: int, *, is_rejects: bool) -> str:

@@ -336,7 +336,7 @@ def _losses(output_uri: str, manifest: Manifest, database: Database) -> Iterator
         return
     database.execute("CREATE OR REPLACE TEMP VIEW losses AS " + " UNION ALL ".join(selects))
     database.view_parquet("retried", _table_uris(output_uri, manifest, "retried"), empty=NOT_RETRIED, numbered=True)
-    for row in database.rows("report_losses", num_examples=_NUM_EXAMPLES):
+    for row in database.rows("report_losses", num_examples=_NUM_EXAMPLES, last=manifest.snapshots[-1].snapshot):
         yield LossFigures(**{**row, "examples": tuple(row["examples"])})
 
 

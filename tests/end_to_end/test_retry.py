@@ -114,6 +114,8 @@ def test_the_report_counts_a_reject_that_was_used_since_no_more(retried):
     losses = json.loads((recipe.parent / "output/report/report.json").read_text())["losses"]
     found = {(row["granularity"], row["reason"]): row["num"] for row in losses if row["state"] == "rejected"}
     assert found == {(name, "media_truncated"): 1 for name in ("SVST", "LVLT", "IT")}
+    excluded = {(row["granularity"], row["reason"]): row["num"] for row in losses if row["state"] == "excluded"}
+    assert excluded == {("LVLT", "too_few_clips"): 2}  # the source of two clips; the three that waited are used
 
 
 def test_a_run_after_it_has_nothing_to_do(retried):
