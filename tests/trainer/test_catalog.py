@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gex_pipeline.errors import GexError
+from gex_pipeline.shard_format import make_key
+from gex_pipeline.shards.manifest import read_manifest
+from tests.report.outputs import entry, publish, write_shard
+from tests.trainer.outputs import add_snapshot, long_sample, make_numbered_output, source_of
+from trainer.catalog import read_catalog, source_number
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """Two snapshots, of 18 and of 3 sources."""
+    folder = tmp_path_factory.mktemp("catalog")
+    made = make_numbered_output(folder, 18)
+    add_snapshot(made, range(18, 21), folder / "scratch")
+    return made
+
+
+@pytest.fixture(scope="module")
+def catalog(output):
+    with read_catalog(str(output)) as found:
+        yield found
+
+
+def all_samples(part, name):
+    return [part.sample(name, index) for index in range(part.num_samples(name))]
+
+
+def sources(part, name):
+    return {sample.source_id for sample in all_samples(part, name)}
+
+
+def test_every_published_sample_is_a_row_with_its_text_and_the_place_of_its_media(output, catalog):
+    assert catalog.names == ("LVLT", "LVST", "IT")
+    assert catalog.shard_sizes("LVLT").tolist() == [4, 4, 4, 4, 2, 3]
+    rows = all_samples(catalog, "LVLT")
+    assert {row.source_id for row in rows} == {source_of(number) for number in range(21)}
+    for row in rows:
+        number = int(row.source_id.removeprefix("video"))
+        record, video = long_sample(number, output.parent / "scratch")
+        assert (row.key, row.text, row.duration_s) == (record.key, record.text, record.duration_s)
+        tar = Path(row.media_uri).read_bytes()
+        assert tar[row.media_offset_bytes : row.media_offset_bytes + row.media_size_bytes] == video
+        assert row.media_extension == "mp4"
+
+
+def test_samples_that_refer_to_a_video_elsewhere_point_there(output, catalog):
+    for row in all_samples(catalog, "LVST"):
+        assert Path(row.media_uri).parent == output / "LVLT"
+        assert row.text == f"{row.source_id} in short"
+
+
+def test_a_source_is_the_beginning_of_its_sha256_as_a_number(catalog):
+    row = catalog.sample("IT", 0)
+    digest = hashlib.sha256(row.source_id.encode()).digest()
+    assert row.source_number == source_number(row.source_id) == int.from_bytes(digest[:8], "big", signed=True)
+
+
+def test_an_earlier_snapshot_and_fewer_granularities_can_be_read_alone(output):
+    with read_catalog(str(output), snapshot=0, granularities=["IT"]) as first:
+        assert first.names == ("IT",)
+        assert sources(first, "IT") == {source_of(number) for number in range(18)}
+
+
+def test_another_process_reads_the_same_rows_and_the_folder_goes_with_the_first(output):
+    catalog = read_catalog(str(output))
+    before = catalog.sample("LVLT", 5)
+    copy = pickle.loads(pickle.dumps(catalog))
+    assert copy.sample("LVLT", 5) == before
+    copy.close()
+    assert catalog.folder.is_dir()  # a copy leaves it
+    folder = catalog.folder
+    del catalog
+    assert not folder.exists()
+
+
+def test_no_source_is_on_both_sides_of_the_split_and_no_sample_is_lost(catalog):
+    split = catalog.split(0.3, seed=1)
+    held_out = sources(split.held_out, "LVLT")
+    assert 2 <= len(held_out) <= 12
+    for name in catalog.names:
+        assert sources(split.held_out, name) == held_out
+        assert not sources(split.training, name) & held_out
+        assert split.training.num_samples(name) + split.held_out.num_samples(name) == 21
+        assert split.num_mixed[name] == 0
+        numbers = np.add(split.training.shard_sizes(name), split.held_out.shard_sizes(name))
+        assert numbers.tolist() == catalog.shard_sizes(name).tolist()
+
+
+def test_the_split_stays_as_it_is_when_the_data_set_grows(output, catalog):
+    with read_catalog(str(output), snapshot=0) as before:
+        earlier, later = before.split(0.3, seed=1), catalog.split(0.3, seed=1)
+        assert sources(earlier.held_out, "LVLT") <= sources(later.held_out, "LVLT")
+        assert sources(earlier.training, "LVLT") <= sources(later.training, "LVLT")
+
+
+def test_another_seed_holds_out_others_a_larger_share_holds_out_more_and_none_holds_out_nothing(catalog):
+    held_out = [sources(catalog.split(share, 1).held_out, "LVLT") for share in (0.2, 0.4, 0.6)]
+    assert held_out[0] <= held_out[1] <= held_out[2]
+    assert sources(catalog.split(0.4, 2).held_out, "LVLT") != held_out[1]
+    nothing = catalog.split(0.0)
+    assert nothing.held_out.num_samples("LVLT") == 0
+    assert nothing.training.num_samples("LVLT") == 21
+
+
+def test_the_share_is_that_of_the_sources():
+    from trainer.catalog_rows import HELD_OUT, sides_of
+
+    side = sides_of(np.arange(20_000, dtype=np.int64) * 7919, np.arange(20_001), 0.1, seed=5)
+    assert abs((side == HELD_OUT).mean() - 0.1) < 0.01
+
+
+def test_a_sample_of_sources_on_both_sides_is_in_neither(tmp_path):
+    """Random integration joins clips of several sources under the sample's own key."""
+    output = make_numbered_output(tmp_path, 8)
+    with read_catalog(str(output)) as catalog:
+        split = catalog.split(0.5, seed=0)
+        inside, outside = sorted(sources(split.training, "LVLT")), sorted(sources(split.held_out, "LVLT"))
+    record, video = long_sample(0, tmp_path / "scratch")
+
+    def mix(*names):
+        segments = tuple(replace(record.segments[0], source_id=name) for name in names)
+        key = make_key("MIX", list(names))
+        return replace(record, key=key, granularity="MIX", source_id=key, segments=segments), video
+
+    shard = write_shard(output, "MIX", [mix(*inside[:2]), mix(*outside[:2]), mix(inside[0], outside[0])])
+    manifest = read_manifest(str(output))
+    nodes = {**manifest.snapshots[0].granularities, "MIX": entry("MIX", "integrate", "SVST", shard)}
+    publish(output, replace(manifest, snapshots=(replace(manifest.snapshots[0], granularities=nodes),)))
+    with read_catalog(str(output)) as catalog:
+        split = catalog.split(0.5, seed=0)
+        assert split.num_mixed["MIX"] == 1
+        assert [row.key for row in all_samples(split.training, "MIX")] == [mix(*inside[:2])[0].key]
+        assert [row.key for row in all_samples(split.held_out, "MIX")] == [mix(*outside[:2])[0].key]
+
+
+def test_a_data_set_that_is_not_there_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(GexError, match=r"no data set is published at .*nowhere': there is no dataset.json"):
+        read_catalog(str(tmp_path / "nowhere"))
+
+
+def test_what_is_not_published_is_told_with_what_is(output, catalog):
+    with pytest.raises(GexError, match="has no granularity 'SVST'; published are LVLT, LVST, IT"):
+        read_catalog(str(output), granularities=["SVST"])
+    with pytest.raises(GexError, match="has no granularity 'SVST'"):
+        catalog.num_samples("SVST")
+    with pytest.raises(GexError, match="has no snapshot 2; published are 0, 1"):
+        read_catalog(str(output), snapshot=2)
+    with pytest.raises(IndexError, match="sample 21 of LVLT; there are 21"):
+        catalog.sample("LVLT", 21)
+
+
+def test_an_empty_granularity_and_a_split_that_leaves_nothing_are_refused(tmp_path):
+    output = make_numbered_output(tmp_path, 2)
+    manifest = read_manifest(str(output))
+    nodes = dict(manifest.snapshots[0].granularities)
+    nodes["LVST"] = replace(nodes["LVST"], shards=())
+    publish(output, replace(manifest, snapshots=(replace(manifest.snapshots[0], granularities=nodes),)))
+    with pytest.raises(GexError, match=r"granularity LVST of .* has no samples; leave it out"):
+        read_catalog(str(output))
+    with (
+        read_catalog(str(output), granularities=["LVLT"]) as catalog,
+        pytest.raises(GexError, match=r"LVLT has no sample left to train on with held_out_share 0.999"),
+    ):
+        catalog.split(0.999)
+
+
+def test_a_receipt_that_is_damaged_missing_or_another_ones_is_named(tmp_path):
+    output = make_numbered_output(tmp_path, 5)
+    receipts = sorted((output / "LVLT").glob("*.parquet"))
+    receipts[0].write_bytes(receipts[1].read_bytes())
+    with pytest.raises(GexError, match=r"LVLT-000000.parquet' of LVLT lists 1 samples, dataset.json says 4"):
+        read_catalog(str(output))
+    receipts[0].write_bytes(b"PAR1")
+    with pytest.raises(GexError, match=r"the receipt '.*LVLT-000000.parquet' of LVLT cannot be read"):
+        read_catalog(str(output))
+    receipts[0].unlink()
+    with pytest.raises(GexError, match=r"LVLT-000000.parquet' does not exist"):
+        read_catalog(str(output))

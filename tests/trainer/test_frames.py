@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from gex_pipeline.errors import GexError
+from gex_pipeline.shard_format import ShardWriter
+from tests.faults.damaged_media import turned
+from tests.media.making_clips import Make, make_clip, number_of, picture_of, run_real_ffmpeg
+from tests.trainer.outputs import jpeg_of, numbers_of
+from trainer import frames
+from trainer.catalog import CatalogSample
+from trainer.frames import DamagedMediaError, MediaReader, image_frame, read_frames, run_frames, video_frames
+
+KEY = "0" * 32
+
+
+def sample_at(uri: Path | str | None, offset_bytes: int, size_bytes: int, extension: str = "mp4") -> CatalogSample:
+    place = None if uri is None else str(uri)
+    return CatalogSample(KEY, "LVLT", "s", 1, "text", 1.0, place, offset_bytes, size_bytes, extension)
+
+
+def whole(path: Path, extension: str = "mp4") -> CatalogSample:
+    return sample_at(path, 0, path.stat().st_size, extension)
+
+
+def middles(num_frames: int, wanted: int) -> list[int]:
+    """The frames that are shown in the middle of equal spans."""
+    return [(2 * number + 1) * num_frames // (2 * wanted) for number in range(wanted)]
+
+
+def frames_of(path: Path, wanted: int, size_px: int = 48) -> list[int]:
+    return [frame for _, frame in numbers_of(read_frames(whole(path, path.suffix[1:]), wanted, size_px, MediaReader()))]
+
+
+def write_run(path: Path, numbers: list[int], size_px: tuple[int, int] = (96, 96)) -> tuple[int, int]:
+    """A tar with a run of frames between a text and a JSON member; where the run lies."""
+    with ShardWriter(path) as writer:
+        writer.add_bytes(f"{KEY}.txt", b"text")
+        spans = [
+            writer.add_bytes(f"{KEY}.f{index:03d}.jpg", jpeg_of(number, size_px))
+            for index, number in enumerate(numbers)
+        ]
+        after = writer.add_bytes(f"{KEY}.json", b"{}")
+    begin_bytes = spans[0].offset_bytes - 512
+    return begin_bytes, after.offset_bytes - 512 - begin_bytes
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 7, 16, 32])
+@pytest.mark.parametrize("group_of_pictures", [250, 12, 3])
+def test_frames_are_those_in_the_middle_of_equal_spans_wherever_key_frames_are(tmp_path, wanted, group_of_pictures):
+    options = {"preset": "ultrafast", "crf": "12", "bf": "3", "g": str(group_of_pictures), "b_strategy": "0"}
+    path = make_clip(tmp_path / "a.mp4", 5, Make(num_frames=60, size_px=(96, 96), options=options))
+    assert frames_of(path, wanted) == middles(60, wanted)
+
+
+def test_more_frames_than_there_are_come_more_than_once_in_order(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=3, size_px=(96, 96)))
+    assert frames_of(path, 8) == middles(3, 8) == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_time_counts_and_not_the_number_of_frames_where_the_rate_varies(tmp_path):
+    times_s = [0.0, 0.02, 0.04, 0.06, 0.5, 1.0, 1.5]
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=7, size_px=(96, 96), times_s=times_s))
+    assert frames_of(path, 3)[1:] == [4, 5]
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.avi", "mpeg4")])
+def test_other_containers_and_codecs_give_the_same_frames(tmp_path, name, codec):
+    options = {"bf": "0"} if codec == "mpeg4" else {"cpu-used": "8", "crf": "10"} if codec == "libvpx" else {"g": "10"}
+    path = make_clip(tmp_path / name, 3, Make(num_frames=30, size_px=(96, 96), codec=codec, options=options))
+    assert frames_of(path, 6) == middles(30, 6)
+
+
+def test_far_key_frames_are_sought_instead_of_decoding_all_that_lies_between(tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "a.mp4", 5, Make(num_frames=200, size_px=(96, 96), options={"g": "20", "bf": "2"}))
+    num_packets = 0
+    real = frames._packets_from
+
+    def counting(*arguments):
+        nonlocal num_packets
+        for packet in real(*arguments):
+            num_packets += 1
+            yield packet
+
+    monkeypatch.setattr(frames, "_packets_from", counting)
+    assert frames_of(path, 2) == [50, 150]
+    assert num_packets < 40
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_turned_videos_are_upright(tmp_path, quarter_turns):
+    path = tmp_path / "a.mp4"
+    turned(quarter_turns)(path, 6)
+    found = read_frames(whole(path), 2, 64, MediaReader())
+    assert found.shape == (2, 3, 64, 64)
+    shown = tmp_path / "shown.png"
+    run_real_ffmpeg("-i", path, "-frames:v", "1", shown)
+    with Image.open(shown) as upright:
+        first = np.asarray(upright.convert("RGB"))
+    side = min(first.shape[:2])
+    top, left = (first.shape[0] - side) // 2, (first.shape[1] - side) // 2
+    expected = np.asarray(Image.fromarray(first[top : top + side, left : left + side]).resize((64, 64)))
+    decoded = video_frames(path.read_bytes(), "mov", 25, 64)[0].transpose(1, 2, 0)
+    assert np.abs(decoded.astype(int) - expected).mean() < 8
+
+
+def test_the_middle_of_a_wide_and_of_a_tall_picture_is_kept():
+    wide = np.zeros((40, 120, 3), np.uint8)
+    wide[:, 40:80] = (200, 30, 60)
+    for picture in (wide, wide.swapaxes(0, 1)):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        found = image_frame(buffer.getvalue(), 20)
+        assert found.shape == (3, 20, 20)
+        assert found[:, 2:-2, 2:-2].reshape(3, -1).mean(axis=1).round().tolist() == [200, 30, 60]
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5, size_px=(48, 96)))
+    wide = tmp_path / "wide.mp4"
+    run_real_ffmpeg("-i", path, "-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=2/1", wide)
+    assert frames_of(wide, 2, 96) == middles(5, 2)  # all twelve columns are there: nothing was cut off
+
+
+def test_an_image_is_one_frame_turned_as_its_data_say(tmp_path):
+    picture = Image.fromarray(picture_of(number_of(3, 77), (96, 96)))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # the picture is stored a quarter to the left
+    picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    found = read_frames(whole(tmp_path / "a.jpg", "jpg"), 1, 48, MediaReader())
+    assert numbers_of(found) == [(3, 77)]
+
+
+def test_several_frames_of_an_image_are_a_mistake_in_the_settings(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(1))
+    with pytest.raises(GexError, match="LVLT holds images, of which 4 frames are asked; set num_frames to 1"):
+        read_frames(whole(tmp_path / "a.jpg", "jpg"), 4, 48, MediaReader())
+
+
+@pytest.mark.parametrize("wanted", [1, 4, 8])
+def test_frames_that_were_decoded_before_are_read_by_one_range(tmp_path, wanted):
+    place = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(8)])
+    found = read_frames(sample_at(tmp_path / "a.tar", *place, "frames"), wanted, 48, MediaReader())
+    assert numbers_of(found) == [(9, frame) for frame in middles(8, wanted)]
+
+
+def test_webdataset_sees_a_run_of_frames_as_one_sample(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(3)])
+    (sample,) = webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)
+    assert sample["__key__"] == KEY
+    assert set(sample) >= {"txt", "json", "f000.jpg", "f001.jpg", "f002.jpg"}
+
+
+def test_a_run_of_frames_that_is_damaged_or_something_else_says_where(tmp_path):
+    begin, size = write_run(tmp_path / "a.tar", [1, 2])
+    run = (tmp_path / "a.tar").read_bytes()[begin : begin + size]
+    with pytest.raises(DamagedMediaError, match="damaged header at byte 0"):
+        run_frames(b"x" * 512 + run[512:], 1, 48)
+    with pytest.raises(DamagedMediaError, match=r"holds '0+\.f001.jpg', which is no whole frame"):
+        run_frames(run[:-1024], 2, 48)
+    with pytest.raises(DamagedMediaError, match=r"holds '0+\.json', which is no whole frame"):
+        run_frames((tmp_path / "a.tar").read_bytes()[begin : begin + size + 1024], 1, 48)
+    with pytest.raises(DamagedMediaError, match="there are no frames in it"):
+        run_frames(b"", 1, 48)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it has no video or picture"),
+        (b"<html>not a video</html>", "the video cannot be decoded"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n", "the video cannot be decoded"),
+    ],
+)
+def test_what_is_no_video_is_damaged_and_opens_nothing_else(tmp_path, content, message):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DamagedMediaError, match=message):
+        read_frames(whole(tmp_path / "a.mp4"), 2, 48, MediaReader())
+
+
+def test_media_that_is_missing_cut_off_or_unknown_is_damaged_and_named(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5))
+    reader = MediaReader()
+    with pytest.raises(DamagedMediaError, match=r"gone.tar' does not exist"):
+        reader.read(sample_at(tmp_path / "gone.tar", 0, 10))
+    with pytest.raises(DamagedMediaError, match=r"a.mp4' ends 100 bytes before the sample does"):
+        reader.read(sample_at(path, 0, path.stat().st_size + 100))
+    with pytest.raises(DamagedMediaError, match="it has no video or picture"):
+        reader.read(sample_at(None, 0, 0))
+    with pytest.raises(DamagedMediaError, match="media of kind 'gif' cannot be read"):
+        read_frames(whole(path, "gif"), 1, 48, reader)
+    with pytest.raises(DamagedMediaError, match="an image cannot be decoded"):
+        image_frame(jpeg_of(1)[:200], 48)
+    reader.close()
+
+
+def test_a_video_without_pictures_or_with_sound_only_is_damaged(tmp_path):
+    run_real_ffmpeg("-f", "lavfi", "-i", "sine=duration=0.2", "-c:a", "aac", tmp_path / "sound.mp4")
+    with pytest.raises(DamagedMediaError, match="there is no video track"):
+        video_frames((tmp_path / "sound.mp4").read_bytes(), "mov", 1, 48)
+
+
+def test_open_tars_stay_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "_OPEN_TARS", 2)
+    reader = MediaReader()
+    for name in "abcab":
+        (tmp_path / name).write_bytes(name.encode() * 3)
+        assert reader.read(sample_at(tmp_path / name, 1, 2)) == name.encode() * 2
+        assert len(reader._open) <= 2
+    reader.close()
+    assert not reader._open
+
+
+def test_a_decoder_uses_one_thread(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5, fps=Fraction(25)))
+    with av.open(str(path)) as container:
+        frames._sampled(container, 2, 48)
+        assert container.streams.video[0].codec_context.thread_count == 1

@@ -1,0 +1,77 @@
+"""What the model is trained on and how it is read: one frozen tree, checked when it is made.
+
+Names of granularities are those of the data set; the paper's four need no lines of their own. Imports pydantic only.
+Says nothing of the model, the optimiser or machines.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PAPER_GRANULARITIES: dict[str, dict[str, int]] = {
+    "SVST": {"num_frames": 16, "n_iter_video": 1, "n_iter_text": 1},
+    "LVLT": {"num_frames": 32, "n_iter_video": 3, "n_iter_text": 3},
+    "LVST": {"num_frames": 32, "n_iter_video": 3, "n_iter_text": 1},
+    "IT": {"num_frames": 1, "n_iter_video": 0, "n_iter_text": 1},
+}
+"""Paper: GEXIA §4.4 and appendix F; #iter and frames of its granularities, where a recipe does not say otherwise."""
+
+
+class GranularitySettings(BaseModel):
+    """How one granularity is read and approximated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_frames: int = Field(ge=1)
+    """d, frames of a video, in the middle of as many equal spans of it."""
+    n_iter_video: int = Field(ge=0)
+    """Passes of the video branch's shared block."""
+    n_iter_text: int = Field(ge=0)
+    """Passes of the text branch's shared block."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often a sample is taken, relative to the other granularities; the largest weight means once an epoch."""
+
+
+class DataSettings(BaseModel):
+    """The data set, its granularities, batches, and what becomes of samples that cannot be read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(min_length=1)
+    """URI of a published output: the folder in which ``dataset.json`` lies."""
+    snapshot: int | None = Field(default=None, ge=0)
+    """The last snapshot to read; none: all there are when training starts."""
+    granularities: dict[str, GranularitySettings] = Field(min_length=1)
+    """By name; an empty table takes the paper's numbers for the paper's granularities."""
+    batch_size: int = Field(default=512, ge=1)
+    """Samples of a step on all ranks together; the number of ranks divides it."""
+    image_size_px: int = Field(default=224, ge=1)
+    """Side of the square a frame is brought to: its shorter side is scaled to it, the longer one cut to the middle."""
+    seed: int = Field(default=0, ge=0)
+    """Of the order of samples."""
+    window_shards: int = Field(default=16, ge=1)
+    """Shards whose samples are mixed with each other; more mix better, fewer keep reads closer together."""
+    held_out_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the sources whose samples are never trained on."""
+    held_out_seed: int = Field(default=0, ge=0)
+    """Which sources these are; apart from `seed`, so that runs that differ in order can be compared."""
+    max_damaged_share: float = Field(default=0.01, ge=0, le=1)
+    """Training stops when a larger share of an epoch's samples so far cannot be read."""
+    num_workers: int = Field(default=4, ge=0)
+    """Processes of a rank that read and decode, one core each; 0: the training process does it."""
+    prefetch_batches: int = Field(default=2, ge=1)
+    """Batches that each worker holds ready."""
+    worker_timeout_s: float = Field(default=900.0, gt=0)
+    """Training stops when no batch comes for so long; with 0 workers there is no limit."""
+
+    @field_validator("granularities", mode="before")
+    @classmethod
+    def _fill_in_the_papers_numbers(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict):
+            return tables
+        return {
+            name: {**PAPER_GRANULARITIES.get(name, {}), **table} if isinstance(table, dict) else table
+            for name, table in tables.items()
+        }
