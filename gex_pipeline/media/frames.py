@@ -156,10 +156,12 @@ class _Reader:
         key_pts, key_dts = self.index.key_before(pts)
         shown = self._shown_pts()
         if shown is None or shown > pts or self.index.num_between(shown, key_pts) > _SEEK_FRAMES:
-            self._seek(key_dts)
-            shown = self._shown_pts()
-            if shown is None or shown > pts:  # some containers seek coarsely
-                self._seek(self.index.keys[0][1])
+            # MP4 and Matroska seek by the time a picture is shown, MPEG-TS by the time it is decoded, others coarsely.
+            for ticks in (key_pts, key_dts, self.index.keys[0][1]):
+                self._seek(ticks)
+                shown = self._shown_pts()
+                if shown is not None and shown <= pts:
+                    break
         while self._frame is not None and _time_of(self._frame) < pts:
             if time.monotonic() > self._deadline_s:
                 raise RejectedError(Reason.ffmpeg_timeout, f"its pictures were not decoded in {self._limit_s:g} s")
@@ -174,8 +176,8 @@ class _Reader:
     def _shown_pts(self) -> int | None:
         return None if self._frame is None else _time_of(self._frame)
 
-    def _seek(self, dts: int) -> None:
-        self._container.seek(dts, stream=self._stream)
+    def _seek(self, ticks: int) -> None:
+        self._container.seek(ticks, stream=self._stream)
         self._frames = iter(self._container.decode(self._stream))
         self._frame, self._ahead = next(self._frames, None), None
 
