@@ -154,10 +154,6 @@ def _settled(database: Database, run: Run, node: Node) -> None:
     empty = "SELECT []::VARCHAR[] AS parents"
     database.view_parquet("published", run.published_receipts(node.name), empty=empty)
     find_retried(database, run)
-    database.execute(
-        "CREATE OR REPLACE TEMP VIEW retried AS SELECT granularity, id, snapshot FROM retried_before "
-        f"UNION ALL SELECT granularity, id, {run.snapshot} FROM retried_now"
-    )
     database.run("plan_settled", granularity=node.name)
 
 

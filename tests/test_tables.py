@@ -35,6 +35,7 @@ def database():
 )
 def test_one_condition_over_the_columns_is_a_predicate(database, predicate):
     database.check_predicate(predicate)
+    assert database.value(f"SELECT count(*) FROM clips WHERE {predicate}\n") in (0, 1)  # DuckDB takes it, too
 
 
 @pytest.mark.parametrize(

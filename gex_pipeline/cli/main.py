@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gex_pipeline import __version__
+from gex_pipeline.cli.parsing import add_command
 from gex_pipeline.cli.shards import add_shard_commands
 from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
 
@@ -37,13 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gex {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (text, example, arguments) in _COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        command = add_command(commands, name, text, example)
         arguments(command)
     return parser
 
@@ -69,7 +64,7 @@ def _retry_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--recipe", type=Path, help="the recipe file, when the output does not know where it lies")
     command.add_argument("--no-report", action="store_true", help="do not write the report")
-    command.add_argument("--json", action="store_true", help="print the standing rejects as JSON")
+    command.add_argument("--json", action="store_true", help="print the standing rejects, or what came of it, as JSON")
 
 
 def _status_arguments(command: argparse.ArgumentParser) -> None:

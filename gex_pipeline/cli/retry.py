@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from dataclasses import asdict
 from typing import Any
 
 from gex_pipeline.cli.run import run_flow
@@ -27,10 +28,13 @@ def command(arguments: argparse.Namespace) -> int:
     _check_names(retry, run)
     chosen = sum(row["num"] for row in rejects if _is_chosen(row, retry))
     if not chosen:
-        say(f"nothing is rejected as {', '.join(retry.reasons)}" + _of(retry.granularities) + ": nothing to do")
+        if arguments.json:
+            say_json({"tried": 0, "snapshot": None, "accounts": []})
+        else:
+            say(f"nothing is rejected as {', '.join(retry.reasons)}" + _of(retry.granularities) + ": nothing to do")
         return 0
     run_flow(open_run(run.recipe, retry), place, report=not arguments.no_report, retry=retry)
-    return _show_result(run, chosen)
+    return _show_result(run, chosen, as_json=arguments.json)
 
 
 def _is_chosen(row: dict[str, Any], retry: Retry) -> bool:
@@ -64,12 +68,21 @@ def _check_names(retry: Retry, run: Run) -> None:
                 raise RecipeError(f"there is no {kind} {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
-def _show_result(before: Run, chosen: int) -> int:
+def _show_result(before: Run, chosen: int, *, as_json: bool) -> int:
+    """What came of it: a snapshot, or the accounts of a run in which nothing could be used."""
     manifest = read_manifest(before.recipe.output_uri)
-    if manifest is not None and len(manifest.snapshots) > before.snapshot:
+    is_published = manifest is not None and len(manifest.snapshots) > before.snapshot
+    if manifest is not None and is_published:
+        accounts = manifest.snapshots[-1].accounts
+    else:
+        state = read_state(before.layout) or {}
+        accounts = tuple(Account(**account) for account in state.get("accounts", ()))
+    if as_json:
+        number = before.snapshot if is_published else None
+        say_json({"tried": chosen, "snapshot": number, "accounts": [asdict(account) for account in accounts]})
+    elif manifest is not None and is_published:
         show_end(manifest, before.recipe.output_uri)
-        return 0
-    say(f"{chosen:,} rejects were tried again and none could be used; they stand as they were:")
-    state = read_state(before.layout) or {}
-    show_accounts([Account(**account) for account in state.get("accounts", ())])
+    else:
+        say(f"{chosen:,} rejects were tried again and none could be used; they stand as they were:")
+        show_accounts(accounts)
     return 0

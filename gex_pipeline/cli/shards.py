@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from gex_pipeline.cli.parsing import add_command
+
 _TARGET = "an output (folder or URI), or tars of any WebDataset: paths, globs, ranges such as a-{000..012}.tar"
 _Arguments = Callable[[argparse.ArgumentParser], None]
 
@@ -107,13 +109,7 @@ def add_shard_commands(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n" + "\n".join(f"  gex shards {example}" for _, example, _ in _COMMANDS.values())
     tools = parser.add_subparsers(dest="tool", metavar="TOOL", required=True)
     for name, (text, example, arguments) in _COMMANDS.items():
-        tool = tools.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=f"example:\n  gex shards {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        tool = add_command(tools, name, text, f"gex shards {example}")
         arguments(tool)
         if name == "diff":
             tool.add_argument("before", metavar="A", help="an output, OUTPUT@N for its snapshot N, or a tar")

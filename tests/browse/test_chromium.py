@@ -117,6 +117,7 @@ def test_a_range_is_drawn_in_a_histogram(page, site):
     middle_px = box[1] + box[3] / 2
     page.drag((box[0] + box[2] - 30, middle_px), (box[0] + box[2] - 2, middle_px))
     page.wait(f"{COUNT} === '1 sample' && location.search.includes('min.words=')")
+    assert page.run(f"{TILES}") == 1
 
 
 def test_other_filters_in_the_middle_of_loading_mix_nothing(page, crowd):
@@ -176,6 +177,7 @@ def test_damage_is_a_sentence_on_the_page(page, browse, output):
     page.open(f"{site.address}?granularity=LVST")
     page.wait("[...document.querySelectorAll('.why')].filter(e => e.textContent.includes('is missing')).length === 2")
     page.errors[:] = [error for error in page.errors if "404" not in error and "422" not in error]
+    assert page.errors == []
 
 
 def test_a_page_elsewhere_cannot_show_the_videos(page, site):

@@ -134,6 +134,11 @@ def test_a_retry_of_what_is_still_broken_publishes_nothing_and_says_why(retried,
     assert "1 rejects were tried again and none could be used" in said
     assert "1 media_truncated" in said
     assert (sums(output), standing(recipe)) == before
+    assert main(["retry", str(output), "--reason", "media_truncated", "--granularity", "IT", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tried"], told["snapshot"]) == (1, None)
+    assert {account["granularity"]: account["rejected"] for account in told["accounts"]}["IT"] == {"media_truncated": 1}
+    assert (sums(output), standing(recipe)) == before
     assert len(read_output(output).manifest["snapshots"]) == len(after.manifest["snapshots"])
     assert not list((output / "tables/losses").glob("*"))
 
@@ -152,6 +157,8 @@ def test_a_reason_that_stands_nowhere_is_nothing_to_do_and_an_unknown_one_is_ref
     output = str(recipe.parent / "output")
     assert main(["retry", output, "--reason", "media_missing"]) == 0
     assert "nothing is rejected as media_missing: nothing to do" in capsys.readouterr().out
+    assert main(["retry", output, "--reason", "media_missing", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"tried": 0, "snapshot": None, "accounts": []}
     assert main(["retry", output, "--reason", "media_mising"]) == 2
     assert "there is no reason 'media_mising'; did you mean 'media_missing'?" in capsys.readouterr().err
 
