@@ -64,12 +64,16 @@ class VideoTextModel(nn.Module):
 
     def encode_video(self, video_BT3HW: Tensor, n_iter: int) -> Tensor:
         """Unit vectors (B, D). Bytes, or floats that are normalised already; frames of the image tower's size."""
+        return _unit(self.pool_video(video_BT3HW, n_iter))
+
+    def pool_video(self, video_BT3HW: Tensor, n_iter: int) -> Tensor:
+        """The mean of a video's embeddings (B, D), not of unit length."""
         # one tall batch of frames: the towers' matrices are too small to fill a device otherwise
         features_FPC = self.image_tower(video_BT3HW.flatten(0, 1))
         features_BTPC = features_FPC.unflatten(0, video_BT3HW.shape[:2])
         if self.temporal_position is not None:
             features_BTPC = self.temporal_position(features_BTPC)
-        return _unit(self.video_iam.pool(self.video_iam(features_BTPC.flatten(1, 2), n_iter)))
+        return self.video_iam.pool(self.video_iam(features_BTPC.flatten(1, 2), n_iter))
 
     def encode_text(self, texts: TextTokens, n_iter: int) -> Tensor:
         """Unit vectors (B, D); the features of all windows of a text are joined."""

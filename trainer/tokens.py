@@ -9,6 +9,7 @@ treating long text are the same. Loads a tokenizer and a configuration, no weigh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,10 @@ class TextTokenizer:
     def __init__(self, tokenizer: Any, max_tokens: int, settings: TowerSettings) -> None:
         self._tokenizer, self._max_tokens = tokenizer, max_tokens
         self._max_windows = settings.max_windows if settings.long_text == "windows" else 1
+
+    def save(self, folder: Path) -> None:
+        """Write the files of the tokenizer, from which `load_tokenizer` makes the same one."""
+        self._tokenizer.save_pretrained(folder)
 
     def __call__(self, texts: Sequence[str]) -> TextTokens:
         """Token ids of some texts, with as many windows as the longest needs.

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from gex_pipeline import __version__
-from gex_pipeline.cli.parsing import add_command
+from gex_pipeline.cli.model_commands import MODEL_COMMANDS
+from gex_pipeline.cli.parsing import CommandTable, add_command
 from gex_pipeline.cli.shards import add_shard_commands
 from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
 
@@ -83,7 +84,7 @@ def _demo_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=7, help="seed of the drawing (default 7)")
 
 
-_COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
+_COMMANDS: CommandTable = {
     "plan": (
         "show what a run would do: groups, clips used, excluded and rejected, hours, bytes, shards",
         "gex plan recipe.toml",
@@ -107,6 +108,7 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]]
         add_shard_commands,
     ),
     "demo": ("draw a small corpus of moving shapes and expand it", "gex demo", _demo_arguments),
+    **MODEL_COMMANDS,
 }
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+CommandTable = dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]]
+"""By name: what a command does, an example, and what adds its arguments."""
 
 
 def add_command(commands: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:

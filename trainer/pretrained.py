@@ -1,0 +1,214 @@
+"""A trained model as a folder: weights as safetensors, a configuration, the tokenizer, a model card.
+
+``config.json`` says what the model is (the settings with every default), how each granularity is read (frames, #iter)
+and what was trained; ``clip/`` holds CLIP's configuration and tokenizer, so that nothing else is needed to load it.
+Nothing is pickled, and no code of the folder is run. Trains nothing.
+"""
+
+# Tensors: B batch, T frames, D embedding, K classes.
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+from trainer.checkpoint import named_tensors
+from trainer.checkpoint_files import fill_tensors
+from trainer.classifier import VideoClassifier
+from trainer.data_settings import GranularitySettings
+from trainer.model import VideoTextModel
+from trainer.settings import ModelSettings
+from trainer.tokens import TextTokenizer, load_tokenizer
+from trainer.towers import load_towers
+
+CONFIG, WEIGHTS, CARD, CLIP = "config.json", "model.safetensors", "README.md", "clip"
+_FORMAT = 1
+
+
+@dataclass
+class Pretrained:
+    """A model in evaluation mode, and what is needed to feed it."""
+
+    model: VideoTextModel
+    tokenizer: TextTokenizer
+    settings: ModelSettings
+    granularities: dict[str, GranularitySettings]
+    """How the granularities that it was trained on are read: frames and #iter by name."""
+    image_size_px: int
+    classifier: VideoClassifier | None = None
+    """A model that was trained to classify: its linear head over the video branch, and the names of the classes."""
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    """Data set, steps, figures: what the model card says."""
+
+    @classmethod
+    def from_pretrained(cls, uri: str | Path, device: str | torch.device = "cpu") -> Self:
+        """The model in a folder, local or on an object store: one that `export` wrote, or a training's output.
+
+        Raises:
+            GexError: there is no model, or its files do not fit each other.
+        """
+        with _local_folder(find_model(str(uri))) as folder:
+            config = _read_config(folder)
+            settings: ModelSettings = config["model"]
+            towers = settings.towers.model_copy(update={"clip": str(folder / CLIP), "weights": "random"})
+            built = VideoTextModel(settings, load_towers(towers))
+            classifier = VideoClassifier(built, config["class_names"]) if config["class_names"] else None
+            fill_tensors(named_tensors(classifier or built), str(folder / WEIGHTS), "weights")
+            tokenizer = load_tokenizer(towers)
+        (classifier or built).to(device).eval()
+        return cls(
+            built,
+            tokenizer,
+            settings,
+            config["granularities"],
+            config["image_size_px"],
+            classifier,
+            config["trained"],
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.logit_scale.device
+
+    def encode_videos(self, frames_BT3HW: Tensor, n_iter: int) -> Tensor:
+        """Unit vectors (B, D) in float32 on the CPU, of bytes of the size that the model was trained on."""
+        with torch.inference_mode(), self._autocast():
+            vectors: Tensor = self.model.encode_video(frames_BT3HW.to(self.device, non_blocking=True), n_iter)
+        return vectors.float().cpu()
+
+    def encode_texts(self, texts: Sequence[str], n_iter: int) -> Tensor:
+        """Unit vectors (B, D) in float32 on the CPU.
+
+        Raises:
+            ValueError: there are no texts.
+        """
+        with torch.inference_mode(), self._autocast():
+            vectors: Tensor = self.model.encode_text(self.tokenizer(texts).to(self.device), n_iter)
+        return vectors.float().cpu()
+
+    def classify(self, frames_BT3HW: Tensor, n_iter: int) -> Tensor:
+        """Logits (B, K) in float32 on the CPU.
+
+        Raises:
+            GexError: the model was not trained to classify.
+        """
+        if self.classifier is None:
+            raise GexError("this model has no classes; train it with task = 'classification' first")
+        with torch.inference_mode(), self._autocast():
+            logits: Tensor = self.classifier(frames_BT3HW.to(self.device, non_blocking=True), n_iter)
+        return logits.float().cpu()
+
+    def _autocast(self) -> Any:
+        # half precision where it is a gain; on a CPU the weights are computed with as they are
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def find_model(uri: str) -> str:
+    """The folder of a model: `uri` itself, or ``model`` in a training's output.
+
+    Raises:
+        GexError: neither holds one.
+    """
+    for place in (uri, storage.join(uri, "model")):
+        if storage.exists(storage.join(place, CONFIG)):
+            return place
+    raise GexError(
+        f"no model at {uri!r}: neither it nor its folder 'model' holds a {CONFIG}; expected the output of a training "
+        "that came to its end, or a folder that one of them exported"
+    )
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What `write_model` writes, beside the weights."""
+
+    settings: ModelSettings
+    tokenizer: TextTokenizer
+    granularities: Mapping[str, GranularitySettings]
+    image_size_px: int
+    trained: Mapping[str, Any]
+    card: str
+    class_names: tuple[str, ...] = ()
+
+
+def write_model(tensors: Mapping[str, Tensor], clip_config: Any, files: ModelFiles, folder: Path) -> None:
+    """Write a model into an empty local folder; `tensors` are those of the model, or of the classifier, by name.
+
+    Raises:
+        GexError: a file cannot be written.
+    """
+    try:
+        (folder / CLIP).mkdir(parents=True)
+        clip_config.save_pretrained(folder / CLIP)
+        files.tokenizer.save(folder / CLIP)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+        # whose CLIP it was says the card; to load it, the folder has all
+        model = files.settings.model_dump(mode="json")
+        config = {
+            "format": _FORMAT,
+            "model": model,
+            "granularities": {name: one.model_dump(mode="json") for name, one in files.granularities.items()},
+            "image_size_px": files.image_size_px,
+            "class_names": list(files.class_names),
+            "trained": dict(files.trained),
+        }
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(files.card, encoding="utf-8")
+    except OSError as error:
+        raise GexError(f"cannot write the model: {error}") from error
+
+
+def publish_model(folder: Path, uri: str) -> None:
+    """Put a written model at `uri`; its configuration comes last, so a model that has one is whole.
+
+    Raises:
+        GexError: it cannot be written.
+    """
+    storage.remove(storage.join(uri, CONFIG))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda file: file == folder / CONFIG):
+        storage.publish_file(path, storage.join(uri, *path.relative_to(folder).parts))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise GexError(f"{CONFIG} has format {content['format']}; this version reads format {_FORMAT}")
+        return {
+            "model": ModelSettings.model_validate(content["model"]),
+            "granularities": {
+                name: GranularitySettings.model_validate(one) for name, one in content["granularities"].items()
+            },
+            "image_size_px": int(content["image_size_px"]),
+            "class_names": tuple(content["class_names"]),
+            "trained": content["trained"],
+        }
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise GexError(f"{CONFIG} is not that of a model: {error}") from error
+
+
+@contextmanager
+def _local_folder(uri: str) -> Iterator[Path]:
+    """The files of a model on this machine."""
+    if storage.is_local(uri):
+        yield storage.local_path(uri)
+        return
+    with storage.scratch_folder("gex-model-") as folder:
+        (folder / CLIP).mkdir()
+        for part in ("", CLIP):
+            for file in storage.list_files(storage.join(uri, part, "*") if part else f"{uri}/*"):
+                storage.copy_range(file.uri, 0, file.num_bytes, folder / part / storage.name_of(file.uri))
+        yield folder
