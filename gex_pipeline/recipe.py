@@ -6,21 +6,21 @@ machines build it are not part of it.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gex_pipeline import registry
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
-from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.media.settings import FrameSettings, VideoSettings
+from gex_pipeline.settings_errors import explain
 from gex_pipeline.validate.settings import ScorerSettings
 
 _SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
@@ -126,6 +126,12 @@ class NodeSettings(Settings):
     parent: str | None = Field(default=None, alias="from")  # the granularity it is made from
 
 
+class VideoNodeSettings(NodeSettings):
+    """What every granularity of videos may say."""
+
+    frames: FrameSettings | None = None  # frames as JPEG files in place of the video, or beside it; see below
+
+
 class Recipe(Settings):
     """One complete run."""
 
@@ -146,6 +152,19 @@ class Recipe(Settings):
         return GranularityGraph.from_nodes(
             Node(name, settings.operation, settings.parent) for name, settings in self.granularity.items()
         )
+
+    def frames_of(self, name: str) -> FrameSettings | None:
+        """The frames that a granularity's samples have: its own or, where it passes media on, its parent's."""
+        settings = self.granularity[name]
+        own: FrameSettings | None = settings.frames if isinstance(settings, VideoNodeSettings) else None
+        if own is None and settings.parent and registry.load_operation(settings.operation).passes_media_on:
+            return self.frames_of(settings.parent)
+        return own
+
+    def holds_frames_only(self, name: str) -> bool:
+        """Whether a granularity's samples have frames and no video."""
+        frames = self.frames_of(name)
+        return frames is not None and not frames.beside
 
     @property
     def output_uri(self) -> str:
@@ -208,7 +227,7 @@ def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
     try:
         recipe = Recipe.model_validate({**tables, "granularity": settings, "base": base})
     except ValidationError as error:
-        raise RecipeError(_explain(error, Recipe, "")) from error
+        raise RecipeError(explain(error, Recipe)) from error
     _check_uris(recipe)
     _check_parents(recipe)
     return recipe
@@ -223,6 +242,27 @@ def _check_parents(recipe: Recipe) -> None:
                 f"[granularity.{node.name}]: {node.operation} reads the shards of {node.parent}, and there are none; "
                 f"say pack = true in [granularity.{node.parent}]"
             )
+    for node in graph.derived:
+        _check_has_videos(recipe, node)
+
+
+def _check_has_videos(recipe: Recipe, node: Node) -> None:
+    """Check that what needs a parent's videos is not made of samples that hold only frames."""
+    parent = recipe.graph.nodes[node.parent or ""]
+    operation = registry.load_operation(node.operation)
+    reads_clips = parent.is_source and not operation.needs_summaries
+    if reads_clips or not recipe.holds_frames_only(parent.name):
+        return
+    if not operation.passes_media_on:
+        raise RecipeError(
+            f"[granularity.{node.name}]: {node.operation} needs videos, and {parent.name} holds frames only; "
+            f"say beside = true in the frames of {parent.name}"
+        )
+    if recipe.granularity[node.name].frames is not None:
+        raise RecipeError(
+            f"[granularity.{node.name}]: frames are sampled from videos, and {parent.name} holds frames only; "
+            f"leave 'frames' out to pass on those of {parent.name}"
+        )
 
 
 def _node_settings(name: str, table: Any) -> NodeSettings:
@@ -239,7 +279,7 @@ def _node_settings(name: str, table: Any) -> NodeSettings:
     try:
         return model.model_validate(table)  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise RecipeError(_explain(error, model, where)) from error
+        raise RecipeError(explain(error, model, where)) from error
 
 
 def _check_uris(recipe: Recipe) -> None:
@@ -248,48 +288,3 @@ def _check_uris(recipe: Recipe) -> None:
     uris += [value for value in recipe.source.media.model_dump().values() if isinstance(value, str)]
     if any(_SECRET_IN_URI.search(uri) for uri in uris):
         raise RecipeError("a URI carries credentials; recipes are stored in outputs, so put them in the environment")
-
-
-def _explain(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
-    lines = []
-    for item in error.errors():
-        key = (prefix + ".".join(_key_path(item["loc"]))).rstrip(".")
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_nearest(item['loc'], model)}")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: missing; expected a value")
-        elif item["type"] == "value_error":
-            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
-        else:
-            lines.append(f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
-    return "; ".join(lines)
-
-
-def _key_path(location: tuple[int | str, ...]) -> list[str]:
-    """The keys as the recipe has them: without the names pydantic adds for the branches of a union."""
-    parts = [str(part) for part in location]
-    return parts[:2] + parts[3:] if parts[:2] in (["source", "media"], ["source", "clips"]) else parts
-
-
-def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """Name the known key that an unknown one was probably meant to be."""
-    found: Any = model
-    for part in location[:-1]:
-        found = _inner(found, str(part))
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        return ""
-    known = [field.alias or name for name, field in found.model_fields.items() if not field.exclude]
-    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known keys: {', '.join(known)}"
-
-
-def _inner(annotation: Any, part: str) -> Any:
-    """The type one step further down: of a model's field, of a dictionary's values, of a union's branch."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.model_fields[part].annotation if part in annotation.model_fields else None
-    if get_origin(annotation) is dict:
-        return get_args(annotation)[1]
-    branches = [branch for branch in get_args(annotation) if "kind" in getattr(branch, "model_fields", {})]
-    return next((branch for branch in branches if part in get_args(branch.model_fields["kind"].annotation)), None)

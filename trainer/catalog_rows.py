@@ -1,7 +1,8 @@
 """One granularity's receipts as mapped Arrow files: written once, then read a row at a time by any process.
 
 A record batch a shard, in the manifest's order. One file has the rows, one the sources of every sample, as numbers,
-which the split reads. Receipts pass through memory a few at a time.
+which the split reads. Receipts pass through memory a few at a time. Of a sample that has frames beside its video, the
+media are its frames.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shards.manifest import ShardEntry
 from trainer.order import Int64s, mixed
 
@@ -27,10 +30,11 @@ TRAINING, HELD_OUT, MIXED = np.int8(0), np.int8(1), np.int8(2)
 
 _COLUMNS = ("key", "source_id", "text", "duration_s", "media_uri", "media_offset_bytes", "media_size_bytes")
 _EXTENSION, _SOURCES = "media_extension", "segments.list.element.source_id"
+_FRAMES = ("frames_offset_bytes", "frames_size_bytes")  # of frames beside a video; older receipts lack them
 _RECEIPTS_AT_ONCE = 64  # what is in memory while the rows are written out
 _KEPT_SHARDS = 64  # whose rows stay open: a worker goes through a window of them
 
-_ROWS_SCHEMA = pa.schema(
+ROWS_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("source_id", pa.string()),
@@ -41,9 +45,11 @@ _ROWS_SCHEMA = pa.schema(
         ("media_offset_bytes", pa.int64()),
         ("media_size_bytes", pa.int64()),
         ("extension", pa.int32()),
+        ("start_s", pa.float64()),  # null: the whole file
+        ("end_s", pa.float64()),
     ]
 )
-_SOURCES_SCHEMA = pa.schema([("sources", pa.list_(pa.int64()))])
+SOURCES_SCHEMA = pa.schema([("sources", pa.list_(pa.int64()))])
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,9 @@ class CatalogSample:
     media_offset_bytes: int
     media_size_bytes: int
     media_extension: str
+    start_s: float | None = None
+    """The part of the video that is meant, [start_s, end_s) from its first frame on; none: all of it."""
+    end_s: float | None = None
 
 
 def source_number(source_id: str) -> int:
@@ -136,10 +145,10 @@ def write_rows(path: Path, dataset_uri: str, granularity: str, shards: Sequence[
     uris: dict[str, int] = {}
     extensions: dict[str, int] = {}
     rows = Rows(granularity, path, [], [], np.cumsum([0, *(shard.num_samples for shard in shards)]))
-    with pa.ipc.new_file(path, _ROWS_SCHEMA) as out, pa.ipc.new_file(rows.sources_path, _SOURCES_SCHEMA) as sources:
+    with pa.ipc.new_file(path, ROWS_SCHEMA) as out, pa.ipc.new_file(rows.sources_path, SOURCES_SCHEMA) as sources:
         for table in _receipts(dataset_uri, granularity, shards):
             out.write_batch(_row_batch(table, dataset_uri, uris, extensions))
-            sources.write_batch(pa.RecordBatch.from_arrays([_sources_of(table)], schema=_SOURCES_SCHEMA))
+            sources.write_batch(pa.RecordBatch.from_arrays([_sources_of(table)], schema=SOURCES_SCHEMA))
     rows.uris, rows.extensions = list(uris), list(extensions)
     return rows
 
@@ -158,7 +167,7 @@ def _read_receipt(uri: str, name: str, num_samples: int) -> pa.Table:
     content = storage.read_bytes(uri)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        table = file.read(columns=[*_COLUMNS, _EXTENSION, _SOURCES], use_threads=False)
+        table = file.read(columns=[*_COLUMNS, _EXTENSION, _SOURCES, *_FRAMES], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise GexError(
             f"the receipt {uri!r} of {name} cannot be read ({error}); `gex shards verify` says what else is damaged"
@@ -170,6 +179,18 @@ def _read_receipt(uri: str, name: str, num_samples: int) -> pa.Table:
             f"the receipt {uri!r} of {name} {why}, dataset.json says {num_samples} samples; "
             "it is not the one that was published: `gex shards verify` says what else is damaged"
         )
+    return _prefer_frames(table)
+
+
+def _prefer_frames(table: pa.Table) -> pa.Table:
+    """The same rows, where a sample has frames beside its video with the frames as its media."""
+    if not set(_FRAMES) <= set(table.column_names):
+        return table
+    has_frames = pc.is_valid(table["frames_size_bytes"])
+    places = zip(("media_offset_bytes", "media_size_bytes", _EXTENSION), (*_FRAMES, None), strict=True)
+    for name, instead in places:
+        chosen = pc.if_else(has_frames, table[instead] if instead else FRAMES_EXTENSION, table[name])
+        table = table.set_column(table.column_names.index(name), name, chosen)
     return table
 
 
@@ -185,9 +206,11 @@ def _row_batch(table: pa.Table, dataset_uri: str, uris: dict[str, int], extensio
         "text": _whole(table["text"]).fill_null(""),
         "media_offset_bytes": _whole(table["media_offset_bytes"]).fill_null(0),
         "media_size_bytes": _whole(table["media_size_bytes"]).fill_null(0),
+        "start_s": pa.nulls(len(table), pa.float64()),
+        "end_s": pa.nulls(len(table), pa.float64()),
     }
-    arrays = [columns[name] if name in columns else _whole(table[name]) for name in _ROWS_SCHEMA.names]
-    return pa.RecordBatch.from_arrays(arrays, schema=_ROWS_SCHEMA)
+    arrays = [columns[name] if name in columns else _whole(table[name]) for name in ROWS_SCHEMA.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=ROWS_SCHEMA)
 
 
 def _sources_of(table: pa.Table) -> pa.ListArray:

@@ -38,6 +38,7 @@ from trainer.checkpoint_files import (
 from trainer.ema import Ema
 from trainer.optim import rank_and_size
 from trainer.random_state import derive_random_state, gather_random_states, set_random_state
+from trainer.sharded import put, spread_like, whole_tensors
 
 MODEL, EMA, OPTIMISER, RNG = "model.safetensors", "ema.safetensors", "optimiser.safetensors", "rng.safetensors"
 _NONE, _ALL_DAMAGED = -1, -2
@@ -133,9 +134,14 @@ class Checkpoints:
         Raises:
             GexError: it cannot be written.
         """
-        rng = gather_random_states(state.device, self.group)
         uri = self.uri_of(progress.step)
         rank, world_size = rank_and_size(self.group)
+        optimiser, numbers = _optimiser_state(state)
+        tensors = {RNG: gather_random_states(state.device, self.group)}
+        for file, part in ((MODEL, named_tensors(state.model)), (OPTIMISER, optimiser)):
+            tensors[file] = whole_tensors(part, keep=rank == 0)
+        if state.ema is not None:
+            tensors[EMA] = whole_tensors(state.ema.state_dict(), keep=rank == 0)
         if rank:
             return uri
         local = storage.is_local(self.root)
@@ -144,10 +150,6 @@ class Checkpoints:
         with storage.scratch_folder(".checkpoint-", storage.local_path(self.root) if local else None) as scratch:
             folder = scratch / storage.name_of(uri)
             folder.mkdir()
-            optimiser, numbers = _optimiser_state(state)
-            tensors = {MODEL: named_tensors(state.model), OPTIMISER: optimiser, RNG: rng}
-            if state.ema is not None:
-                tensors[EMA] = state.ema.state_dict()
             for name, part in tensors.items():
                 write_tensors(part, folder / name)
             write_index(folder, _index_content(progress, world_size, numbers))
@@ -243,9 +245,8 @@ def load_weights(uri: str, model: nn.Module, *, averaged: bool = False) -> None:
     fill_tensors(tensors, storage.join(uri, MODEL), "weights")
     if averaged:
         averages = read_tensors(storage.join(uri, EMA))
-        with torch.no_grad():
-            for name, average in averages.items():
-                tensors[name].copy_(average)
+        for name, average in averages.items():
+            put(tensors[name], average)
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -302,8 +303,16 @@ def _load_optimiser(state: TrainingState, uri: str, numbers: dict[str, float]) -
             raise GexError(f"{uri!r} does not fit this training: it has an optimiser state of {name}, which is frozen")
         if any(isinstance(value, Tensor) and value.ndim and value.shape != shapes[name] for value in entry.values()):
             raise GexError(f"{uri!r} does not fit this training: its optimiser state of {name} has another shape")
-    entries = {place: found[name] for place, (name, _) in enumerate(trained) if name in found}
+    entries = {place: _as_spread(found[name], p) for place, (name, p) in enumerate(trained) if name in found}
     state.optimiser.load_state_dict({"state": entries, "param_groups": state.optimiser.state_dict()["param_groups"]})
+
+
+def _as_spread(entry: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+    """The state of one parameter, its moments spread as the parameter is."""
+    return {
+        key: spread_like(value, parameter) if isinstance(value, Tensor) and value.ndim else value
+        for key, value in entry.items()
+    }
 
 
 def _load_average(state: TrainingState, uri: str, index: dict[str, Any]) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from trainer.sharded import put
 
 FORMAT = 1
 INDEX = "index.json"
@@ -143,9 +143,8 @@ def fill_tensors(targets: Mapping[str, Tensor], uri: str, what: str) -> None:
                     f"{uri!r} does not fit the {what} of this training: {name} is "
                     f"{_shape_text(shapes.get(name))} in the checkpoint and {_shape_text(own)} here"
                 )
-        with torch.no_grad():
-            for name, target in targets.items():
-                target.copy_(stored.get_tensor(name))
+        for name, target in targets.items():
+            put(target, stored.get_tensor(name))
 
 
 def _shape_text(shape: tuple[int, ...] | None) -> str:

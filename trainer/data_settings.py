@@ -6,9 +6,10 @@ Says nothing of the model, the optimiser or machines.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PAPER_GRANULARITIES: dict[str, dict[str, int]] = {
     "SVST": {"num_frames": 16, "n_iter_video": 1, "n_iter_text": 1},
@@ -34,13 +35,34 @@ class GranularitySettings(BaseModel):
     """How often a sample is taken, relative to the other granularities; the largest weight means once an epoch."""
 
 
+class AnnotationSettings(BaseModel):
+    """The annotation file of a public data set, and the folder with its media (docs/evaluation.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["msrvtt", "activitynet", "lsmdc", "lvu", "coin", "charades-ego", "how2qa", "folders"]
+    """Whose format the file has."""
+    file: str = Field(min_length=1)
+    """The annotation file, or the folder of class folders."""
+    media: str | None = None
+    """Folder with the videos; class folders hold them themselves."""
+    captions: str | None = None
+    """MSR-VTT: the JSON file with the captions."""
+    class_names: str | None = None
+    """Charades-Ego: the file with the names of the classes; class folders: names in place of those of the folders."""
+    subset: str | None = None
+    """COIN: "training" or "testing"; ActivityNet: a file of ids."""
+
+
 class DataSettings(BaseModel):
     """The data set, its granularities, batches, and what becomes of samples that cannot be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(min_length=1)
+    dataset: str | None = Field(default=None, min_length=1)
     """URI of a published output: the folder in which ``dataset.json`` lies."""
+    annotations: AnnotationSettings | None = None
+    """A public data set in place of a published output; its samples are of the one granularity that is named."""
     snapshot: int | None = Field(default=None, ge=0)
     """The last snapshot to read; none: all there are when training starts."""
     granularities: dict[str, GranularitySettings] = Field(min_length=1)
@@ -65,6 +87,26 @@ class DataSettings(BaseModel):
     """Batches that each worker holds ready."""
     worker_timeout_s: float = Field(default=900.0, gt=0)
     """Training stops when no batch comes for so long; with 0 workers there is no limit."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset is None) == (self.annotations is None):
+            raise ValueError("name what to train on: either dataset or a table annotations")
+        if self.annotations is not None and len(self.granularities) != 1:
+            raise ValueError(f"a public data set is one granularity, {len(self.granularities)} are named")
+        return self
+
+    def located(self, absolute: Callable[[str], str]) -> DataSettings:
+        """The same with its paths made absolute."""
+        change: dict[str, Any] = {}
+        if self.dataset is not None:
+            change["dataset"] = absolute(self.dataset)
+        if self.annotations is not None:
+            names = ("file", "media", "captions", "class_names")
+            paths = {name: getattr(self.annotations, name) for name in names}
+            found = {name: absolute(path) for name, path in paths.items() if path is not None}
+            change["annotations"] = self.annotations.model_copy(update=found)
+        return self.model_copy(update=change)
 
     @field_validator("granularities", mode="before")
     @classmethod

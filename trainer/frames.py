@@ -2,7 +2,8 @@
 
 A sample's media is a video, an image (for d = 1), or a run of frames that were decoded when the data set was made.
 Frames are scaled so that the shorter side is S, and cut to the middle. Of a video the d frames are those shown in the
-middle of d equal spans; of a run that holds more than d, the ones in the middle of d equal parts.
+middle of d equal spans; of a run that holds more than d, the ones in the middle of d equal parts. A sample may be a
+part of its video, [start_s, end_s) from the first frame on: then the equal spans are that part's.
 
 A run of frames (extension ``frames``) is the tar members ``{key}.f000.jpg``, ``{key}.f001.jpg``, ... of one sample,
 next to each other: a key ends at the first dot, so they stay one sample for WebDataset. The range begins with the
@@ -18,12 +19,11 @@ import re
 import struct
 import tarfile
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -33,8 +33,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gex_pipeline import storage
-from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError
+from gex_pipeline.errors import GexError
+from trainer.media_reader import DamagedMediaError, MediaReader
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -42,67 +42,48 @@ if TYPE_CHECKING:
 
     from trainer.catalog_rows import CatalogSample
 
+__all__ = [
+    "FRAMES_EXTENSION",
+    "IMAGE_EXTENSIONS",
+    "VIDEO_FORMATS",
+    "DamagedMediaError",
+    "Frames",
+    "MediaReader",
+    "Part",
+    "covering_px",
+    "image_frame",
+    "read_frames",
+    "run_frames",
+    "video_frames",
+    "video_length_s",
+]
+
 Frames = NDArray[np.uint8]
 
 FRAMES_EXTENSION = "frames"
-VIDEO_FORMATS = {"mp4": "mov", "mov": "mov", "mkv": "matroska", "webm": "matroska", "avi": "avi"}
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+_ENDINGS = {
+    "mov": ("mp4", "mov", "m4v", "3gp"),
+    "matroska": ("mkv", "webm"),
+    "avi": ("avi",),
+    "flv": ("flv",),
+    "mpegts": ("ts", "m2ts"),
+    "mpeg": ("mpg", "mpeg"),
+    "ogg": ("ogv",),
+    "asf": ("wmv",),
+}
+VIDEO_FORMATS = {ending: name for name, endings in _ENDINGS.items() for ending in endings}
+"""What libav calls the container of files with these endings."""
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
 
 _FRAME_NAME = re.compile(r"[^./]+\.f\d{3,}\.jpg")
 _BLOCK_BYTES = 512
 _SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
 _MAX_PICTURE_PX = 36_000_000  # 8K; headers lie about the size that a decoder will meet
 _DECODER_LIMITS = {"max_pixels": str(_MAX_PICTURE_PX)}
-_OPEN_TARS = 16
+_TIME_HZ = 1_000_000  # times in seconds are taken as whole numbers of this part of one, or simpler fractions
 
-
-class DamagedMediaError(Exception):
-    """The media of one sample cannot be read or decoded; the message says why."""
-
-
-class MediaReader:
-    """Reads ranges of tars; the last few stay open, since neighbouring samples share them. One process's own."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[str, tuple[ExitStack, BinaryIO]] = OrderedDict()
-
-    def read(self, sample: CatalogSample) -> bytes:
-        """The bytes of a sample's media.
-
-        Raises:
-            DamagedMediaError: the sample has none, or its tar is missing or too short.
-            GexError: storage refuses, or does not answer.
-        """
-        if sample.media_uri is None or not sample.media_size_bytes:
-            raise DamagedMediaError("it has no video or picture")
-        try:
-            stream = self._stream(sample.media_uri)
-            stream.seek(sample.media_offset_bytes)
-            content = stream.read(sample.media_size_bytes)
-        except (FileMissingError, FileTooShortError) as error:
-            raise DamagedMediaError(str(error)) from error
-        except OSError as error:
-            raise GexError(f"{sample.media_uri!r} cannot be read: {error}") from error
-        if len(content) != sample.media_size_bytes:
-            lacking = sample.media_size_bytes - len(content)
-            raise DamagedMediaError(f"{sample.media_uri!r} ends {lacking} bytes before the sample does")
-        return content
-
-    def close(self) -> None:
-        """Close the tars."""
-        while self._open:
-            self._open.popitem()[1][0].close()
-
-    def _stream(self, uri: str) -> BinaryIO:
-        if uri in self._open:
-            self._open.move_to_end(uri)
-            return self._open[uri][1]
-        while len(self._open) >= _OPEN_TARS:
-            self._open.popitem(last=False)[1][0].close()
-        stack = ExitStack()
-        stream = stack.enter_context(storage.open_read(uri))
-        self._open[uri] = (stack, stream)
-        return stream
+Part = tuple[float, float]
+"""Seconds from the first frame on, [start, end); a moment where both are the same: the frame that is shown then."""
 
 
 def read_frames(sample: CatalogSample, num_frames: int, size_px: int, media: MediaReader) -> Frames:
@@ -123,7 +104,8 @@ def read_frames(sample: CatalogSample, num_frames: int, size_px: int, media: Med
     if kind in IMAGE_EXTENSIONS:
         return image_frame(content, size_px)[None]
     if kind in VIDEO_FORMATS:
-        return video_frames(content, VIDEO_FORMATS[kind], num_frames, size_px)
+        part = None if sample.start_s is None or sample.end_s is None else (sample.start_s, sample.end_s)
+        return video_frames(content, VIDEO_FORMATS[kind], num_frames, size_px, part)
     raise DamagedMediaError(f"media of kind {kind!r} cannot be read; expected a video, an image or frames")
 
 
@@ -134,7 +116,7 @@ def image_frame(content: bytes, size_px: int) -> Frames:
         DamagedMediaError: it is no whole image, or too large.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP")) as image:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP", "BMP")) as image:
             if image.width * image.height > _MAX_PICTURE_PX:
                 raise DamagedMediaError(f"an image of {image.width}x{image.height} pixels is too large")
             image.draft("RGB", (size_px, size_px))  # JPEG can be decoded at a half, a quarter, ... of its size
@@ -166,20 +148,35 @@ def run_frames(content: bytes, num_frames: int, size_px: int) -> Frames:
     return np.stack([image_frame(pictures[index], size_px) for index in chosen])
 
 
-def video_frames(content: bytes, container_format: str, num_frames: int, size_px: int) -> Frames:
-    """Frames (d, 3, S, S) of a video, in the middle of d equal spans of it.
+def video_frames(
+    content: bytes, container_format: str, num_frames: int, size_px: int, part: Part | None = None
+) -> Frames:
+    """Frames (d, 3, S, S) of a video or a part of it, in the middle of d equal spans.
+
+    A part is cut to the video; where it lies behind the video's end there is nothing to see.
 
     Raises:
-        DamagedMediaError: it is no video of this format, or does not decode.
+        DamagedMediaError: it is no video of this format, does not decode, or has no such part.
     """
-    try:
-        # the format is given, so content cannot pass for a playlist, which would make libav open other files
-        with av.open(
-            io.BytesIO(content), "r", format=container_format, options=_DECODER_LIMITS, metadata_errors="replace"
-        ) as container:
-            return _sampled(container, num_frames, size_px)
-    except av.error.FFmpegError as error:
-        raise DamagedMediaError(f"the video cannot be decoded: {error.strerror}") from error
+    with _opened(content, container_format) as container:
+        stream = _video_track(container)
+        index = _read_index(container, stream)
+        begin, end = _ticks_of(part, index, stream)
+        span = (end - begin) / num_frames
+        wanted = [index.shown_at(begin + span * number + span / 2) for number in range(num_frames)]
+        return _decoded(container, stream, index, wanted, size_px)
+
+
+def video_length_s(content: bytes, container_format: str) -> float:
+    """Seconds from the first frame of a video to the end of its last.
+
+    Raises:
+        DamagedMediaError: it is no video of this format.
+    """
+    with _opened(content, container_format) as container:
+        stream = _video_track(container)
+        index = _read_index(container, stream)
+        return float((index.end - index.pts[0]) * _tick_s(stream))
 
 
 def covering_px(width_px: int, height_px: int, size_px: int) -> tuple[int, int]:
@@ -203,16 +200,52 @@ def _members(content: bytes) -> Iterator[bytes]:
         at += -(-header.size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def _sampled(container: InputContainer, num_frames: int, size_px: int) -> Frames:
+@contextmanager
+def _opened(content: bytes, container_format: str) -> Iterator[InputContainer]:
+    try:
+        # the format is given, so content cannot pass for a playlist, which would make libav open other files
+        with av.open(
+            io.BytesIO(content), "r", format=container_format, options=_DECODER_LIMITS, metadata_errors="replace"
+        ) as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise DamagedMediaError(f"the video cannot be decoded: {error.strerror}") from error
+
+
+def _video_track(container: InputContainer) -> VideoStream:
     tracks = [found for found in container.streams.video if not found.disposition & Disposition.attached_pic]
     stream = next((found for found in tracks if found.codec_context is not None), None)
     if stream is None:
         raise DamagedMediaError("there is no video track in it")
     stream.codec_context.thread_count = 1
     stream.codec_context.options = _DECODER_LIMITS
-    index = _read_index(container, stream)
-    span = Fraction(index.end - index.pts[0], num_frames)
-    wanted = [index.shown_at(index.pts[0] + span * number + span / 2) for number in range(num_frames)]
+    return stream
+
+
+def _tick_s(stream: VideoStream) -> Fraction:
+    return stream.time_base or Fraction(1, av.time_base)
+
+
+def _ticks_of(part: Part | None, index: _Index, stream: VideoStream) -> tuple[Fraction, Fraction]:
+    """Where the wanted part of a video begins and ends, in ticks."""
+    first, end = Fraction(index.pts[0]), Fraction(index.end)
+    if part is None:
+        return first, end
+    # 0.24 s is a bit less than that in binary, which would be the frame before
+    begin_s, end_s = (Fraction(seconds).limit_denominator(_TIME_HZ) for seconds in part)
+    begin = first + begin_s / _tick_s(stream)
+    if begin >= end:
+        length_s = float((end - first) * _tick_s(stream))
+        raise DamagedMediaError(
+            f"its part from {part[0]:g} to {part[1]:g} s lies behind the video's end, {length_s:g} s"
+        )
+    return begin, min(first + end_s / _tick_s(stream), end)
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, index: _Index, wanted: Sequence[int], size_px: int
+) -> Frames:
+    """The frames of these times."""
     scaler = VideoReformatter()
     pictures = {
         pts: _as_picture(_scaled(scaler, frame, stream, size_px), _turn_of(frame), size_px)

@@ -11,14 +11,9 @@ bytes; normalising them is the model's. Trains nothing.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
@@ -31,6 +26,7 @@ from trainer.catalog import CatalogPart
 from trainer.data_settings import DataSettings
 from trainer.frames import DamagedMediaError, Frames, MediaReader, read_frames
 from trainer.order import Order, Part
+from trainer.workers import WorkersStoppedError, end_workers, next_batch, worker_options
 
 Counts = tuple[int, int, int]
 """Of one rank or of all: samples asked for in this epoch, damaged ones among them, ranks that can read no more."""
@@ -39,7 +35,6 @@ Agree = Callable[[Counts], Counts]
 
 _NAMED = 5  # damaged samples that the sentence at the end names
 _FEWEST = 1000  # samples after which the share of damaged ones counts, unless the epoch is shorter
-_LOOK_S = 2.0  # after waiting so long for a batch it is seen whether the workers are alive
 _MAX_TRIES = 32  # candidates for one place of a batch
 
 
@@ -212,17 +207,12 @@ class Loader:
         self._batches: Iterator[Batch] | None = iter(self._data_loader(StepSampler(steps, slots)))
 
     def _data_loader(self, sampler: StepSampler) -> Any:
-        in_workers: dict[str, Any] = {}
-        if self.settings.num_workers:
-            in_workers = {
-                "num_workers": self.settings.num_workers,
-                "prefetch_factor": self.settings.prefetch_batches,
-                "timeout": _LOOK_S,
-                "multiprocessing_context": _worker_context(),
-                "worker_init_fn": partial(_start_worker, dict(os.environ)),
-            }
         return DataLoader(
-            self._reader, batch_sampler=sampler, collate_fn=collate, pin_memory=self.place.pin_memory, **in_workers
+            self._reader,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            pin_memory=self.place.pin_memory,
+            **worker_options(self.settings.num_workers, self.settings.prefetch_batches),
         )
 
     def __iter__(self) -> Self:
@@ -256,31 +246,17 @@ class Loader:
         """End the workers and close files; no batch comes any more."""
         batches, self._batches = self._batches, None
         if self.settings.num_workers and batches is not None:
-            # torch ends workers when its iterator goes, which may be much later, and has no public name for it
-            workers = getattr(batches, "_workers", [])
-            getattr(batches, "_shutdown_workers", int)()
-            for worker in workers:
-                if worker.is_alive():  # it did not end when it was asked to
-                    worker.kill()
-                worker.join()
+            end_workers(batches)
         self._reader.close()
 
     def _fetch(self, batches: Iterator[Batch], step: int) -> Batch:
         """The next batch; one that says why, where the workers are at their end."""
-        until_s = time.monotonic() + self.settings.worker_timeout_s
-        while True:
-            try:
-                return next(batches)
-            except RuntimeError as error:
-                why = str(error).strip().splitlines()[0]
-                if not self.settings.num_workers or why.startswith("Caught "):
-                    raise  # a mistake of ours, with its traceback
-                if why.startswith("DataLoader timed out"):
-                    if time.monotonic() < until_s:
-                        continue
-                    why = f"nothing came for {self.settings.worker_timeout_s:g} s (worker_timeout_s)"
-                why = f"the workers that read the data stopped at step {step}: {why}"
-                return _failed(step, self.order.place_of(step).granularity, why, [])
+        try:
+            return next_batch(batches, self.settings.num_workers, self.settings.worker_timeout_s)
+        except WorkersStoppedError as error:
+            why = f"{error} (worker_timeout_s)" if error.timed_out else str(error)
+            why = f"the workers that read the data stopped at step {step}: {why}"
+            return _failed(step, self.order.place_of(step).granularity, why, [])
 
     def _agree_to_go_on(self, failure: str) -> None:
         """Stop on all ranks when it is time to.
@@ -330,26 +306,3 @@ def _named(damaged: Sequence[Damaged]) -> str:
         return "all of them on other ranks, whose messages name them"
     first = "; ".join(f"{one.key}: {one.reason}" for one in damaged[:_NAMED])
     return f"the first are {first}"
-
-
-def _worker_context() -> Any:
-    """Workers come from a process that has loaded what they need and nothing else: many start as fast as one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _start_worker(environment: dict[str, str], _number: int) -> None:
-    # an interrupt is the training process's to handle, which then ends its workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # theirs is that of the process they come from, which may be older than what was set for storage
-    os.environ.update(environment, CUDA_VISIBLE_DEVICES="")
-    # torch looks whether the process they come from lives, and that lives as long as they do
-    threading.Thread(target=_end_with_training, name="gex-parent", daemon=True).start()
-
-
-def _end_with_training() -> None:
-    training = multiprocessing.parent_process()
-    if training is not None:
-        training.join()
-        os._exit(1)

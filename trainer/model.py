@@ -100,16 +100,18 @@ class VideoTextModel(nn.Module):
 
 
 def parameter_groups(
-    model: VideoTextModel, *, learning_rate_towers: float, learning_rate: float, weight_decay: float
+    model: nn.Module, *, learning_rate_towers: float, learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: towers and the rest, each with and without weight decay; empty ones are left out.
+    """Groups of a model, or of what is around it, for an optimiser; empty ones are left out.
 
+    Towers and the rest, each with and without weight decay.
     Vectors (biases, norms, class token, temperature), bases and positions do not decay; what is frozen is in no group.
     """
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = "towers" if name.startswith(("image_tower.", "text_tower.")) else "rest"
+            in_tower = any(f".{tower}." in f".{name}" for tower in ("image_tower", "text_tower"))
+            part = "towers" if in_tower else "rest"
             decays = parameter.ndim > 1 and "position" not in name and not name.endswith(".base")
             groups.setdefault(f"{part}_{'decay' if decays else 'no_decay'}", []).append(parameter)
     return [

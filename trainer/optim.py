@@ -21,6 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from gex_pipeline.errors import GexError
 from trainer.optim_settings import OptimSettings
+from trainer.sharded import whole
 
 
 class StepFigures(NamedTuple):
@@ -60,7 +61,7 @@ class GuardedOptimiser:
         """
         self._set_learning_rates(step)
         parameters = [p for group in self.adamw.param_groups for p in group["params"] if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters]).to(loss.device)
+        norm = whole(get_total_norm([p.grad for p in parameters])).to(loss.device)
         mean_loss, grad_norm, finite = self._agree(loss.detach().mean(), norm)
         if finite:
             if self.settings.max_grad_norm is not None:

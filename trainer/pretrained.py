@@ -52,15 +52,22 @@ class Pretrained:
     """Data set, steps, figures: what the model card says."""
 
     @classmethod
-    def from_pretrained(cls, uri: str | Path, device: str | torch.device = "cpu") -> Self:
-        """The model in a folder, local or on an object store: one that `export` wrote, or a training's output.
+    def from_pretrained(
+        cls, uri: str | Path, device: str | torch.device = "cpu", *, frozen: bool | None = None
+    ) -> Self:
+        """The model in a folder, local or on an object store: an exported one, or a training's output.
+
+        `frozen` says of the towers whether they train; none: as they did.
 
         Raises:
             GexError: there is no model, or its files do not fit each other.
         """
-        with _local_folder(find_model(str(uri))) as folder:
+        with local_folder(find_model(str(uri))) as folder:
             config = _read_config(folder)
             settings: ModelSettings = config["model"]
+            if frozen is not None:
+                towers = settings.towers.model_copy(update={"frozen": frozen})
+                settings = settings.model_copy(update={"towers": towers})
             towers = settings.towers.model_copy(update={"clip": str(folder / CLIP), "weights": "random"})
             built = VideoTextModel(settings, load_towers(towers))
             classifier = VideoClassifier(built, config["class_names"]) if config["class_names"] else None
@@ -201,14 +208,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _local_folder(uri: str) -> Iterator[Path]:
-    """The files of a model on this machine."""
+def local_folder(uri: str) -> Iterator[Path]:
+    """The files of a model, or of a CLIP, on this machine."""
     if storage.is_local(uri):
         yield storage.local_path(uri)
         return
     with storage.scratch_folder("gex-model-") as folder:
-        (folder / CLIP).mkdir()
-        for part in ("", CLIP):
-            for file in storage.list_files(storage.join(uri, part, "*") if part else f"{uri}/*"):
-                storage.copy_range(file.uri, 0, file.num_bytes, folder / part / storage.name_of(file.uri))
+        for part in (folder, folder / CLIP):
+            part.mkdir(exist_ok=True)
+            within = uri if part == folder else storage.join(uri, CLIP)
+            for file in storage.list_files(f"{within}/*"):
+                storage.copy_range(file.uri, 0, file.num_bytes, part / storage.name_of(file.uri))
         yield folder

@@ -125,6 +125,51 @@ class TensorBoard:
         self._writer.close()
 
 
+class WeightsAndBiases:
+    """A run at Weights & Biases, or in its files on this machine with ``WANDB_MODE=offline``.
+
+    The key is wandb's own affair: it reads it from the environment or its login. A training that goes on continues
+    the run that its output names.
+    """
+
+    def __init__(self, folder: Path, project: str, name: str, recipe: Mapping[str, Any]) -> None:
+        """`folder` is where its files lie.
+
+        Raises:
+            MissingExtraError: wandb is not installed; GexError: it refuses.
+        """
+        try:
+            import wandb
+        except ImportError as error:
+            raise MissingExtraError("wandb", "wandb") from error
+        marker = folder / "wandb-run"
+        run_id = marker.read_text(encoding="utf-8").strip() if marker.exists() else wandb.util.generate_id()
+        settings = wandb.Settings(console="off", silent=True)
+        try:
+            self._run: Any = wandb.init(
+                project=project,
+                name=name,
+                id=run_id,
+                resume="allow",
+                dir=folder,
+                config=dict(recipe),
+                settings=settings,
+            )
+        except (wandb.errors.Error, OSError) as error:
+            raise GexError(
+                f"Weights & Biases refuses: {error}; set WANDB_MODE=offline to write its files here"
+            ) from error
+        marker.write_text(run_id + "\n", encoding="utf-8")
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Log the figures of a step; those of one step may come in several parts."""
+        self._run.log({name: value for name, value in figures.items() if value is not None}, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
 class Rates:
     """Speed since the last figures: counts of all ranks and times of this one in; rates out."""
 

@@ -51,6 +51,33 @@ class IamSettings(BaseModel):
         return self
 
 
+class ClipShape(BaseModel):
+    """A CLIP of this shape with random weights, and a vocabulary learned from the texts of the data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch_px: int = Field(default=16, ge=1)
+    """Side of a patch; divides the side of a frame, which the data's settings say."""
+    width: int = Field(default=128, ge=1)
+    """Width of the features of both towers."""
+    num_layers: int = Field(default=4, ge=1)
+    """Layers of each tower."""
+    num_heads: int = Field(default=4, ge=1)
+    """Heads of every layer; divides `width`."""
+    max_tokens: int = Field(default=77, ge=3)
+    """Tokens of a text, the two that begin and end it included."""
+    num_merges: int = Field(default=4000, ge=0)
+    """Pairs of symbols that the vocabulary joins at most; it has 514 entries without them."""
+    initializer_factor: float = Field(default=1.0, gt=0)
+    """How large CLIP's first weights are, in those it was published with."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.num_heads:
+            raise ValueError(f"width is {self.width}, num_heads {self.num_heads}; the heads must divide the width")
+        return self
+
+
 class TowerSettings(BaseModel):
     """CLIP's image and text encoder, and which of their features the modules read."""
 
@@ -58,6 +85,8 @@ class TowerSettings(BaseModel):
 
     clip: str = Field(default="openai/clip-vit-base-patch32", min_length=1)
     """Local directory or hub id of a CLIP in the format of transformers."""
+    shape: ClipShape | None = None
+    """A CLIP to be made in place of that one, from scratch."""
     revision: str | None = None
     """Revision of a hub model: branch, tag or commit."""
     weights: Literal["pretrained", "random"] = "pretrained"

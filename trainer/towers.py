@@ -112,18 +112,20 @@ class ImageTower(_Tower):
         self.image_px = int(config.image_size)
         self.num_features = (config.image_size // config.patch_size) ** 2 + int(settings.class_token)
         self.feature_dim = int(clip.config.projection_dim if settings.projected else config.hidden_size)
+        self.projection_dim = int(clip.config.projection_dim)
         for name, values in (("pixel_mean", _PIXEL_MEAN), ("pixel_std", _PIXEL_STD)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, frames_F3HW: Tensor) -> Tensor:
         """Features (F, P, C). Bytes are scaled and normalised here; floats are taken as normalised already."""
         with self._gradients():
-            tokens_FPC = self.encoder(pixel_values=self._normalised(frames_F3HW)).last_hidden_state
+            tokens_FPC = self.encoder(pixel_values=self.normalised(frames_F3HW)).last_hidden_state
             if not self.class_token:
                 tokens_FPC = tokens_FPC[:, 1:]
             return self._project(self.encoder.post_layernorm(tokens_FPC))
 
-    def _normalised(self, frames_F3HW: Tensor) -> Tensor:
+    def normalised(self, frames_F3HW: Tensor) -> Tensor:
+        """Frames as the encoder takes them; floats are normalised already."""
         if frames_F3HW.is_floating_point():
             return frames_F3HW
         # bytes travel to the device, a quarter of what floats would take; there they become floats

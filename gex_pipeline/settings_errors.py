@@ -1,0 +1,62 @@
+"""What is wrong with a table of settings, in one sentence: pydantic's findings in, key, value and expectation out.
+
+Imports pydantic only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """All findings; an unknown key with the known one that was probably meant. `prefix` stands before every key."""
+    lines = []
+    for item in error.errors():
+        key = (prefix + ".".join(_key_path(item["loc"]))).rstrip(".")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_nearest(item['loc'], model)}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing; expected a value")
+        elif item["type"] == "value_error":
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}".removeprefix(": "))
+        else:
+            lines.append(f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return "; ".join(lines)
+
+
+def _key_path(location: tuple[int | str, ...]) -> list[str]:
+    """The keys as the recipe has them: without the names pydantic adds for the branches of a union."""
+    parts = [str(part) for part in location]
+    return parts[:2] + parts[3:] if parts[:2] in (["source", "media"], ["source", "clips"]) else parts
+
+
+def _nearest(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Name the known key that an unknown one was probably meant to be."""
+    found: Any = model
+    for part in location[:-1]:
+        found = _inner(found, str(part))
+    models = [one for one in (found, *get_args(found)) if _is_model(one)]  # of "a table or nothing", the table
+    if len(models) != 1:
+        return ""
+    known = [field.alias or name for name, field in models[0].model_fields.items() if not field.exclude]
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known keys: {', '.join(known)}"
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _inner(annotation: Any, part: str) -> Any:
+    """The type one step further down: of a model's field, of a dictionary's values, of a union's branch."""
+    if _is_model(annotation):
+        return annotation.model_fields[part].annotation if part in annotation.model_fields else None
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    branches = [branch for branch in get_args(annotation) if "kind" in getattr(branch, "model_fields", {})]
+    return next((branch for branch in branches if part in get_args(branch.model_fields["kind"].annotation)), None)

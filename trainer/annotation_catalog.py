@@ -1,0 +1,216 @@
+"""A public data set as a catalogue of one granularity: annotation file and media folder in, samples by number out.
+
+Order, loader and everything behind them work on it as on a published output. A sample is a pair of a video, or a part
+of one, and a text; its media is a whole file, of which the part is decoded. Its source is the video's id, so pairs of
+one video can be kept from being each other's negatives, and are on one side of a split. Keys are hashes of video id,
+file name, part and text number: the same for the same files wherever they lie. No media is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from gex_pipeline.errors import GexError
+from trainer.annotations import (
+    Annotations,
+    LabelledVideo,
+    Question,
+    RetrievalPair,
+    Span,
+    read_activitynet,
+    read_charades_ego,
+    read_class_folders,
+    read_coin,
+    read_how2qa,
+    read_lsmdc,
+    read_lvu,
+    read_msrvtt,
+)
+from trainer.catalog import Catalog
+from trainer.catalog_rows import ROWS_SCHEMA, SOURCES_SCHEMA, Rows, source_number
+from trainer.data_settings import AnnotationSettings
+
+_SHARD_SAMPLES = 1000  # what is shuffled as one: rows that are mapped together, not files that are read together
+
+AnyAnnotations = Annotations[RetrievalPair] | Annotations[LabelledVideo] | Annotations[Question]
+
+
+@dataclass(frozen=True)
+class MediaText:
+    """What becomes a sample: a video, or a part of it, with a text that may be empty."""
+
+    source_id: str
+    media: Path
+    text: str = ""
+    span: Span | None = None
+
+    @property
+    def place(self) -> tuple[str, str, float, float]:
+        """The video and the part of it, whatever the text; a whole file has part -1 to -1."""
+        span = (self.span.start_s, self.span.end_s) if self.span else (-1.0, -1.0)
+        return (self.source_id, self.media.name, *span)
+
+
+def read_annotations(settings: AnnotationSettings, *, each_action: bool = False) -> AnyAnnotations:
+    """The rows of an annotation file; of Charades-Ego a row an action with `each_action`, else a row a video.
+
+    Raises:
+        AnnotationError: a file in another format, or media that cannot be listed.
+        GexError: a file that this kind needs is not named.
+    """
+    file = Path(settings.file)
+    if settings.kind == "folders":
+        return read_class_folders(file, _path(settings.class_names))
+    media = _needed(settings, "media")
+    match settings.kind:
+        case "msrvtt":
+            return read_msrvtt(file, media, _path(settings.captions))
+        case "activitynet":
+            return read_activitynet(file, media, _path(settings.subset))
+        case "lsmdc":
+            return read_lsmdc(file, media)
+        case "lvu":
+            return read_lvu(file, media)
+        case "coin":
+            return read_coin(file, media, _coin_subset(settings.subset))
+        case "charades-ego":
+            return read_charades_ego(file, media, _needed(settings, "class_names"), each_action)
+        case "how2qa":
+            return read_how2qa(file, media)
+
+
+def read_annotation_catalog(settings: AnnotationSettings, granularity: str) -> tuple[Catalog, AnyAnnotations]:
+    """The pairs of an annotation file to train on, and what the file held; of Charades-Ego a pair an action.
+
+    Raises:
+        AnnotationError: a file in another format, or media that cannot be listed.
+        GexError: a file that this kind needs is not named, or there is no pair.
+    """
+    annotations = read_annotations(settings, each_action=True)
+    return catalog_of(pairs_of(annotations), granularity, settings.file), annotations
+
+
+def pairs_of(annotations: AnyAnnotations) -> list[MediaText]:
+    """Pairs to train on: videos with captions, with the names of their classes, or with question and right answer.
+
+    The first text of every video comes before any second one, so that texts of one video lie far apart.
+    """
+    numbered: list[tuple[int, MediaText]] = []
+    for row in annotations.rows:
+        texts = _texts_of(row, annotations.class_names)
+        numbered += [(n, MediaText(row.video_id, row.media, text, row.span)) for n, text in enumerate(texts)]
+    return [pair for _, pair in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def catalog_of(samples: Sequence[MediaText], granularity: str, origin: str) -> Catalog:
+    """A catalogue of these samples in their order, as one granularity; `origin` is what errors call it.
+
+    Raises:
+        GexError: there are none.
+    """
+    if not samples:
+        raise GexError(f"{origin!r} gives no sample; its media are not there, or have no text")
+    catalog = Catalog(Path(tempfile.mkdtemp(prefix="gex-catalog-")), origin)
+    try:
+        catalog.rows[granularity] = _write(catalog.folder / "samples.arrow", granularity, samples)
+    except BaseException:
+        catalog.close()
+        raise
+    return catalog
+
+
+def keys_of(samples: Sequence[MediaText]) -> list[str]:
+    """The key of every sample, in their order."""
+    seen: Counter[tuple[str, str, float, float]] = Counter()
+    keys = []
+    for sample in samples:
+        words = [*map(repr, sample.place), repr(seen[sample.place])]
+        seen[sample.place] += 1
+        keys.append(hashlib.sha256("\n".join(words).encode()).hexdigest()[:32])
+    return keys
+
+
+def _texts_of(row: RetrievalPair | LabelledVideo | Question, class_names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(row, RetrievalPair):
+        return row.texts
+    if isinstance(row, LabelledVideo):
+        return tuple(class_names[label] for label in row.labels)
+    # Paper: GEXIA §4.3, "we concatenate questions and answers as text data"
+    return (question_text(row, row.answer_index),)
+
+
+def question_text(question: Question, candidate: int) -> str:
+    """A question and one of its candidate answers as one text."""
+    return f"{question.question} {question.candidates[candidate]}"
+
+
+def _write(path: Path, granularity: str, samples: Sequence[MediaText]) -> Rows:
+    """The rows as Arrow files; the same columns as those of a published output."""
+    bounds = [*range(0, len(samples), _SHARD_SAMPLES), len(samples)]
+    files = list(dict.fromkeys(sample.media for sample in samples))
+    extensions = list(dict.fromkeys(map(_extension_of, files)))
+    rows = Rows(granularity, path, [str(file.absolute()) for file in files], extensions, np.array(bounds, np.int64))
+    columns = _columns(samples, files, extensions)
+    source_lists = pa.ListArray.from_arrays(pa.array(range(len(samples) + 1), pa.int32()), columns["source_number"])
+    with pa.ipc.new_file(path, ROWS_SCHEMA) as out, pa.ipc.new_file(rows.sources_path, SOURCES_SCHEMA) as sources:
+        for begin, end in pairwise(bounds):
+            arrays = [columns[name].slice(begin, end - begin) for name in ROWS_SCHEMA.names]
+            out.write_batch(pa.RecordBatch.from_arrays(arrays, schema=ROWS_SCHEMA))
+            lists = source_lists.slice(begin, end - begin)
+            sources.write_batch(pa.RecordBatch.from_arrays([lists], schema=SOURCES_SCHEMA))
+    return rows
+
+
+def _columns(samples: Sequence[MediaText], files: Sequence[Path], extensions: Sequence[str]) -> dict[str, pa.Array]:
+    """Every column that the schema names; one that it gets later and a whole file does not have is null."""
+    number_of = {file: number for number, file in enumerate(files)}
+    sizes_bytes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    places = [number_of[sample.media] for sample in samples]
+    spans = [sample.span for sample in samples]
+    values: dict[str, list[Any]] = {
+        "key": keys_of(samples),
+        "source_id": [sample.source_id for sample in samples],
+        "source_number": [source_number(sample.source_id) for sample in samples],
+        "text": [sample.text for sample in samples],
+        "duration_s": [span.end_s - span.start_s if span else 0.0 for span in spans],
+        "media": places,
+        "media_offset_bytes": [0] * len(samples),
+        "media_size_bytes": [sizes_bytes[place] for place in places],
+        "extension": [extensions.index(_extension_of(files[place])) for place in places],
+        "start_s": [span.start_s if span else None for span in spans],
+        "end_s": [span.end_s if span else None for span in spans],
+    }
+    return {field.name: pa.array(values.get(field.name, [None] * len(samples)), field.type) for field in ROWS_SCHEMA}
+
+
+def _extension_of(file: Path) -> str:
+    return file.suffix[1:].lower()
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def _needed(settings: AnnotationSettings, name: str) -> Path:
+    found = _path(getattr(settings, name))
+    if found is None:
+        raise GexError(f"annotations of kind {settings.kind} need {name}; name it")
+    return found
+
+
+def _coin_subset(subset: str | None) -> Literal["training", "testing", "validation"]:
+    match subset or "testing":
+        case "training" | "testing" | "validation" as known:
+            return known
+        case other:
+            raise GexError(f"COIN has no subset {other!r}; expected training or testing")

@@ -1,0 +1,123 @@
+"""The figures of a training between two lines: what each step was, gathered into one set of numbers.
+
+Losses and shares of truncated texts are by granularity, rates over all; counts of samples are those of all processes.
+Utilisation is told where the operations of a step and the peak of the device are known.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+from trainer.build import Built
+from trainer.classifier import VideoClassifier
+from trainer.flops import PEAK_FLOPS_PER_S, model_flops
+from trainer.optim import StepFigures
+from trainer.processes import Processes
+from trainer.record import Figure, Rates, peak_memory
+from trainer.sharded import whole
+from trainer.steps import Prepared
+from trainer.train_recipe import TrainRecipe
+
+# what a device's name holds, the more telling words first
+_KNOWN = (
+    ("H200", "H200"),
+    ("H100 PCIe", "H100 PCIe"),
+    ("H100 NVL", "H100 NVL"),
+    ("H100", "H100 SXM"),
+    ("A100", "A100"),
+    ("V100", "V100"),
+)
+
+
+class StepLog:
+    """Takes every step and gives the figures since the last time."""
+
+    def __init__(self, recipe: TrainRecipe, built: Built, processes: Processes) -> None:
+        self.recipe, self.built, self.device = recipe, built, processes.device
+        self.rates = Rates(num_devices=processes.world_size, peak_flops_per_s=_peak(recipe, processes.device))
+        self._flops = {name: _flops_a_sample(recipe, built, name) for name in recipe.data.granularities}
+        self._processes = processes
+        self._last: StepFigures | None = None
+        self._start_anew()
+
+    def add(self, batch: Prepared, figures: StepFigures) -> None:
+        """Count one step."""
+        num_own, num_frames = batch.frames_BT3HW.shape[:2]
+        num_samples = self.recipe.data.batch_size
+        self.rates.count(
+            num_samples=num_samples,
+            num_frames=num_samples * num_frames,
+            flops=num_samples * self._flops[batch.granularity],
+        )
+        if not figures.skipped:
+            self._losses[batch.granularity].append(figures.loss)
+        self._truncated[batch.granularity] += batch.num_truncated
+        self._seen[batch.granularity] += num_own
+        self._num_damaged += batch.num_damaged
+        self._num_skipped += int(figures.skipped)
+        self._last = figures
+
+    def figures(self, epoch: int) -> dict[str, Figure]:
+        """All figures since the last call; all processes call it."""
+        found: dict[str, Figure] = {"epoch": epoch}
+        found |= {f"loss/{name}": sum(losses) / len(losses) for name, losses in sorted(self._losses.items())}
+        last = self._last
+        if last is not None:
+            found["grad_norm"] = last.grad_norm
+            for part in ("towers", "rest"):
+                rates = [rate for name, rate in last.learning_rates.items() if name.startswith(part)]
+                if rates:
+                    found[f"learning_rate/{part}"] = rates[0]
+        if not isinstance(self.built.module, VideoClassifier):
+            found["temperature"] = 1.0 / self._scale()
+        found |= self.rates.figures()
+        names = sorted(self.recipe.data.granularities)
+        counts = self._processes.sum(
+            [self._num_damaged, *(count[name] for name in names for count in (self._truncated, self._seen))]
+        )
+        found["num_damaged"], found["num_skipped_steps"] = int(counts[0]), self._num_skipped
+        for number, name in enumerate(names):
+            num_truncated, num_seen = counts[1 + 2 * number : 3 + 2 * number]
+            if num_seen and not isinstance(self.built.module, VideoClassifier):
+                found[f"truncated_share/{name}"] = num_truncated / num_seen
+        found |= peak_memory(self.device)
+        self._start_anew()
+        return found
+
+    def _scale(self) -> float:
+        with torch.no_grad():
+            return float(whole(self.built.model.logit_scale).exp().item())
+
+    def _start_anew(self) -> None:
+        self._losses: defaultdict[str, list[float]] = defaultdict(list)
+        self._truncated: defaultdict[str, int] = defaultdict(int)
+        self._seen: defaultdict[str, int] = defaultdict(int)
+        self._num_damaged = self._num_skipped = 0
+        self._last = None
+
+
+def _flops_a_sample(recipe: TrainRecipe, built: Built, name: str) -> float:
+    """Operations of training on one sample; recomputation is not counted, as it does no work of the model's."""
+    reading = recipe.data.granularities[name]
+    found = model_flops(
+        built.settings,
+        built.clip_config,
+        num_frames=reading.num_frames,
+        n_iter_video=reading.n_iter_video,
+        n_iter_text=reading.n_iter_text,
+    )
+    if isinstance(built.module, VideoClassifier):
+        towers = (1 if built.settings.towers.frozen else 3) * found.image_tower
+        return float(towers + 3 * found.video_iam)
+    return float(found.training)
+
+
+def _peak(recipe: TrainRecipe, device: Any) -> float | None:
+    """Operations a second that a device can do at most, as the recipe or its vendor says."""
+    if recipe.record.peak_flops_per_s is not None or device.type != "cuda" or recipe.optim.precision != "bf16":
+        return recipe.record.peak_flops_per_s
+    name = torch.cuda.get_device_name(device)
+    return next((PEAK_FLOPS_PER_S[known] for words, known in _KNOWN if words in name), None)

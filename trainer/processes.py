@@ -1,0 +1,108 @@
+"""The processes of one training: which one this is, its device, and how they speak with each other.
+
+torchrun and Ray Train tell a process its place by the same environment variables; without them there is one process.
+Tensors of the device go over NCCL, or gloo on a CPU; small counts always over gloo, so that no accelerator waits for
+a number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from gex_pipeline.errors import GexError
+
+_PATIENCE = timedelta(minutes=30)  # a rank that writes a checkpoint to a slow store keeps the others waiting
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the training."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    counts: Any = None
+    """Group for small numbers on the CPU; none with one process."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world_size > 1:
+            dist.barrier(group=self.counts)
+
+    def broadcast(self, value: Any) -> Any:
+        """What the first one holds, on all; plain values only."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.counts)
+        return box[0]
+
+    def all(self, numbers: list[int]) -> list[int]:
+        """The numbers of all processes, one after the other; equally many on each."""
+        if self.world_size == 1:
+            return numbers
+        parts = [torch.empty(len(numbers), dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(parts, torch.tensor(numbers, dtype=torch.int64), group=self.counts)
+        return [int(value) for part in parts for value in part]
+
+    def sum(self, numbers: list[float]) -> list[float]:
+        """Sums over all processes."""
+        if self.world_size == 1:
+            return numbers
+        total = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(total, group=self.counts)
+        return [float(value) for value in total]
+
+
+@contextmanager
+def joined(environment: Mapping[str, str] | None = None) -> Iterator[Processes]:
+    """This process with the others of its training; groups that are made here go when it ends.
+
+    Raises:
+        GexError: the environment names a place that cannot be, or fewer GPUs are here than processes want.
+    """
+    env = os.environ if environment is None else environment
+    world_size, rank, local_rank = (int(env.get(name, default)) for name, default in _PLACE)
+    device = _device(local_rank, int(env.get("LOCAL_WORLD_SIZE", "1")))
+    if world_size == 1 and not dist.is_initialized():
+        yield Processes(0, 1, device)
+        return
+    own = not dist.is_initialized()  # Ray Train has made the group already
+    if own:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_PATIENCE)
+    counts = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), device, counts)
+    finally:
+        if own:
+            dist.destroy_process_group()
+
+
+_PLACE = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+def _device(local_rank: int, num_here: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if num_here > torch.cuda.device_count():
+        raise GexError(
+            f"{num_here} processes are started on a machine with {torch.cuda.device_count()} GPUs; start one a GPU, "
+            "or set CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

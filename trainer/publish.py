@@ -1,0 +1,109 @@
+"""The output of a training: that it is this training's, and the trained model with its card at the end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gex_pipeline import __version__, storage
+from gex_pipeline.errors import RecipeError
+from trainer.build import Built
+from trainer.checkpoint import named_tensors
+from trainer.held_out import Figures
+from trainer.model_card import model_card
+from trainer.pretrained import ModelFiles, publish_model, write_model
+from trainer.processes import Processes
+from trainer.run_data import RunData
+from trainer.sharded import whole_tensors
+from trainer.train_recipe import TrainRecipe
+
+RECIPE = "recipe.json"
+# what may differ when a training goes on: where and how it runs, and what it tells
+_FREE = ("name", "output", "launch", "record", "checkpoints", "evaluation", "parallel")
+_FREE_OF_DATA = ("num_workers", "prefetch_batches", "worker_timeout_s", "max_damaged_share")
+
+
+def check_output(recipe: TrainRecipe, processes: Processes) -> None:
+    """Refuse an output that another training began; write down the recipe of a new one.
+
+    Raises:
+        RecipeError: it holds another training; GexError: it cannot be written to.
+    """
+    problem = ""
+    if processes.is_first:
+        uri = recipe.place(RECIPE)
+        own = recipe.model_dump(mode="json")
+        if storage.exists(uri):
+            problem = _difference(json.loads(storage.read_bytes(uri)), own)
+        else:
+            storage.check_writable(recipe.output)
+        if not problem:
+            storage.publish_bytes(json.dumps(own, indent=1).encode() + b"\n", uri)
+    problem = str(processes.broadcast(problem))
+    if problem:
+        raise RecipeError(
+            f"{recipe.output!r} holds a training with another recipe: {problem}; take another output, "
+            "or put the recipe back to go on with it"
+        )
+
+
+def publish_trained(recipe: TrainRecipe, built: Built, data: RunData, figures: Figures, processes: Processes) -> str:
+    """Write the model as it is now; its place. All processes call it.
+
+    Raises:
+        GexError: it cannot be written.
+    """
+    uri = recipe.place("model")
+    tensors = whole_tensors(named_tensors(built.module), keep=processes.is_first)
+    if processes.is_first:
+        trained = _trained(recipe, data, figures)
+        files = ModelFiles(
+            settings=built.settings,
+            tokenizer=built.tokenizer,
+            granularities=recipe.data.granularities,
+            image_size_px=recipe.data.image_size_px,
+            trained=trained,
+            card=model_card(recipe, built, trained),
+            class_names=built.class_names,
+        )
+        with storage.scratch_folder("gex-model-") as folder:
+            write_model(tensors, built.clip_config, files, folder)
+            publish_model(folder, uri)
+    processes.wait()
+    return uri
+
+
+def _trained(recipe: TrainRecipe, data: RunData, figures: Figures) -> dict[str, Any]:
+    """What is said of the training in the model's configuration."""
+    source = recipe.data.annotations.kind if recipe.data.annotations else recipe.data.dataset
+    return {
+        "name": recipe.name,
+        "task": recipe.task,
+        "data": source,
+        "snapshot": recipe.data.snapshot,
+        "samples": {name: data.training.num_samples(name) for name in recipe.data.granularities},
+        "held_out_share": recipe.data.held_out_share,
+        "held_out_seed": recipe.data.held_out_seed,
+        "num_steps": recipe.optim.epochs * data.order.steps_per_epoch,
+        "batch_size": recipe.data.batch_size,
+        "averaged": recipe.optim.ema_decay is not None,
+        "figures": figures,
+        "software": {"gex": __version__},
+    }
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first key that decides what is trained and is another one; empty where there is none."""
+    for path, old, new in _pairs(before, now):
+        if path[0] in _FREE or (path[0] == "data" and path[-1] in _FREE_OF_DATA):
+            continue
+        if old != new:
+            return f"{'.'.join(path)} is {old!r} there and {new!r} here"
+    return ""
+
+
+def _pairs(before: Any, now: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [pair for key in keys for pair in _pairs(before.get(key), now.get(key), (*path, key))]
+    return [(path, before, now)]

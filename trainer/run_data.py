@@ -1,0 +1,97 @@
+"""What one training reads: settings in; samples to train on, samples held out, and the order of the steps out.
+
+Says before the first step what an epoch takes and what it leaves out. Reads no media.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gex_pipeline.errors import GexError
+from trainer.annotation_catalog import read_annotation_catalog
+from trainer.annotations import AnnotationError
+from trainer.catalog import Catalog, CatalogPart, read_catalog
+from trainer.data_settings import DataSettings
+from trainer.loader import order_of
+from trainer.order import Order
+
+_MOST_CLASSES = 10_000
+_MOST_TEXTS = 200_000  # a vocabulary learned from more is the same
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Both parts of the data set."""
+
+    training: CatalogPart
+    held_out: CatalogPart
+    order: Order
+    num_mixed: dict[str, int]
+    """Samples of each granularity that are in neither part: their clips' sources fall on both sides."""
+    class_names: tuple[str, ...] = ()
+    """Of a public data set with classes."""
+
+    def texts(self) -> Iterator[str]:
+        """Texts of the training part, evenly from all of it where there are very many."""
+        for name in self.training.names:
+            num_samples = self.training.num_samples(name)
+            stride = max(1, num_samples * len(self.training.names) // _MOST_TEXTS)
+            yield from (self.training.sample(name, number).text for number in range(0, num_samples, stride))
+
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes: those of the public data set, or the distinct texts of the training part.
+
+        Raises:
+            GexError: there are too many of them to be classes.
+        """
+        if self.class_names:
+            return self.class_names
+        found: set[str] = set()
+        for name in self.training.names:
+            for number in range(self.training.num_samples(name)):
+                found.add(self.training.sample(name, number).text)
+                if len(found) > _MOST_CLASSES:
+                    raise GexError(
+                        f"task = 'classification' takes a sample's text as the name of its class, and there are more "
+                        f"than {_MOST_CLASSES} different ones; use task = 'contrastive'"
+                    )
+        return tuple(sorted(found))
+
+    def describe(self) -> list[str]:
+        """Sentences for a person."""
+        sentences = self.order.describe()
+        for name in self.held_out.names:
+            num_held_out, num_mixed = self.held_out.num_samples(name), self.num_mixed[name]
+            if num_held_out or num_mixed:
+                sentences.append(f"{name}: {num_held_out} samples held out, {num_mixed} in neither part")
+        return sentences
+
+
+@contextmanager
+def open_data(settings: DataSettings) -> Iterator[RunData]:
+    """The data of a training; its scratch files go when it ends.
+
+    Raises:
+        GexError: nothing is published there, or a granularity has too few samples for a batch.
+    """
+    with _catalog(settings) as (catalog, class_names):
+        split = catalog.split(settings.held_out_share, settings.held_out_seed)
+        order = order_of(settings, split.training)
+        yield RunData(split.training, split.held_out, order, split.num_mixed, class_names)
+
+
+@contextmanager
+def _catalog(settings: DataSettings) -> Iterator[tuple[Catalog, tuple[str, ...]]]:
+    names = list(settings.granularities)
+    if settings.annotations is not None:
+        try:
+            catalog, annotations = read_annotation_catalog(settings.annotations, names[0])
+        except AnnotationError as error:
+            raise GexError(str(error)) from error
+        with catalog:
+            yield catalog, annotations.class_names
+        return
+    with read_catalog(settings.dataset or "", settings.snapshot, names) as catalog:
+        yield catalog, ()

@@ -1,0 +1,56 @@
+"""Where the figures of a training go: a recipe in, an open record out. The first process writes, the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gex_pipeline import storage
+from trainer.processes import Processes
+from trainer.record import Console, JsonLines, Record, Sink, TensorBoard, WeightsAndBiases
+from trainer.train_recipe import TrainRecipe
+
+LOG = "log.jsonl"
+
+
+@contextmanager
+def open_record(recipe: TrainRecipe, processes: Processes, next_step: int) -> Iterator[Record]:
+    """The sinks that the recipe names, cut back to `next_step`.
+
+    Files of figures are local: for an output on an object store they are written here first and copied there when the
+    training ends, in whatever way.
+
+    Raises:
+        GexError: a sink cannot be opened.
+    """
+    if not processes.is_first:
+        yield Record([], every_steps=recipe.record.every_steps)
+        return
+    with _local_output(recipe) as folder:
+        sinks: list[Sink] = [Console(), JsonLines(folder / LOG, next_step=next_step)]
+        if recipe.record.tensorboard:
+            sinks.append(TensorBoard(folder / "tensorboard", next_step=next_step))
+        if recipe.record.wandb_project:
+            content = recipe.model_dump(mode="json")
+            sinks.append(WeightsAndBiases(folder, recipe.record.wandb_project, recipe.name, content))
+        record = Record(sinks, every_steps=recipe.record.every_steps)
+        try:
+            yield record
+        finally:
+            record.close()
+
+
+@contextmanager
+def _local_output(recipe: TrainRecipe) -> Iterator[Path]:
+    if storage.is_local(recipe.output):
+        yield storage.local_path(recipe.output)
+        return
+    with storage.scratch_folder("gex-figures-") as folder:
+        if storage.exists(recipe.place(LOG)):
+            (folder / LOG).write_bytes(storage.read_bytes(recipe.place(LOG)))
+        try:
+            yield folder
+        finally:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
+                storage.publish_file(file, recipe.place(*file.relative_to(folder).parts))

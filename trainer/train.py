@@ -1,0 +1,237 @@
+"""The training loop: one recipe in; checkpoints, figures and a model out. One process, torchrun or Ray Train run it.
+
+    torchrun --nproc-per-node 4 -m trainer.train recipe.toml
+
+What a step computes follows from the recipe and the number of the step. A training that is stopped anywhere goes on
+from its last checkpoint when it is started again; told to stop (SIGTERM, SIGINT), it writes one first.
+
+Paper: GEXIA §3.2 and §4.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+from trainer.build import Built, build
+from trainer.checkpoint import Checkpoints, Progress, TrainingState
+from trainer.ema import Ema
+from trainer.figures import StepLog
+from trainer.held_out import Figures, evaluate_held_out
+from trainer.loader import Loader, Rank, agree_over
+from trainer.model import parameter_groups
+from trainer.optim import GuardedOptimiser
+from trainer.parallel import Parallel
+from trainer.pretrained import CONFIG
+from trainer.processes import Processes, joined
+from trainer.publish import check_output, publish_trained
+from trainer.record import Record
+from trainer.run_data import RunData, open_data
+from trainer.sinks import open_record
+from trainer.steps import Prepared, task_of
+from trainer.stopping import StopSignals
+from trainer.train_recipe import TrainRecipe, load_train_recipe
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    num_steps: int
+    first_step: int
+    """The step this run began with; the number of steps, where there was nothing left to do."""
+    duration_s: float
+    stopped: bool
+    """Whether it was told to stop before its end."""
+    figures: Figures = field(default_factory=dict)
+    """Of the held-out samples at the end."""
+    model: str = ""
+    """Where the trained model is."""
+
+    def describe(self) -> str:
+        """One sentence for a person."""
+        if self.stopped:
+            return "stopped, with a checkpoint; run the same command again to go on"
+        return f"{self.num_steps - self.first_step} steps in {self.duration_s:.0f} s; the model is at {self.model}"
+
+
+def say_on_stderr(line: str) -> None:
+    """Tell a person."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] = lambda line: None) -> Outcome:
+    """Train to the end, or until told to stop; the same on all processes.
+
+    Raises:
+        GexError: the data, the model or the output is not as it must be; RecipeError: the recipe contradicts them.
+    """
+    started_s = time.monotonic()
+    with ExitStack() as stack:
+        check_output(recipe, processes)
+        data = stack.enter_context(open_data(recipe.data))
+        say = say if processes.is_first else lambda line: None
+        for sentence in data.describe():
+            say(sentence)
+        run = _Run(recipe, data, build(recipe, data, processes), processes)
+        first = run.resume()
+        if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):
+            say("nothing left to do: all steps are done")
+            return Outcome(run.num_steps, first, time.monotonic() - started_s, False, {}, recipe.place("model"))
+        if first:
+            say(f"going on from step {first} of {run.num_steps}")
+        record = stack.enter_context(open_record(recipe, processes, first))
+        stop = stack.enter_context(StopSignals(processes))
+        stopped_at = _steps(run, range(first, run.num_steps), record, stop)
+        figures: Figures = {}
+        model = ""
+        if stopped_at is None:
+            figures = run.evaluate()
+            run.save(run.num_steps, figures)
+            record.write(run.num_steps - 1, {f"held_out/{name}": value for name, value in figures.items()})
+            with run.averaged():
+                model = publish_trained(recipe, run.built, data, figures, processes)
+        return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_at is not None, figures, model)
+
+
+def _steps(run: _Run, steps: range, record: Record, stop: StopSignals) -> int | None:
+    """Take the steps; where told to stop, the one before which it stopped, with a checkpoint there."""
+    recipe, log = run.recipe, StepLog(run.recipe, run.built, run.processes)
+    with run.loader(steps) as loader:
+        upcoming = _next(run, loader, log)
+        for step in steps:
+            batch = upcoming
+            if batch is None:
+                raise GexError(f"the data ended before step {step}")
+            loss = run.task.backward(batch)
+            # fetched and sent while the device is still at work on this step
+            upcoming = _next(run, loader, log)
+            figures = run.optimiser.step(step, loss)
+            if not figures.skipped:
+                run.after_update()
+            log.add(batch, figures)
+            if record.due(step) or step + 1 == steps.stop:
+                record.write(step, log.figures(run.data.order.place_of(step).epoch))
+            if step + 1 == steps.stop:
+                return None
+            with log.rates.excluded():
+                found: Figures = {}
+                if recipe.evaluation.every_steps and (step + 1) % recipe.evaluation.every_steps == 0:
+                    found = run.evaluate()
+                    record.write(step, {f"held_out/{name}": value for name, value in found.items()})
+                told = stop.told()
+                if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
+                    run.save(step + 1, found)
+                if told:
+                    return step + 1
+    return None
+
+
+def _next(run: _Run, loader: Loader, log: StepLog) -> Prepared | None:
+    with log.rates.waiting():
+        batch = next(loader, None)
+    return None if batch is None else run.task.prepare(batch)
+
+
+class _Run:
+    """The parts of one training, put together."""
+
+    def __init__(self, recipe: TrainRecipe, data: RunData, built: Built, processes: Processes) -> None:
+        self.recipe, self.data, self.built, self.processes = recipe, data, built, processes
+        self.num_steps = recipe.optim.epochs * data.order.steps_per_epoch
+        built.module.to(processes.device).train()
+        # a shared block that is not run at all, or a branch that is frozen, takes no part in a step
+        some_unused = any(not one.n_iter_video or not one.n_iter_text for one in recipe.data.granularities.values())
+        self.parallel = Parallel(built.module, recipe.parallel, processes, some_unused=some_unused)
+        groups = parameter_groups(
+            built.module,
+            learning_rate_towers=recipe.optim.learning_rate_towers,
+            learning_rate=recipe.optim.learning_rate,
+            weight_decay=recipe.optim.weight_decay,
+        )
+        self.optimiser = GuardedOptimiser(groups, recipe.optim, num_steps=self.num_steps)
+        decay = recipe.optim.ema_decay
+        self.ema = None if decay is None else Ema(built.module, decay)
+        self.state = TrainingState(built.module, self.optimiser.adamw, self.ema)
+        self.checkpoints = Checkpoints(
+            recipe.place("checkpoints"),
+            keep=recipe.checkpoints.keep,
+            metric=recipe.checkpoints.best,
+            higher_is_better=not (recipe.checkpoints.best or "").endswith("_rank"),
+        )
+        self.task = task_of(recipe, built, self.parallel, processes.device)
+
+    def resume(self) -> int:
+        """Take up the newest checkpoint; the step to begin with."""
+        progress = self.checkpoints.resume(self.state)
+        if progress is None:
+            return 0
+        self.optimiser.restore_counters(progress.counters)
+        return progress.data_position
+
+    def loader(self, steps: range) -> Loader:
+        """The batches of these steps."""
+        several = self.processes.world_size > 1
+        agree = agree_over(self.processes.counts) if several else None
+        on_gpu = self.processes.device.type == "cuda"
+        place = Rank(self.processes.rank, self.processes.world_size, agree, pin_memory=on_gpu)
+        return Loader(self.recipe.data, self.data.training, self.data.order, steps, place)
+
+    def after_update(self) -> None:
+        """What follows a step that changed the weights."""
+        self.built.model.bound_logit_scale()
+        if self.ema is not None:
+            self.ema.update()
+
+    def averaged(self) -> Any:
+        """A region in which the model has its averaged weights, where there are any."""
+        return nullcontext() if self.ema is None else self.ema.swapped_in()
+
+    def evaluate(self) -> Figures:
+        """Figures of the held-out samples."""
+        with self.averaged():
+            return evaluate_held_out(self.recipe, self.data, self.built, self.processes)
+
+    def save(self, step: int, figures: Figures) -> None:
+        """Write a checkpoint of which `step` is the next step."""
+        progress = Progress(
+            step=step,
+            data_position=step,
+            seed=self.recipe.seed,
+            recipe=self.recipe.model_dump(mode="json"),
+            counters=self.optimiser.counters(),
+            metrics=dict(figures),
+        )
+        self.checkpoints.save(self.state, progress)
+
+
+@contextmanager
+def _one_sentence(processes: Processes) -> Iterator[None]:
+    """An error as a line of this process, and not as a traceback."""
+    try:
+        yield
+    except GexError as error:
+        sys.stderr.write(f"process {processes.rank}: {error}\n")
+        sys.exit(75 if error.transient else 1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """What torchrun starts."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.exit("usage: torchrun --nproc-per-node N -m trainer.train RECIPE")
+    with joined() as processes, _one_sentence(processes):
+        outcome = train(load_train_recipe(arguments[0]), processes, say_on_stderr)
+        if processes.is_first:
+            say_on_stderr(outcome.describe())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Worker processes of a data loader: how they start, how long they are waited for, how they end.
+
+They are not copies of the process that asks: they see no accelerator and hold none of its locks, leave interrupts to
+it, and end when it does, however it ends. Knows neither samples nor batches.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+_LOOK_S = 2.0  # after waiting so long for a batch it is seen whether the workers are alive
+_PRELOADED = ["trainer.sequence"]  # by name, since it imports this file; with it comes all that a worker needs
+
+
+class WorkersStoppedError(Exception):
+    """The workers gave nothing more; the message says why."""
+
+    def __init__(self, why: str, *, timed_out: bool = False) -> None:
+        super().__init__(why)
+        self.timed_out = timed_out
+
+
+def worker_options(num_workers: int, prefetch_batches: int) -> dict[str, Any]:
+    """Keyword arguments for torch's DataLoader; without workers the asking process does the work."""
+    if not num_workers:
+        return {}
+    return {
+        "num_workers": num_workers,
+        "prefetch_factor": prefetch_batches,
+        "timeout": _LOOK_S,
+        "multiprocessing_context": _worker_context(),
+        "worker_init_fn": partial(_start_worker, dict(os.environ)),
+    }
+
+
+def next_batch(batches: Iterator[Item], num_workers: int, timeout_s: float) -> Item:
+    """The next of a DataLoader's batches.
+
+    Raises:
+        StopIteration: there are no more.
+        WorkersStoppedError: a worker died, or none of them gave anything for `timeout_s`.
+    """
+    until_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return next(batches)
+        except (RuntimeError, EOFError, OSError) as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if not num_workers or why.startswith("Caught "):
+                raise  # a mistake of ours, with its traceback
+            if not isinstance(error, RuntimeError):  # it was killed between saying that a batch is there and giving it
+                why = f"a worker exited while it gave a batch ({why})"
+            if not why.startswith("DataLoader timed out"):
+                raise WorkersStoppedError(why) from error
+            if time.monotonic() >= until_s:
+                raise WorkersStoppedError(f"nothing came for {timeout_s:g} s", timed_out=True) from error
+
+
+def end_workers(batches: object) -> None:
+    """End the workers behind a DataLoader's iterator, and wait until they are gone."""
+    # torch ends workers when its iterator goes, which may be much later, and has no public name for it
+    workers = getattr(batches, "_workers", [])
+    getattr(batches, "_shutdown_workers", int)()
+    for worker in workers:
+        if worker.is_alive():  # it did not end when it was asked to
+            worker.kill()
+        worker.join()
+
+
+def _worker_context() -> Any:
+    """Workers come from a process that has loaded what they need and nothing else: many start as fast as one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _start_worker(environment: dict[str, str], _number: int) -> None:
+    # an interrupt is the asking process's to handle, which then ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # theirs is that of the process they come from, which may be older than what was set for storage
+    os.environ.update(environment, CUDA_VISIBLE_DEVICES="")
+    # torch looks whether the process they come from lives, and that lives as long as they do
+    threading.Thread(target=_end_with_parent, name="gex-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
