@@ -21,15 +21,14 @@ from pathlib import Path
 import av
 import numpy as np
 from integrate_copy import CLIP_S, FPS, draw_clip
-from PIL import Image
 
-from gex_pipeline.media.frames import sample_frames
+from gex_pipeline.media.frames import encode_jpeg, sample_frames
 from gex_pipeline.media.join import Piece, Probed, join_pieces, probe_pieces
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shard_format import ShardWriter
 from trainer.frames import Frames, run_frames, video_frames
 
-NUM_CLIPS, NUM_FRAMES, SIZE_PX = 5, 32, 224
+NUM_CLIPS, NUM_FRAMES, SIZE_PX, QUALITY = 5, 32, 224, 90
 MOST_DIFFERENCE = 6.0  # mean over all pixels, of 255
 
 
@@ -48,12 +47,8 @@ def draw_video(folder: Path) -> Path:
 def write_run(folder: Path, pictures_DHWC: Frames) -> bytes:
     """The frames as a run of tar members, as a shard of frames holds them."""
     with ShardWriter(folder / "run.tar") as writer:
-        for number, picture in enumerate(pictures_DHWC):
-            buffer = io.BytesIO()
-            Image.fromarray(picture).save(buffer, "JPEG", quality=90, subsampling="4:2:0")
-            span = writer.add_bytes(f"{'0' * 32}.f{number:03d}.jpg", buffer.getvalue())
-    end_bytes = -(-(span.offset_bytes + span.size_bytes) // 512) * 512
-    return (folder / "run.tar").read_bytes()[:end_bytes]
+        run = writer.add_run("0" * 32, [encode_jpeg(picture, QUALITY) for picture in pictures_DHWC])
+    return (folder / "run.tar").read_bytes()[run.offset_bytes :][: run.size_bytes]
 
 
 def decode_all(content: bytes) -> int:

@@ -6,16 +6,13 @@ so a retry, a re-run after a crash and a scheduled run are the same thing. `gex 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated
 
-from prefect import Task, flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from gex_pipeline.errors import GexError
+from flows.stages import stage
 from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
@@ -24,9 +21,6 @@ from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import Retry, Run, begin, end_without_snapshot, find_recipe, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
 from gex_pipeline.stages import build, prepare, publish, rebuild, summaries
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class ExpandParameters(BaseModel):
@@ -40,87 +34,67 @@ class ExpandParameters(BaseModel):
     retry: Retry | None = None  # rejects of earlier snapshots to try again
 
 
-def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failed task is worth another try: only errors that say so of themselves."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, GexError) and error.transient
-
-
-def _stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """A task that is tried again when its error may pass; results are small and not kept by Prefect."""
-    return task(
-        name=name,
-        task_run_name=run_name,
-        retries=3,
-        retry_delay_seconds=exponential_backoff(backoff_factor=5),
-        retry_jitter_factor=0.3,
-        retry_condition_fn=_may_pass,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
-
-
-@_stage("look")
+@stage("look")
 def look(recipe: Recipe, retry: Retry | None) -> Run:
     """What is published, what was begun, which inputs there are."""
     return open_run(recipe, retry)
 
 
-@_stage("check tools")
+@stage("check tools")
 def check_tools(recipe: Recipe) -> None:
     """Everything the recipe needs is there."""
     prepare.check_tools(recipe)
 
 
-@_stage("find damaged shards")
+@stage("find damaged shards")
 def find_damaged(run: Run, check_bytes: bool) -> list[rebuild.Damage]:
     """Published shards that are not what was published."""
     return rebuild.find_damaged(run, read_bytes=check_bytes)
 
 
-@_stage("rebuild")
+@stage("rebuild")
 def rebuild_shards(run: Run, damaged: list[rebuild.Damage]) -> None:
     """Damaged shards → the bytes that were published."""
     with ray_session(run.recipe.ray):
         rebuild.rebuild(run, damaged)
 
 
-@_stage("ingest")
+@stage("ingest")
 def ingest_clips(run: Run) -> Account:
     """Metadata → clips table and rejects."""
     mark(run, "ingest")
     return prepare.ingest_clips(run)
 
 
-@_stage("summarise", "summarise {node.name}")
+@stage("summarise", "summarise {node.name}")
 def summarise_texts(run: Run, node: Node) -> None:
     """Long texts → accepted summaries and rejects, in checkpointed parts."""
     mark(run, f"{node.name} summarise")
     summaries.summarise_node(run, node)
 
 
-@_stage("plan", "plan {node.name}")
+@stage("plan", "plan {node.name}")
 def plan_shards(run: Run, node: Node) -> int:
     """Parents → samples → shards."""
     mark(run, f"{node.name} plan")
     return len(build.plan_shards(run, node))
 
 
-@_stage("build", "build {node.name}")
+@stage("build", "build {node.name}")
 def build_shards(run: Run, node: Node) -> int:
     """Planned shards → tars and receipts."""
     mark(run, f"{node.name} build")
     return build.build_shards(run, node)
 
 
-@_stage("publish")
+@stage("publish")
 def publish_snapshot(run: Run) -> Snapshot | None:
     """Receipts → balance → dataset.json."""
     mark(run, "publish")
     return publish.publish(run)
 
 
-@_stage("report")
+@stage("report")
 def write_report(output_uri: str) -> str:
     """dataset.json → report.html."""
     from gex_pipeline.report.build import build_report

@@ -26,6 +26,7 @@ from gex_pipeline.tables import Database, identifier, literal
 _TYPICAL_BYTES_A_SECOND = 40_000
 _SIZED_FILES = 64
 _NO_SUMMARIES = "NULL::VARCHAR AS new_text, NULL::VARCHAR AS source_text_digest, NULL::VARCHAR AS scores"
+_FRAMES_FACTS = ("frames", "frames_offset_bytes", "frames_size_bytes")
 _NO_STAMP = "NULL::VARCHAR"
 _SHARD_NUMBER = re.compile(r"-(\d{6,})\.parquet$")
 
@@ -87,6 +88,7 @@ def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool
         max_bytes=run.recipe.shards.max_bytes,
         bytes_per_s=bytes_a_second,
         min_sample_bytes=operation.bytes_a_sample or 1,
+        more_bytes=_bytes_beside(operation),
         first_shard=first_shard(run, node.name),
     )
     database.run("plan_placed")
@@ -96,13 +98,20 @@ def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool
     database.run("plan_excluded")
     if planned_parents:
         _remember_planned(database, run, node)
-    return _summary(database, node, bytes_a_second, operation.bytes_a_sample)
+    return _summary(database, node, bytes_a_second, operation)
 
 
-def _summary(database: Database, node: Node, bytes_a_second: float, bytes_a_sample: int | None) -> NodePlan:
+def _bytes_beside(operation: Operation) -> int:
+    """Estimated bytes of a sample that its video does not take: of the frames beside it."""
+    return operation.frames_bytes if operation.bytes_a_sample is None else 0
+
+
+def _summary(database: Database, node: Node, bytes_a_second: float, operation: Operation) -> NodePlan:
+    bytes_a_sample = operation.bytes_a_sample
     (totals,) = database.rows("plan_totals")
     left_out = database.query("SELECT reason, count(*) AS n FROM excluded GROUP BY reason ORDER BY n DESC, reason")
     size = totals["duration_s"] * bytes_a_second if bytes_a_sample is None else totals["num_samples"] * bytes_a_sample
+    size += totals["num_samples"] * _bytes_beside(operation)
     return NodePlan(
         granularity=node.name,
         operation=node.operation,
@@ -217,11 +226,14 @@ def _sample_parents(database: Database, run: Run, parent: Node, group: str | Non
     if summarised:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
         join = "JOIN summaries AS t ON t.parent_id = s.key AND t.source_digest = s.text_digest"
+    # Receipts that were written before there were frames lack these columns.
+    known = "frames" in database.columns("samples")
+    frames = "".join(f", {name}: s.{name}" for name in _FRAMES_FACTS) if known else ""
     return (
         f"SELECT s.key AS id, {value} AS group_value, s.source_id, s.segments[1].start_s AS start_s, "
         "s.segments[-1].end_s AS end_s, s.duration_s, s.text, s.segments, "
         "to_json({duration_s: s.duration_s, width_px: s.width_px, height_px: s.height_px, fps: s.fps, "
-        "codec: s.codec, media_extension: s.media_extension})::VARCHAR AS facts, "
+        f"codec: s.codec, media_extension: s.media_extension{frames}}})::VARCHAR AS facts, "
         f"{literal(run.layout.output_uri.rstrip('/') + '/')} || s.media_uri AS media_uri, s.media_offset_bytes, "
         f"s.media_size_bytes, {_NO_STAMP} AS media_stamp, false AS media_cut, {summaries} FROM samples AS s {join}"
     )

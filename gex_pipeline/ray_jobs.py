@@ -21,6 +21,7 @@ from typing import Any
 from gex_pipeline import ray_node, storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.recipe import RaySettings
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shard_job import ShardJob, build_shard
 from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
@@ -180,13 +181,27 @@ class ScorerPool:
 
 @dataclass(frozen=True)
 class VideoToScore:
-    """A sample's video in its tar, and the texts it is compared with."""
+    """A sample's video, or its frames, in its tar, and the texts it is compared with."""
 
     uri: str
     offset_bytes: int
     size_bytes: int
+    extension: str
     long_text: str
     short_text: str
+
+
+def frames_to_score(row: VideoToScore, num_frames: int) -> list[Any]:
+    """Frames that stand for a video, or for the frames in its place, as RGB of shape (H, W, 3)."""
+    from gex_pipeline.media.frames import sample_frames
+    from gex_pipeline.media.sampling import run_pictures
+
+    if row.extension == FRAMES_EXTENSION:
+        return list(run_pictures(storage.read_range(row.uri, row.offset_bytes, row.size_bytes), num_frames))
+    with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
+        video = Path(folder) / "video.mp4"
+        storage.copy_range(row.uri, row.offset_bytes, row.size_bytes, video)
+        return list(sample_frames(video, num_frames))
 
 
 class _Scorer:
@@ -205,13 +220,8 @@ class _Scorer:
         return [self._score_video(row) for row in rows]
 
     def _score_video(self, row: VideoToScore) -> dict[str, float]:
-        from gex_pipeline.media.frames import sample_frames
-
         clip = self._scorers.clip
-        with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
-            video = Path(folder) / "video.mp4"
-            storage.copy_range(row.uri, row.offset_bytes, row.size_bytes, video)
-            seen = clip.embed_video(list(sample_frames(video, self._num_frames)))
+        seen = clip.embed_video(frames_to_score(row, self._num_frames))
         long_text, short_text = clip.embed_texts([row.long_text, row.short_text])
         return dict(zip(CLIP_VIDEO_NAMES, (float(seen @ long_text), float(seen @ short_text)), strict=True))
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
-from gex_pipeline.shard_format import Loss, Receipt, SampleRecord, text_digest
+from gex_pipeline.shard_format import Frames, Loss, Receipt, SampleRecord, text_digest
 
 _METADATA_KEY = b"gex"
 _FOOTER_BYTES = 1 << 20  # one row group of a few columns: its footer takes some kilobytes
@@ -33,6 +33,8 @@ SEGMENT_TYPE = pa.struct(
         ("text", pa.string()),
     ]
 )
+
+FRAMES_TYPE = pa.struct([(name, pa.int64()) for name in Frames.__dataclass_fields__])
 
 RECEIPT_SCHEMA = pa.schema(
     [
@@ -57,6 +59,10 @@ RECEIPT_SCHEMA = pa.schema(
         ("media_uri", pa.string()),  # the tar the media lies in, relative to the output
         ("media_offset_bytes", pa.int64()),
         ("media_size_bytes", pa.int64()),
+        # receipts that were written before there were frames lack what follows
+        ("frames", FRAMES_TYPE),
+        ("frames_offset_bytes", pa.int64()),  # of frames beside a video, in the same tar; else the media is the frames
+        ("frames_size_bytes", pa.int64()),
     ]
 )
 

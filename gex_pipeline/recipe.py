@@ -258,7 +258,7 @@ def _check_has_videos(recipe: Recipe, node: Node) -> None:
             f"[granularity.{node.name}]: {node.operation} needs videos, and {parent.name} holds frames only; "
             f"say beside = true in the frames of {parent.name}"
         )
-    if recipe.granularity[node.name].frames is not None:
+    if getattr(recipe.granularity[node.name], "frames", None) is not None:
         raise RecipeError(
             f"[granularity.{node.name}]: frames are sampled from videos, and {parent.name} holds frames only; "
             f"leave 'frames' out to pass on those of {parent.name}"

@@ -1,6 +1,8 @@
 """The contract of a shard: tar members, keys, receipts, the manifest. Light imports only.
 
-A shard is a plain WebDataset tar (``{key}.mp4``, ``{key}.txt``, ``{key}.json``) that any reader opens.
+A shard is a plain WebDataset tar (``{key}.mp4``, ``{key}.txt``, ``{key}.json``) that any reader opens. In place of a
+video, or behind it, may stand a run of frames: ``{key}.f000.jpg``, ``{key}.f001.jpg``, ..., read by one range that
+begins with the first one's header and ends with the last one's padding.
 Beside it lies its receipt, a Parquet file with a row a sample and the tar's digest in its metadata;
 the receipt is written last, so a shard without one does not exist. ``dataset.json`` names the shards
 that are published; nothing else does.
@@ -13,13 +15,19 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gex_pipeline.errors import GexError
+
 MANIFEST_NAME = "dataset.json"
 FORMAT_VERSION = 1
+FRAMES_EXTENSION = "frames"  # what a receipt calls media that is a run of frames
 _KEY = re.compile(r"[0-9a-f]{32}")
+_FRAME = re.compile(r"f(\d{3,})\.jpg")  # the extension of a frame, as WebDataset sees it
+_FRAME_NAME = re.compile(r"(?:.*/)?[^./]+\.f\d{3,}\.jpg")
 _BLOCK_BYTES = 512
 
 
@@ -46,12 +54,63 @@ def shard_name(granularity: str, shard: int) -> str:
     return f"{granularity}-{shard:06d}"
 
 
+def frame_extension(number: int) -> str:
+    """``f007.jpg``: the extension of one of a sample's frames."""
+    return f"f{number:03d}.jpg"
+
+
+def frame_number(extension: str) -> int | None:
+    """Which frame of its sample a member with this extension is; None where it is none."""
+    match = _FRAME.fullmatch(extension)
+    return int(match[1]) if match else None
+
+
 @dataclass(frozen=True)
 class MemberSpan:
     """Where a member's bytes lie in its tar."""
 
     offset_bytes: int
     size_bytes: int
+
+    @property
+    def whole(self) -> MemberSpan:
+        """The same member with the header before it and the padding behind."""
+        padded_bytes = -(-self.size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
+        return MemberSpan(self.offset_bytes - _BLOCK_BYTES, _BLOCK_BYTES + padded_bytes)
+
+
+class DamagedRunError(GexError):
+    """A range that should hold a run of frames and does not."""
+
+
+def iter_run(stream: BinaryIO, size_bytes: int) -> Iterator[MemberSpan]:
+    """The frames of the run that begins where `stream` stands, as places within the run; reads headers only.
+
+    Raises:
+        DamagedRunError: it is no whole run of frames.
+    """
+    begin, at = stream.tell(), 0
+    while at < size_bytes:
+        stream.seek(begin + at)
+        try:
+            header = tarfile.TarInfo.frombuf(stream.read(_BLOCK_BYTES), "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise DamagedRunError(f"the run of frames has a damaged header at byte {at}: {error}") from error
+        span = MemberSpan(at + _BLOCK_BYTES, header.size)
+        at += span.whole.size_bytes
+        if not _FRAME_NAME.fullmatch(header.name) or at > size_bytes:
+            raise DamagedRunError(f"the run of frames holds {header.name!r}, which is no whole frame of it")
+        yield span
+
+
+def split_run(content: bytes) -> list[bytes]:
+    """The JPEG files in a run of frames.
+
+    Raises:
+        DamagedRunError: it is no whole run of frames.
+    """
+    spans = iter_run(io.BytesIO(content), len(content))
+    return [content[span.offset_bytes : span.offset_bytes + span.size_bytes] for span in spans]
 
 
 class _HashingFile(io.RawIOBase):
@@ -101,6 +160,13 @@ class ShardWriter:
         """Add the next `size_bytes` of an open stream."""
         return self._add(name, source, size_bytes)
 
+    def add_run(self, key: str, pictures: Iterable[bytes]) -> MemberSpan:
+        """Add a sample's frames; the place of the run, from the first one's header to the last one's padding."""
+        begin_bytes = self._tar.offset
+        for number, picture in enumerate(pictures):
+            self.add_bytes(f"{key}.{frame_extension(number)}", picture)
+        return MemberSpan(begin_bytes, self._tar.offset - begin_bytes)
+
     def _add(self, name: str, source: BinaryIO, size_bytes: int) -> MemberSpan:
         member = tarfile.TarInfo(name)
         member.size = size_bytes
@@ -141,6 +207,17 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """What a sample's frames are: how they were asked for, and the size that they have."""
+
+    num: int
+    short_side_px: int
+    quality: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True)
 class SampleRecord:
     """One published sample: what its receipt row and its ``{key}.json`` say."""
 
@@ -158,10 +235,13 @@ class SampleRecord:
     made_by: str  # "copy", "encode", "frame", "embed" or "reference": the path the media took
     source_text_digest: str | None = None  # for a summary: digest of the long text it was made from
     scores: dict[str, float] = field(default_factory=dict)
-    media_extension: str = "mp4"
-    media_uri: str | None = None  # for a referenced video: shard, relative to the output, it lies in
+    media_extension: str = "mp4"  # "frames" where a run of frames stands in the video's place
+    media_uri: str | None = None  # for referenced media: shard, relative to the output, it lies in
     media_offset_bytes: int | None = None
     media_size_bytes: int | None = None
+    frames: Frames | None = None  # in the video's place or beside it
+    frames_offset_bytes: int | None = None  # of frames beside a video: where their run begins in the same shard
+    frames_size_bytes: int | None = None
 
     @property
     def num_words(self) -> int:
@@ -189,12 +269,17 @@ class SampleRecord:
         }
         if self.source_text_digest is not None:
             content["source_text_digest"] = self.source_text_digest
+        if self.frames is not None:
+            content["frames"] = vars(self.frames)
         if self.media_uri is not None:
             content["video"] = {
                 "shard": self.media_uri,
                 "offset_bytes": self.media_offset_bytes,
                 "size_bytes": self.media_size_bytes,
             }
+            if self.frames_offset_bytes is not None:
+                content["video"]["frames_offset_bytes"] = self.frames_offset_bytes
+                content["video"]["frames_size_bytes"] = self.frames_size_bytes
         return json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,21 @@ from gex_pipeline import registry, storage
 from gex_pipeline.errors import GexError, RejectedError, State
 from gex_pipeline.layout import Layout
 from gex_pipeline.operations.base import Group, Lost, Made, MediaPlace, Member, Operation, Workspace
+from gex_pipeline.operations.sampling import with_frames
 from gex_pipeline.receipts import write_losses, write_receipt
-from gex_pipeline.recipe import Recipe
+from gex_pipeline.recipe import Recipe, VideoNodeSettings
 from gex_pipeline.run_state import read_state
-from gex_pipeline.shard_format import Loss, MemberSpan, Receipt, SampleRecord, Segment, ShardWriter
+from gex_pipeline.shard_format import (
+    DamagedRunError,
+    Frames,
+    Loss,
+    MemberSpan,
+    Receipt,
+    SampleRecord,
+    Segment,
+    ShardWriter,
+    split_run,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
                 made = make_sample(operation, group, work)
                 losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
                 if made.record is not None:
-                    records.append(_add_sample(writer, made.record, made.media, job, shard))
+                    records.append(_add_sample(writer, made.record, made, job, shard))
                 _empty(scratch)
         receipt = Receipt(
             job.granularity, shard, job.plan_digest, job.recipe.hash, len(records), writer.num_bytes, writer.sha256
@@ -138,40 +149,64 @@ def _write_receipt(job: ShardJob, receipt: Receipt, records: list[SampleRecord],
 
 
 def make_sample(operation: Operation, group: Group, work: Workspace) -> Made:
-    """Let the operation make one sample; what it raises for the whole group becomes the loss of every member."""
+    """Let the operation make one sample; what is raised for the whole group becomes the loss of every member."""
+    made = Made(None)
+    settings = operation.settings
     try:
-        return operation.make(group, work)
+        made = operation.make(group, work)
+        if made.record is not None and isinstance(settings, VideoNodeSettings) and settings.frames is not None:
+            return with_frames(made, settings.frames, work)
+        return made
     except RejectedError as error:
         detail = error.detail
         if error.parent_id is not None and len(group.members) > 1:
             detail = f"{detail} (parent {error.parent_id})"
-        return Made(None, lost=tuple(Lost(member, State.rejected, error.reason, detail) for member in group.members))
+        before = {lost.member.id for lost in made.lost}  # these keep their own reasons
+        rest = [Lost(one, State.rejected, error.reason, detail) for one in group.members if one.id not in before]
+        return Made(None, lost=(*made.lost, *rest))
 
 
-def _add_sample(
-    writer: ShardWriter, record: SampleRecord, media: Path | bytes | MediaPlace | None, job: ShardJob, shard: int
-) -> SampleRecord:
-    """Write the members of one sample next to each other; the record with the media's place filled in."""
-    span: MemberSpan | None = None
-    name = f"{record.key}.{record.media_extension}"
-    if isinstance(media, bytes):
-        span = writer.add_bytes(name, media)
-    elif isinstance(media, Path):
-        span = writer.add_file(name, media)
-    elif isinstance(media, MediaPlace):
-        with storage.open_read(media.uri) as stream:
-            stream.seek(media.offset_bytes or 0)
-            span = writer.add_stream(name, stream, media.size_bytes or 0)
+def _add_sample(writer: ShardWriter, record: SampleRecord, made: Made, job: ShardJob, shard: int) -> SampleRecord:
+    """Write the members of one sample next to each other; the record with the places of media and frames filled in."""
+    video = _add_media(writer, f"{record.key}.{record.media_extension}", made.media)
+    run = None if made.frames is None else writer.add_run(record.key, _pictures(made.frames))
     writer.add_bytes(f"{record.key}.txt", record.text.encode())
     writer.add_bytes(f"{record.key}.json", record.to_json(job.recipe.hash))
-    if span is None:
+    media = video or run
+    if media is None:
         return record
-    places = {
-        "media_uri": job.layout.tar_path(job.granularity, shard),
-        "media_offset_bytes": span.offset_bytes,
-        "media_size_bytes": span.size_bytes,
-    }
-    return SampleRecord(**{**vars(record), **places})
+    uri = job.layout.tar_path(job.granularity, shard)
+    record = replace(record, media_uri=uri, media_offset_bytes=media.offset_bytes, media_size_bytes=media.size_bytes)
+    if video is None or run is None:
+        return record
+    return replace(record, frames_offset_bytes=run.offset_bytes, frames_size_bytes=run.size_bytes)
+
+
+def _add_media(writer: ShardWriter, name: str, media: Path | bytes | MediaPlace | None) -> MemberSpan | None:
+    if isinstance(media, bytes):
+        return writer.add_bytes(name, media)
+    if isinstance(media, Path):
+        return writer.add_file(name, media)
+    if isinstance(media, MediaPlace):
+        with storage.open_read(media.uri) as stream:
+            stream.seek(media.offset_bytes or 0)
+            return writer.add_stream(name, stream, media.size_bytes or 0)
+    return None
+
+
+def _pictures(frames: tuple[bytes, ...] | MediaPlace) -> Sequence[bytes]:
+    """JPEG files; out of a parent's run of them, whose members bear the parent's key.
+
+    Raises:
+        GexError: the run is damaged.
+    """
+    if not isinstance(frames, MediaPlace):
+        return frames
+    content = storage.read_range(frames.uri, frames.offset_bytes or 0, frames.size_bytes or 0)
+    try:
+        return split_run(content)
+    except DamagedRunError as error:
+        raise GexError(f"{frames.uri!r}: {error}") from error
 
 
 def read_groups(job: ShardJob, shard: int) -> Iterator[Group]:
@@ -215,8 +250,15 @@ def _member(row: dict[str, Any]) -> Member:
             row["media_uri"], row["media_offset_bytes"], row["media_size_bytes"], cut_s, row.get("media_stamp")
         ),
         segments=tuple(Segment(**segment) for segment in row["segments"] or ()),
-        facts=json.loads(row["facts"]) if row["facts"] else {},
+        facts=_facts(row["facts"]),
     )
+
+
+def _facts(text: str | None) -> dict[str, Any]:
+    facts = json.loads(text) if text else {}
+    if facts.get("frames") is not None:
+        facts["frames"] = Frames(**facts["frames"])
+    return facts
 
 
 def _as_loss(granularity: str, lost: Lost, group: Group) -> Loss:

@@ -200,6 +200,15 @@ def copy_range(uri: str, offset_bytes: int, size_bytes: int, target: Path) -> No
         raise
 
 
+def read_range(uri: str, offset_bytes: int, size_bytes: int) -> bytes:
+    """A byte range of a file, which has to fit into memory.
+
+    Raises:
+        FileMissingError, FileTooShortError, GexError, or TransientError when it may pass.
+    """
+    return b"".join(_pieces(uri, offset_bytes, size_bytes))
+
+
 def _pieces(uri: str, offset_bytes: int, size_bytes: int) -> Iterator[bytes]:
     with open_read(uri) as stream:
         stream.seek(offset_bytes)

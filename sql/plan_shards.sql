@@ -7,7 +7,7 @@ WITH weighed AS (
   SELECT *,
     greatest(
       $max_bytes::HUGEINT,
-      least(greatest(duration_s * $bytes_per_s, $min_sample_bytes), $max_bytes)::HUGEINT * $max_samples
+      least(greatest(duration_s * $bytes_per_s, $min_sample_bytes) + $more_bytes, $max_bytes)::HUGEINT * $max_samples
     ) AS weight
   FROM groups
 ),

@@ -3,11 +3,11 @@
 -- Out: granularity, key, status (only in A, only in B, changed), before and after (the compared columns).
 WITH a AS (
   SELECT granularity, key, struct_pack(parents, segments, text_digest, source_text_digest, duration_s, width_px,
-    height_px, fps, codec, made_by, scores, media_extension, media_size_bytes) AS content
+    height_px, fps, codec, made_by, scores, media_extension, media_size_bytes, frames, frames_size_bytes) AS content
   FROM samples
 ), b AS (
   SELECT granularity, key, struct_pack(parents, segments, text_digest, source_text_digest, duration_s, width_px,
-    height_px, fps, codec, made_by, scores, media_extension, media_size_bytes) AS content
+    height_px, fps, codec, made_by, scores, media_extension, media_size_bytes, frames, frames_size_bytes) AS content
   FROM other
 )
 SELECT

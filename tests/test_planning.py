@@ -53,6 +53,20 @@ def test_shards_hold_max_samples_in_the_order_of_keys(tmp_path):
     assert answer.duration_s == pytest.approx(100)
 
 
+@pytest.mark.parametrize(("beside", "samples_a_shard"), [(False, 4), (True, 3)])
+def test_frames_count_among_the_bytes_of_a_shard(tmp_path, beside, samples_a_shard):
+    frames = {"num": 2, "short_side_px": 64, "beside": beside}
+    clips(tmp_path, 12, 1, seconds=10)
+    for number in range(12):
+        storage.publish_bytes(b"x" * 2000, f"{tmp_path}/clips/v{number:02d}-0.mp4")
+    recipe = recipe_of(tmp_path, granularity={"SVST": {"pack": True, "frames": frames}}, shards={"max_bytes": 17_796})
+    estimated = recipe.granularity["SVST"].frames.estimated_bytes
+    assert estimated == round(2 * (64 * 64 * 16 / 9 * 0.2 + 768)) == 4449
+    answer, rows, _ = planned(recipe, "SVST")
+    assert answer.estimated_bytes == 12 * (estimated + (2000 if beside else 0))
+    assert [row["shard"] for row in rows].count(0) == samples_a_shard
+
+
 def test_shards_hold_about_max_bytes(tmp_path):
     clips(tmp_path, 12, 1, seconds=10)
     for number in range(12):

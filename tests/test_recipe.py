@@ -240,9 +240,81 @@ def test_the_order_of_keys_and_written_out_defaults_change_no_hash():
     assert make_recipe(dict(reversed(written.items()))).hash == make_recipe(BASE).hash
 
 
+FRAMES = {"num": 4, "short_side_px": 32}
+
+
+def with_nodes(**nodes):
+    return make_recipe({**BASE, "granularity": nodes})
+
+
+def lvlt(**more):
+    return {"operation": "integrate", "from": "SVST", **more}
+
+
+def lvst(**more):
+    return {"operation": "compress_text", "from": "LVLT", "summarizer": {"backend": "extractive"}, **more}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ({"SVST": {"frames": FRAMES}}, r"granularity.SVST: .*there are none of the clips; say pack = true"),
+        (
+            {"SVST": {}, "IT": {"operation": "compress_video", "from": "SVST", "frames": FRAMES}},
+            "granularity.IT: 'frames' are sampled from videos, and compress_video makes images; leave it out",
+        ),
+        (
+            {"SVST": {}, "LVLT": lvlt(frames=FRAMES), "LONG": {"operation": "integrate", "from": "LVLT"}},
+            r"\[granularity.LONG\]: integrate needs videos, and LVLT holds frames only; say beside = true in ",
+        ),
+        (
+            {"SVST": {}, "LVLT": lvlt(frames=FRAMES), "IT": {"operation": "compress_video", "from": "LVLT"}},
+            r"\[granularity.IT\]: compress_video needs videos, and LVLT holds frames only",
+        ),
+        (
+            {"SVST": {}, "LVLT": lvlt(frames=FRAMES), "LVST": lvst(frames=FRAMES)},
+            r"\[granularity.LVST\]: .* LVLT holds frames only; leave 'frames' out to pass on those of LVLT",
+        ),
+        (
+            {"SVST": {}, "LVLT": lvlt(), "LVST": lvst(frames=FRAMES, video="reference")},
+            "granularity.LVST: video = 'reference' points to the parent's media, frames too",
+        ),
+        (
+            {"SVST": {}, "LVLT": lvlt(frames={**FRAMES, "besides": True})},
+            "frames.besides: unknown key; did you mean 'b",
+        ),
+        ({"SVST": {}, "LVLT": lvlt(frames={"num": 0, "short_side_px": 32})}, r"granularity.LVLT.frames.num = 0: "),
+        ({"SVST": {}, "LVLT": lvlt(frames={"num": 8})}, "granularity.LVLT.frames.short_side_px: missing"),
+    ],
+)
+def test_frames_that_cannot_be_are_refused_with_what_to_do(nodes, message):
+    with pytest.raises(RecipeError, match=message):
+        with_nodes(**nodes)
+
+
+def test_frames_are_passed_on_with_the_media_and_stay_out_of_what_is_made_of_clips():
+    long = {"operation": "integrate", "from": "LVLT"}
+    recipe = with_nodes(SVST={"pack": True, "frames": FRAMES}, LVLT=lvlt(frames=FRAMES), LVST=lvst())
+    assert [recipe.holds_frames_only(name) for name in ("SVST", "LVLT", "LVST")] == [True] * 3
+    recipe = with_nodes(SVST={}, LVLT=lvlt(frames={**FRAMES, "beside": True}), LVST=lvst(), LONG=long)
+    assert [recipe.holds_frames_only(name) for name in recipe.granularity] == [False] * 4
+    assert recipe.frames_of("LVST") == recipe.granularity["LVLT"].frames
+    assert recipe.frames_of("LONG") is None
+
+
+def test_frames_are_part_of_the_hash_and_their_absence_is_not():
+    plain = with_nodes(SVST={}, LVLT=lvlt())
+    hashes = {plain.hash}
+    for frames in (FRAMES, {**FRAMES, "num": 5}, {**FRAMES, "beside": True}, {**FRAMES, "quality": 80}):
+        hashes.add(with_nodes(SVST={}, LVLT=lvlt(frames=frames)).hash)
+    assert len(hashes) == 5
+    stated = with_nodes(SVST={}, LVLT=lvlt(frames={**FRAMES, "quality": 90, "beside": False}))
+    assert stated.hash == with_nodes(SVST={}, LVLT=lvlt(frames=FRAMES)).hash
+
+
 def test_the_resolved_recipe_is_plain_json_with_every_default():
     resolved = make_recipe(BASE).resolved()
-    assert resolved["granularity"]["SVST"] == {"operation": "source", "from": None, "pack": False}
+    assert resolved["granularity"]["SVST"] == {"operation": "source", "from": None, "frames": None, "pack": False}
     assert resolved["granularity"]["LVLT"]["from"] == "SVST"
     assert resolved["granularity"]["LVLT"]["min_clips"] == 4
     assert "base" not in resolved

@@ -8,13 +8,19 @@ import tarfile
 import pytest
 
 from gex_pipeline.shard_format import (
+    DamagedRunError,
+    Frames,
     Receipt,
     SampleRecord,
     Segment,
     ShardWriter,
+    frame_extension,
+    frame_number,
     is_key,
+    iter_run,
     make_key,
     shard_name,
+    split_run,
     text_digest,
 )
 
@@ -108,6 +114,66 @@ def test_wids_reads_a_shard_with_no_code_of_ours(tmp_path):
     data = wids.ShardListDataset(str(tmp_path / "index.json"), cache_dir=str(tmp_path / "cache"))
     assert len(data) == 5
     assert data[3]["__key__"] == KEYS[3]
+
+
+@pytest.mark.parametrize("sizes", [[1], [0, 511, 512, 513, 5000]])
+def test_a_run_is_the_range_from_the_first_frame_s_header_to_the_last_one_s_padding(tmp_path, sizes):
+    pictures = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+    with ShardWriter(tmp_path / "x.tar") as writer:
+        writer.add_bytes(f"{KEYS[0]}.txt", b"before")
+        span = writer.add_run(KEYS[1], pictures)
+        after = writer.add_bytes(f"{KEYS[1]}.txt", b"after")
+    content = (tmp_path / "x.tar").read_bytes()
+    run = content[span.offset_bytes : span.offset_bytes + span.size_bytes]
+    assert span.offset_bytes == 1024
+    assert after.whole.offset_bytes == span.offset_bytes + span.size_bytes
+    assert split_run(run) == pictures
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        members = [item for item in archive if item.name.endswith(".jpg")]
+    assert [item.name for item in members] == [f"{KEYS[1]}.f{number:03d}.jpg" for number in range(len(sizes))]
+    with (tmp_path / "x.tar").open("rb") as stream:
+        stream.seek(span.offset_bytes)
+        found = [one.offset_bytes + span.offset_bytes for one in iter_run(stream, span.size_bytes)]
+    assert found == [item.offset_data for item in members]
+
+
+def test_what_is_no_whole_run_says_where(tmp_path):
+    with ShardWriter(tmp_path / "x.tar") as writer:
+        span = writer.add_run(KEYS[0], [b"one", b"two"])
+        writer.add_bytes(f"{KEYS[0]}.json", b"{}")
+    content = (tmp_path / "x.tar").read_bytes()
+    assert split_run(b"") == []
+    with pytest.raises(DamagedRunError, match="damaged header at byte 0: "):
+        split_run(b"x" * 1024)
+    with pytest.raises(DamagedRunError, match=r"damaged header at byte 1024: "):
+        split_run(content[:1100])
+    with pytest.raises(DamagedRunError, match=r"holds '[0-9a-f]{32}.f001.jpg', which is no whole frame of it"):
+        split_run(content[: span.size_bytes - 1])
+    with pytest.raises(DamagedRunError, match=r"holds '[0-9a-f]{32}.json', which is no whole frame of it"):
+        split_run(content[: span.size_bytes + 1024])
+
+
+def test_frames_are_numbered_by_their_extension():
+    assert [frame_extension(number) for number in (0, 7, 999)] == ["f000.jpg", "f007.jpg", "f999.jpg"]
+    assert [frame_number(text) for text in ("f000.jpg", "f999.jpg", "f1000.jpg")] == [0, 999, 1000]
+    assert [frame_number(text) for text in ("jpg", "f00.jpg", "f000.png", "xf000.jpg", "f000.jpg.x")] == [None] * 5
+
+
+def test_the_json_says_what_the_frames_are_and_where_referenced_ones_lie():
+    frames = Frames(num=32, short_side_px=256, quality=90, width_px=455, height_px=256)
+    said = json.loads(record_of(KEYS[0], frames=frames).to_json("hash"))
+    assert said["frames"] == vars(frames)
+    assert "video" not in said
+    assert "frames" not in json.loads(record_of(KEYS[0]).to_json("hash"))
+    place = {"media_uri": "LVLT/x.tar", "media_offset_bytes": 512, "media_size_bytes": 9}
+    beside = record_of(KEYS[0], frames=frames, **place, frames_offset_bytes=1024, frames_size_bytes=2048)
+    assert json.loads(beside.to_json("hash"))["video"] == {
+        "shard": "LVLT/x.tar",
+        "offset_bytes": 512,
+        "size_bytes": 9,
+        "frames_offset_bytes": 1024,
+        "frames_size_bytes": 2048,
+    }
 
 
 def test_keys_are_hex_and_hold_no_dot():

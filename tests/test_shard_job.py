@@ -63,6 +63,32 @@ def media(made, sample: dict, target: Path) -> Path:
     return target
 
 
+def build_summaries(made, folder: Path, parent: str) -> None:
+    """The shard of LVST out of the shard of its parent, with texts made up here."""
+    import pyarrow as pa
+
+    from gex_pipeline.planning import plan_node, publish_plan, use_clips
+    from gex_pipeline.tables import Database
+
+    run = open_run(made)
+    summaries = [
+        {
+            "parent_id": row["key"],
+            "text": f"short {row['source_id']}",
+            "source_digest": row["text_digest"],
+            "scores": '{"rouge1": 0.5}',
+        }
+        for row in samples(made, parent)
+    ]
+    pq.write_table(pa.Table.from_pylist(summaries), folder / "summaries.parquet")
+    with Database(threads=1) as database:
+        use_clips(database, run)
+        database.view_parquet("summaries", [str(folder / "summaries.parquet")])
+        plan_node(database, run, made.graph.nodes["LVST"])
+        publish_plan(database, run, made.graph.nodes["LVST"])
+    build_shard(shard_job.ShardJob(made, "LVST", run.layout.table("plan-LVST", 0), run.run_id), 0)
+
+
 def frames(*names: str) -> list[int]:
     return [number_of(NUMBERS[name], frame) for name in names for frame in range(CLIP_FRAMES)]
 
@@ -272,33 +298,12 @@ def test_packed_clips_are_the_clips(folder):
 
 @pytest.mark.parametrize(("parent", "video"), [("LVLT", "embed"), ("LVLT", "reference"), ("SVST", "embed")])
 def test_a_summary_meets_its_video(folder, parent, video):
-    import pyarrow as pa
-
-    from gex_pipeline.planning import plan_node, publish_plan, use_clips
-    from gex_pipeline.tables import Database
-
     short = {"operation": "compress_text", "from": parent, "video": video, "summarizer": {"backend": "extractive"}}
     lvlt = {"operation": "integrate", "from": "SVST", "min_clips": 3}
     made = recipe(folder, {"SVST": {"pack": True}, "LVLT": lvlt, "LVST": short})
     build(made, parent)
     parents = {row["key"]: row for row in samples(made, parent)}
-    run = open_run(made)
-    summaries = [
-        {
-            "parent_id": key,
-            "text": f"short {row['source_id']}",
-            "source_digest": row["text_digest"],
-            "scores": '{"rouge1": 0.5}',
-        }
-        for key, row in parents.items()
-    ]
-    pq.write_table(pa.Table.from_pylist(summaries), folder / "summaries.parquet")
-    with Database(threads=1) as database:
-        use_clips(database, run)
-        database.view_parquet("summaries", [str(folder / "summaries.parquet")])
-        plan_node(database, run, made.graph.nodes["LVST"])
-        publish_plan(database, run, made.graph.nodes["LVST"])
-    build_shard(shard_job.ShardJob(made, "LVST", run.layout.table("plan-LVST", 0), run.run_id), 0)
+    build_summaries(made, folder, parent)
     rows = samples(made, "LVST")
     assert len(rows) == (2 if parent == "LVLT" else 8)
     for row in rows:

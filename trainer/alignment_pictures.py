@@ -118,11 +118,16 @@ def strip(video: AlignedVideo) -> Image.Image:
 
 def _note(video: AlignedVideo) -> str:
     num = len(video.frames_THWC)
-    which = "the frame" if num == 1 else f"of {num} frames, in each part of the video the one with the highest score"
+    which = (
+        "all frames"
+        if num <= _NUM_SHOWN
+        else f"of {num} frames, in each of {_NUM_SHOWN} parts the one with the highest score"
+    )
     return (
         f"Red: masking this place lowers the similarity to the text; blue: it raises it. Colours end at "
         f"{video.limit:.3g} on both sides, the {SCALE_PERCENTILE}th percentile of all absolute scores of this video"
-        f"{' and these texts' if len(video.texts) > 1 else ''}. Shown: {which}."
+        f"{' and these texts' if len(video.texts) > 1 else ''}."
+        f"{'' if num == 1 else f' Shown: {which}.'}"
     )
 
 

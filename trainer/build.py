@@ -25,7 +25,7 @@ from trainer.settings import ModelSettings, TowerSettings
 from trainer.small_clip import write_small_clip
 from trainer.tokens import TextTokenizer, load_tokenizer
 from trainer.towers import load_towers
-from trainer.train_recipe import TrainRecipe
+from trainer.train_recipe import RECIPE, TrainRecipe
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,14 @@ def _clip_folder(recipe: TrainRecipe, data: RunData, processes: Processes) -> It
         yield None
         return
     uri = recipe.place("clip")
-    if processes.is_first and not storage.exists(storage.join(uri, "config.json")):
+    # one that lies there without a recipe is left of a training that never began, maybe over other texts
+    begun = storage.exists(recipe.place(RECIPE)) and storage.exists(storage.join(uri, "config.json"))
+    if processes.is_first and not begun:
         with storage.scratch_folder("gex-clip-") as folder:
             try:
-                write_small_clip(folder, shape, data.texts(), recipe.data.image_size_px)
+                write_small_clip(
+                    folder, shape, data.texts(), recipe.data.image_size_px, recipe.model.towers.activation
+                )
             except ValueError as error:
                 raise RecipeError(f"model.towers.shape: {error}") from error
             publish_model(folder, uri)

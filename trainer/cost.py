@@ -109,14 +109,14 @@ def pooling_flops(clip_config: Any, num_frames: int) -> int:
 
 
 def num_parameters(subject: Subject) -> dict[str, int]:
-    """Parameters by part; what two parts share is counted once, under the first."""
+    """Parameters by part, largest first; what two parts share is counted once, under the first of them."""
     with torch.device("meta"):  # shapes without memory
         model = _build(subject)[0]
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = name.split(".")[0].replace("_", " ").replace("iam", "IAM").replace("logit scale", "temperature")
         counts[part] = counts.get(part, 0) + parameter.numel()
-    return counts
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 @dataclass(frozen=True)

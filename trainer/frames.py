@@ -260,11 +260,12 @@ def _decoded(
 
 @dataclass(frozen=True)
 class _Index:
-    """Presentation times of all frames in order, of key frames, and of the end, in ticks."""
+    """Presentation times of all frames in order, of key frames, and of the end, in ticks; when keys are decoded."""
 
     pts: list[int]
     end: int
     keys: list[int]
+    decoded_at: dict[int, int]
 
     def shown_at(self, time: Fraction) -> int:
         return self.pts[max(bisect_right(self.pts, time) - 1, 0)]
@@ -278,21 +279,23 @@ class _Index:
 
 def _read_index(container: InputContainer, stream: VideoStream) -> _Index:
     times: list[int] = []
-    keys: list[int] = []
+    decoded_at: dict[int, int] = {}
     end = 0
     for packet in container.demux(stream):
         pts = packet.pts if packet.pts is not None else packet.dts
         if pts is None:
             continue  # the flush packet at the end
-        if packet.is_keyframe or not keys:
-            keys.append(pts)
+        if packet.is_keyframe or not decoded_at:
+            decoded_at[pts] = pts if packet.dts is None else packet.dts
         if not packet.is_discard:
             times.append(pts)
             end = max(end, pts + (packet.duration or 0))
     if not times:
         raise DamagedMediaError("there are no frames in its video track")
     times.sort()
-    return _Index(times, max(end, times[-1] + 1), sorted(keys))
+    # some containers do not say how long a frame is shown: then the last one is as long as they are on average
+    shown = (times[-1] - times[0]) // (len(times) - 1) if len(times) > 1 else 1
+    return _Index(times, end if end > times[-1] else times[-1] + max(shown, 1), sorted(decoded_at), decoded_at)
 
 
 def _decode(
@@ -320,15 +323,15 @@ def _packets_from(
     container: InputContainer, stream: VideoStream, index: _Index, pts: int
 ) -> Iterator[av.Packet[VideoStream]]:
     """The packets from the key frame on that a frame needs."""
-    key = index.key_before(pts)
-    container.seek(key, stream=stream)
-    packets = container.demux(stream)
-    first = next(packets)
-    if first.pts is not None and first.pts > key:  # some containers seek coarsely
-        container.seek(index.keys[0], stream=stream)
+    key, start = index.key_before(pts), index.keys[0]
+    # most containers seek by when a frame is shown, MPEG streams by when it is decoded; else it is from the start
+    for place in (key, index.decoded_at[key], start, index.decoded_at[start]):
+        container.seek(place, stream=stream)
         packets = container.demux(stream)
-    else:
-        yield first
+        first = next(packets)
+        if first.is_keyframe and (first.pts is None or first.pts <= key):
+            break
+    yield first
     yield from packets
 
 

@@ -1,7 +1,7 @@
 """Figures over the held-out sources while a training runs: all processes encode a share, the first one ranks.
 
-Always the same samples of a granularity, so figures of two steps can be compared. Every process makes equally many
-calls of the model, which sharded weights need. Samples that cannot be read are left out and counted.
+Always the same samples of a granularity, those that ``gex eval`` takes, so figures can be compared. Every process makes
+equally many calls of the model, which sharded weights need. Samples that cannot be read are left out and counted.
 """
 
 # Tensors: B samples, V samples of all processes, D width.
@@ -20,9 +20,10 @@ from torch import Tensor
 from trainer.build import Built
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
-from trainer.metrics import accuracy, retrieval_from_features
+from trainer.evaluate import Options, chosen_numbers
+from trainer.evaluate_retrieval import retrieval_by_text
+from trainer.metrics import accuracy
 from trainer.optim import autocast
-from trainer.order import permutation
 from trainer.processes import Processes
 from trainer.run_data import RunData
 from trainer.sequence import Reading, SequenceBatch, SequenceLoader
@@ -46,14 +47,11 @@ def evaluate_held_out(recipe: TrainRecipe, data: RunData, built: Built, processe
         built.module.train(was_training)
 
 
-def chosen_numbers(num_samples: int, at_most: int) -> list[int]:
-    """Which samples of a part are evaluated, in the order of their numbers."""
-    return sorted(int(number) for number in permutation(num_samples, "evaluation")[:at_most])
-
-
 def _evaluate(name: str, recipe: TrainRecipe, data: RunData, built: Built, processes: Processes) -> Figures:
     settings, reading = recipe.evaluation, recipe.data.granularities[name]
-    numbers = chosen_numbers(data.held_out.num_samples(name), settings.max_samples)
+    num_samples = data.held_out.num_samples(name)
+    # those that `gex eval` takes, so that the two agree
+    numbers = chosen_numbers(num_samples, Options(max_samples=settings.max_samples), name) or list(range(num_samples))
     share = math.ceil(len(numbers) / processes.world_size)
     own = numbers[processes.rank :: processes.world_size]
     sequence = Reading(
@@ -72,10 +70,10 @@ def _evaluate(name: str, recipe: TrainRecipe, data: RunData, built: Built, proce
             if batch is not None:
                 num_damaged += len(batch.damaged)
                 rows.append((batch.numbers, vectors))
-    gathered = _gathered(rows, share, processes)
+    found, gathered = _gathered(rows, share, processes)
     figures: Figures = {}
-    if processes.is_first and len(gathered) >= 2:
-        figures = _figures(gathered, built)
+    if processes.is_first and len(found) >= 2:
+        figures = _figures(gathered, [data.held_out.sample(name, number).text for number in found], built)
     figures["num_damaged"] = processes.sum([float(num_damaged)])[0]
     shared: Figures = processes.broadcast(figures)
     return shared
@@ -114,8 +112,10 @@ class _Encoder:
         return torch.cat([found.video_BD, found.text_BD], dim=1)
 
 
-def _gathered(rows: list[tuple[list[int], Tensor]], share: int, processes: Processes) -> np.ndarray[Any, Any]:
-    """Rows of all processes in the order of the samples' numbers."""
+def _gathered(
+    rows: list[tuple[list[int], Tensor]], share: int, processes: Processes
+) -> tuple[list[int], np.ndarray[Any, Any]]:
+    """Numbers of the samples that all processes have read, ascending, and their rows."""
     width = rows[0][1].shape[1] if rows else 0
     width = int(max(processes.all([width])))
     numbers = torch.full((share, 1), -1.0, dtype=torch.float64)
@@ -131,18 +131,18 @@ def _gathered(rows: list[tuple[list[int], Tensor]], share: int, processes: Proce
         dist.all_gather(parts, table, group=processes.counts)
         table = torch.cat(parts)
     table = table[table[:, 0] >= 0]
-    ordered: np.ndarray[Any, Any] = table[table[:, 0].argsort()][:, 1:].numpy()
-    return ordered
+    ordered = table[table[:, 0].argsort()]
+    return [int(number) for number in ordered[:, 0]], ordered[:, 1:].numpy()
 
 
-def _figures(rows: np.ndarray[Any, Any], built: Built) -> Figures:
+def _figures(rows: np.ndarray[Any, Any], texts: Sequence[str], built: Built) -> Figures:
     if built.class_names:
         found = accuracy(rows[:, :-1], rows[:, -1].astype(np.int64))
         return {"top1_percent": found.top1_percent, "top5_percent": found.top5_percent, "num_samples": len(rows)}
     dim = rows.shape[1] // 2
-    t2v, v2t = retrieval_from_features(rows[:, dim:], rows[:, :dim])
+    retrieval = retrieval_by_text(rows[:, dim:], rows[:, :dim], texts)
     figures: Figures = {"num_samples": float(len(rows))}
-    for direction, metrics in (("t2v", t2v), ("v2t", v2t)):
+    for direction, metrics in (("t2v", retrieval.text_to_video), ("v2t", retrieval.video_to_text)):
         for figure in ("r1_percent", "r5_percent", "r10_percent", "median_rank"):
             figures[f"{direction}_{figure}"] = float(getattr(metrics, figure))
     return figures

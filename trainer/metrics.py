@@ -41,6 +41,7 @@ __all__ = [
     "accuracy",
     "accuracy_over_spans",
     "count_ranks",
+    "count_ranks_of_features",
     "join_counts",
     "mean_average_precision",
     "multiple_choice",
@@ -200,8 +201,8 @@ def retrieval_from_features(
     text, video = normalised(text_TD), normalised(video_VD)
     owners = _owners(video_of_text, len(text), len(video))
     described = np.unique(owners)
-    t2v = _blocked(text, owners, video, np.arange(len(video)), block_bytes)
-    v2t = _blocked(video[described], described, text, owners, block_bytes)
+    t2v = count_ranks_of_features(text, owners, video, np.arange(len(video)), block_bytes)
+    v2t = count_ranks_of_features(video[described], described, text, owners, block_bytes)
     return retrieval_metrics(t2v, *rules), retrieval_metrics(v2t, *rules)
 
 
@@ -334,10 +335,14 @@ def _average_precision(scores_N: FloatArray, labels_N: NDArray[np.bool_], group_
     return float(100.0 * precision[hits].mean())
 
 
-def _blocked(
-    query_QD: FloatArray, group_of_query: IntArray, other_CD: FloatArray, group_of_other: IntArray, block_bytes: int
+def count_ranks_of_features(
+    query_QD: FloatArray,
+    group_of_query: IntArray,
+    other_CD: FloatArray,
+    group_of_other: IntArray,
+    block_bytes: int = 1 << 27,
 ) -> RankCounts:
-    """`count_ranks` over blocks of queries that keep a block of float64 similarities within `block_bytes`."""
+    """`count_ranks` of unit vectors, in blocks of queries whose float64 similarities are within `block_bytes`."""
     others = other_CD.astype(np.float64).T
 
     def parts() -> Iterator[RankCounts]:

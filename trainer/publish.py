@@ -7,44 +7,58 @@ from typing import Any
 
 from gex_pipeline import __version__, storage
 from gex_pipeline.errors import RecipeError
+from gex_pipeline.shards.manifest import read_manifest
 from trainer.build import Built
 from trainer.checkpoint import named_tensors
+from trainer.checkpoint_files import INDEX
 from trainer.held_out import Figures
 from trainer.model_card import model_card
-from trainer.pretrained import ModelFiles, publish_model, write_model
+from trainer.pretrained import CONFIG, ModelFiles, publish_model, write_model
 from trainer.processes import Processes
 from trainer.run_data import RunData
 from trainer.sharded import whole_tensors
-from trainer.train_recipe import TrainRecipe
+from trainer.train_recipe import RECIPE, TrainRecipe
 
-RECIPE = "recipe.json"
 # what may differ when a training goes on: where and how it runs, and what it tells
 _FREE = ("name", "output", "launch", "record", "checkpoints", "evaluation", "parallel")
 _FREE_OF_DATA = ("num_workers", "prefetch_batches", "worker_timeout_s", "max_damaged_share")
 
 
-def check_output(recipe: TrainRecipe, processes: Processes) -> None:
-    """Refuse an output that another training began; write down the recipe of a new one.
+def check_output(recipe: TrainRecipe, processes: Processes) -> TrainRecipe:
+    """Refuse an output in which another training has come to a checkpoint; the recipe with its snapshot settled.
+
+    The order of the samples follows from their numbers, so a training goes on over the snapshot it began with, whatever
+    has been published since.
 
     Raises:
         RecipeError: it holds another training; GexError: it cannot be written to.
     """
     problem = ""
     if processes.is_first:
-        uri = recipe.place(RECIPE)
-        own = recipe.model_dump(mode="json")
-        if storage.exists(uri):
-            problem = _difference(json.loads(storage.read_bytes(uri)), own)
-        else:
+        before = _begun(recipe)
+        recipe = _settled(recipe, before)
+        if before is None:
             storage.check_writable(recipe.output)
-        if not problem:
-            storage.publish_bytes(json.dumps(own, indent=1).encode() + b"\n", uri)
-    problem = str(processes.broadcast(problem))
+        else:
+            problem = _difference(before, recipe.model_dump(mode="json"))
+    problem, snapshot = processes.broadcast((problem, recipe.data.snapshot))
     if problem:
         raise RecipeError(
             f"{recipe.output!r} holds a training with another recipe: {problem}; take another output, "
             "or put the recipe back to go on with it"
         )
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"snapshot": snapshot})})
+
+
+def begin_output(recipe: TrainRecipe, processes: Processes) -> None:
+    """Write down the recipe of a training whose data and model are there.
+
+    Raises:
+        GexError: it cannot be written.
+    """
+    if processes.is_first:
+        content = json.dumps(recipe.model_dump(mode="json"), indent=1).encode() + b"\n"
+        storage.publish_bytes(content, recipe.place(RECIPE))
 
 
 def publish_trained(recipe: TrainRecipe, built: Built, data: RunData, figures: Figures, processes: Processes) -> str:
@@ -90,6 +104,31 @@ def _trained(recipe: TrainRecipe, data: RunData, figures: Figures) -> dict[str, 
         "figures": figures,
         "software": {"gex": __version__},
     }
+
+
+def _begun(recipe: TrainRecipe) -> dict[str, Any] | None:
+    """The recipe by which this output began; one that did not come to a checkpoint is as good as none, and goes."""
+    uri = recipe.place(RECIPE)
+    if not storage.exists(uri):
+        return None
+    has_checkpoint = next(iter(storage.list_files(recipe.place("checkpoints", "step-*", INDEX))), None) is not None
+    if not has_checkpoint and not storage.exists(recipe.place("model", CONFIG)):
+        storage.remove(uri)
+        return None
+    content: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    return content
+
+
+def _settled(recipe: TrainRecipe, before: dict[str, Any] | None) -> TrainRecipe:
+    """The recipe with the snapshot that it begins with, or began with, where it names none."""
+    if recipe.data.dataset is None or recipe.data.snapshot is not None:
+        return recipe
+    if before is not None:
+        snapshot = before["data"]["snapshot"]
+    else:
+        manifest = read_manifest(recipe.data.dataset)
+        snapshot = manifest.snapshots[-1].snapshot if manifest is not None and manifest.snapshots else None
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"snapshot": snapshot})})
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

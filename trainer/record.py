@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from gex_pipeline.errors import GexError, MissingExtraError
 
@@ -80,22 +80,19 @@ class JsonLines:
         self._out.close()
 
 
-class Console:
+class Lines:
     """A line a step for a person."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, say: Callable[[str], None], form: Callable[[int, Mapping[str, Figure]], str]) -> None:
+        """`form` makes the line of a step."""
+        self._say, self._form = say, form
 
     def write(self, step: int, figures: Mapping[str, Figure]) -> None:
-        """Write a line."""
-        words = [
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
-        ]
-        self._stream.write("  ".join([f"step {step}", *words]) + "\n")
-        self._stream.flush()
+        """Say a line."""
+        self._say(self._form(step, figures))
 
     def close(self) -> None:
-        """Leave the stream open: it is not ours."""
+        """Nothing to finish."""
 
 
 class TensorBoard:
@@ -140,10 +137,11 @@ class WeightsAndBiases:
         """
         try:
             import wandb
+            from wandb.util import generate_id
         except ImportError as error:
             raise MissingExtraError("wandb", "wandb") from error
         marker = folder / "wandb-run"
-        run_id = marker.read_text(encoding="utf-8").strip() if marker.exists() else wandb.util.generate_id()
+        run_id = marker.read_text(encoding="utf-8").strip() if marker.exists() else generate_id()
         settings = wandb.Settings(console="off", silent=True)
         try:
             self._run: Any = wandb.init(

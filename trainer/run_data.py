@@ -5,6 +5,7 @@ Says before the first step what an epoch takes and what it leaves out. Reads no 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class RunData:
             yield from (self.training.sample(name, number).text for number in range(0, num_samples, stride))
 
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: those of the public data set, or the distinct texts of the training part.
+        """Names of the classes: those of the public data set, or the distinct texts of both parts.
 
         Raises:
             GexError: there are too many of them to be classes.
@@ -49,9 +50,10 @@ class RunData:
         if self.class_names:
             return self.class_names
         found: set[str] = set()
-        for name in self.training.names:
-            for number in range(self.training.num_samples(name)):
-                found.add(self.training.sample(name, number).text)
+        # a class of which all samples are held out is one too: they count as wrong
+        for part, name in itertools.product((self.training, self.held_out), self.training.names):
+            for number in range(part.num_samples(name)):
+                found.add(part.sample(name, number).text)
                 if len(found) > _MOST_CLASSES:
                     raise GexError(
                         f"task = 'classification' takes a sample's text as the name of its class, and there are more "

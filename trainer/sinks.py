@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from gex_pipeline import storage
 from trainer.processes import Processes
-from trainer.record import Console, JsonLines, Record, Sink, TensorBoard, WeightsAndBiases
+from trainer.record import JsonLines, Lines, Record, Sink, TensorBoard, WeightsAndBiases
+from trainer.telling import step_line
 from trainer.train_recipe import TrainRecipe
 
 LOG = "log.jsonl"
 
 
 @contextmanager
-def open_record(recipe: TrainRecipe, processes: Processes, next_step: int) -> Iterator[Record]:
-    """The sinks that the recipe names, cut back to `next_step`.
+def open_record(
+    recipe: TrainRecipe, processes: Processes, steps: range, say: Callable[[str], None]
+) -> Iterator[Record]:
+    """The sinks that the recipe names, for these steps; what was written of them before is cut off.
 
     Files of figures are local: for an output on an object store they are written here first and copied there when the
     training ends, in whatever way.
@@ -28,7 +32,9 @@ def open_record(recipe: TrainRecipe, processes: Processes, next_step: int) -> It
         yield Record([], every_steps=recipe.record.every_steps)
         return
     with _local_output(recipe) as folder:
-        sinks: list[Sink] = [Console(), JsonLines(folder / LOG, next_step=next_step)]
+        next_step = steps.start
+        form = partial(step_line, num_steps=steps.stop)
+        sinks: list[Sink] = [Lines(say, form), JsonLines(folder / LOG, next_step=next_step)]
         if recipe.record.tensorboard:
             sinks.append(TensorBoard(folder / "tensorboard", next_step=next_step))
         if recipe.record.wandb_project:

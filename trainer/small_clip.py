@@ -14,7 +14,9 @@ from trainer.byte_pairs import learn_byte_pairs
 from trainer.settings import ClipShape
 
 
-def write_small_clip(folder: Path, shape: ClipShape, texts: Iterable[str], image_size_px: int) -> None:
+def write_small_clip(
+    folder: Path, shape: ClipShape, texts: Iterable[str], image_size_px: int, activation: str = "quick_gelu"
+) -> None:
     """Write configuration and tokenizer into a folder.
 
     Raises:
@@ -38,6 +40,9 @@ def write_small_clip(folder: Path, shape: ClipShape, texts: Iterable[str], image
         "intermediate_size": 4 * shape.width,
         "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads,
+        "hidden_act": activation,
+        # each tower looks for it in its own part of the configuration
+        "initializer_factor": shape.initializer_factor,
     }
     text = {
         "vocab_size": len(vocabulary),
@@ -50,5 +55,5 @@ def write_small_clip(folder: Path, shape: ClipShape, texts: Iterable[str], image
         text_config={**tower, **text},
         vision_config={**tower, "image_size": image_size_px, "patch_size": shape.patch_px},
         projection_dim=shape.width,
-        initializer_factor=shape.initializer_factor,
+        initializer_factor=shape.initializer_factor,  # of the projections
     ).save_pretrained(folder)

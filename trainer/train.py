@@ -30,12 +30,13 @@ from trainer.optim import GuardedOptimiser
 from trainer.parallel import Parallel
 from trainer.pretrained import CONFIG
 from trainer.processes import Processes, joined
-from trainer.publish import check_output, publish_trained
+from trainer.publish import begin_output, check_output, publish_trained
 from trainer.record import Record
 from trainer.run_data import RunData, open_data
 from trainer.sinks import open_record
 from trainer.steps import Prepared, task_of
 from trainer.stopping import StopSignals
+from trainer.telling import as_held_out
 from trainer.train_recipe import TrainRecipe, load_train_recipe
 
 
@@ -75,27 +76,33 @@ def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] 
     """
     started_s = time.monotonic()
     with ExitStack() as stack:
-        check_output(recipe, processes)
+        recipe = check_output(recipe, processes)
         data = stack.enter_context(open_data(recipe.data))
         say = say if processes.is_first else lambda line: None
+        if recipe.data.snapshot is not None:
+            say(f"{recipe.data.dataset}, snapshot {recipe.data.snapshot}")
         for sentence in data.describe():
             say(sentence)
         run = _Run(recipe, data, build(recipe, data, processes), processes)
+        begin_output(recipe, processes)
         first = run.resume()
         if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):
             say("nothing left to do: all steps are done")
             return Outcome(run.num_steps, first, time.monotonic() - started_s, False, {}, recipe.place("model"))
         if first:
             say(f"going on from step {first} of {run.num_steps}")
-        record = stack.enter_context(open_record(recipe, processes, first))
+        record = stack.enter_context(open_record(recipe, processes, range(first, run.num_steps), say))
         stop = stack.enter_context(StopSignals(processes))
         stopped_at = _steps(run, range(first, run.num_steps), record, stop)
         figures: Figures = {}
         model = ""
         if stopped_at is None:
             figures = run.evaluate()
-            run.save(run.num_steps, figures)
-            record.write(run.num_steps - 1, {f"held_out/{name}": value for name, value in figures.items()})
+            if first < run.num_steps:
+                # with the checkpoint there, the line is there too: a model that is exported later writes no second one
+                if figures:
+                    record.write(run.num_steps - 1, as_held_out(figures))
+                run.save(run.num_steps, figures)
             with run.averaged():
                 model = publish_trained(recipe, run.built, data, figures, processes)
         return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_at is not None, figures, model)
@@ -125,7 +132,7 @@ def _steps(run: _Run, steps: range, record: Record, stop: StopSignals) -> int | 
                 found: Figures = {}
                 if recipe.evaluation.every_steps and (step + 1) % recipe.evaluation.every_steps == 0:
                     found = run.evaluate()
-                    record.write(step, {f"held_out/{name}": value for name, value in found.items()})
+                    record.write(step, as_held_out(found))
                 told = stop.told()
                 if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
                     run.save(step + 1, found)

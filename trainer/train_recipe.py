@@ -28,7 +28,10 @@ from trainer.run_settings import (
 )
 from trainer.settings import ModelSettings, read_model_settings
 
+RECIPE = "recipe.json"
+"""In the output of a training: the recipe by which it began."""
 _PAPER_BATCH = 512
+_SHIPPED = Path(__file__).parent / "configs"
 
 
 class TrainRecipe(BaseModel):
@@ -131,6 +134,25 @@ def recipe_over(dataset_uri: str) -> TrainRecipe:
     return make_train_recipe({"name": f"{manifest.name} training", "output": output, "data": data})
 
 
+def template(name: str) -> str:
+    """The text of a recipe that comes with the package, to be edited.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    file = _SHIPPED / f"train-{name}.toml"
+    if name not in template_names():
+        raise RecipeError(
+            f"no training recipe {name!r} comes with the package; there are {', '.join(template_names())}"
+        )
+    return file.read_text(encoding="utf-8")
+
+
+def template_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.stem.removeprefix("train-") for file in _SHIPPED.glob("train-*.toml"))
+
+
 def _model_table(table: dict[str, Any], base: Path) -> dict[str, Any]:
     """The table with what it begins from below it."""
     keys = dict(table)
@@ -156,18 +178,17 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def _located(recipe: TrainRecipe, base: Path) -> TrainRecipe:
     """Relative paths from the recipe's folder; a CLIP is a hub id where there is no such folder."""
     folder = str(base.absolute())
-    clip = recipe.model.towers.clip
-    towers = recipe.model.towers.model_copy(
-        update={"clip": str(Path(folder, clip)) if Path(folder, clip).is_dir() else clip}
-    )
-    return recipe.model_copy(
-        update={
-            "output": _absolute(recipe.output, folder),
-            "start_from": None if recipe.start_from is None else _absolute(recipe.start_from, folder),
-            "model": recipe.model.model_copy(update={"towers": towers}),
-            "data": recipe.data.located(lambda uri: _absolute(uri, folder)),
-        }
-    )
+    changes: dict[str, Any] = {
+        "output": _absolute(recipe.output, folder),
+        "data": recipe.data.located(lambda uri: _absolute(uri, folder)),
+    }
+    if recipe.start_from is not None:
+        changes["start_from"] = _absolute(recipe.start_from, folder)
+    clip = Path(folder, recipe.model.towers.clip)
+    if clip.is_dir():
+        towers = recipe.model.towers.model_copy(update={"clip": str(clip)})
+        changes["model"] = recipe.model.model_copy(update={"towers": towers})
+    return recipe.model_copy(update=changes)
 
 
 def _absolute(uri: str, folder: str) -> str:

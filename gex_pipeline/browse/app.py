@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gex_pipeline import report
 from gex_pipeline.browse import details, losses, queries
 from gex_pipeline.browse.index import Index
-from gex_pipeline.browse.media import CONTENT_TYPES, iter_pieces, parse_range, place_of
+from gex_pipeline.browse.media import CONTENT_TYPES, frame_place, iter_pieces, parse_range, place_of
 from gex_pipeline.browse.posters import NoPosterError, Posters
 from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError
 from gex_pipeline.shards.manifest import Manifest
@@ -39,7 +39,7 @@ _PAGES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-        for name in ("app", "dom", "filters", "grid", "losses", "sample", "state")
+        for name in ("app", "dom", "filters", "frames", "grid", "losses", "sample", "state")
     },
 }
 _HEADERS = {
@@ -182,9 +182,11 @@ class _Site:
         return Response(made, media_type="image/jpeg")
 
     def media(self, request: Request) -> Response:
-        """The bytes of a video or picture, or a range of them."""
+        """The bytes of a video or picture, or a range of them; with ``frame=N``, of one of the sample's frames."""
         with self._index.session() as database:
-            place = place_of(self._index, self._index.row(database, self._find(request)))
+            row = self._index.row(database, self._find(request))
+        frame = request.query_params.get("frame")
+        place = frame_place(self._index, row, queries.whole("frame", frame)) if frame else place_of(self._index, row)
         headers = {"Accept-Ranges": "bytes"}
         try:
             span = parse_range(request.headers.get("range"), place.size_bytes)

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gex_pipeline.browse.index import EXCERPT_LETTERS, Index, media_kind
+from gex_pipeline.browse.media import frame_places
 from gex_pipeline.browse.queries import listed
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.tables import Database
 
 MAX_SHOWN = 200  # parents of one sample, and children, that are given; the numbers of all of them are said
@@ -29,10 +32,24 @@ def sample(index: Index, database: Database, sample_id: int) -> dict[str, Any]:
         "snapshot": index.snapshot_of(sample_id),
         "segments": row["segments"] or [],
         "num_parents": len(row["parents"] or ()),
+        "frames": _frames(index, row) if uri else None,
         "kind": media_kind(row["media_extension"]) if uri else "none",
         "is_referenced": bool(uri) and index.target.manifest is not None and uri != row["tar"],
         "scores": {name: scores[name] for name in sorted(scores) if math.isfinite(scores[name])},
     }
+
+
+def _frames(index: Index, row: dict[str, Any]) -> dict[str, Any] | None:
+    """How many frames a sample has, and what they are as far as it says; none where it has none that can be read."""
+    stated = row.get("frames") or {}
+    if not stated and row["media_extension"] != FRAMES_EXTENSION and row.get("frames_size_bytes") is None:
+        return None
+    try:
+        return {**stated, "num": len(frame_places(index, row))}
+    except TransientError:
+        raise
+    except GexError as error:
+        return {**stated, "num": 0, "error": str(error)}
 
 
 def lineage(index: Index, database: Database, sample_id: int) -> dict[str, Any]:

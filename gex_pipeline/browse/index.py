@@ -20,6 +20,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError
 from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA
 from gex_pipeline.rejects import NOT_RETRIED
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Samples, open_samples, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError, file_list, literal
@@ -187,7 +188,9 @@ def _loss_rows(files: list[Path], snapshot: int, table: int, *, is_rejects: bool
 
 
 def media_kind(extension: str | None) -> str:
-    """``video``, ``image`` or ``none``: what a page can do with a sample's media."""
+    """``video``, ``image``, ``frames`` or ``none``: what a page can do with a sample's media."""
+    if extension == FRAMES_EXTENSION:
+        return "frames"
     if extension in VIDEO_EXTENSIONS:
         return "video"
     return "image" if extension in IMAGE_EXTENSIONS else "none"

@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 from gex_pipeline import storage
 from gex_pipeline.browse.index import Index
 from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError
+from gex_pipeline.shard_format import FRAMES_EXTENSION, iter_run
 
 PIECE_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18  # of a decoder, which would ask an object store for every few bytes
@@ -42,9 +44,47 @@ def place_of(index: Index, row: dict[str, Any]) -> Place:
         FileMissingError: it has none, or the tar is gone or not one of the data set's.
         FileTooShortError: the tar ends before the media does.
     """
-    name, offset, size = row["media_uri"], row["media_offset_bytes"], row["media_size_bytes"]
-    if name is None or offset is None or size is None or row["media_extension"] not in CONTENT_TYPES:
+    if row["media_extension"] not in CONTENT_TYPES:
         raise FileMissingError(f"sample {row['key']} has no video or picture that a page could show")
+    return _place(index, row, "media", row["media_extension"])
+
+
+def frame_places(index: Index, row: dict[str, Any]) -> tuple[Place, ...]:
+    """The places of all of a sample's frames, in the video's place or beside it.
+
+    Raises:
+        FileMissingError, FileTooShortError: as `place_of`.
+        DamagedRunError: what lies there are no frames.
+    """
+    start = "media" if row["media_extension"] == FRAMES_EXTENSION else "frames"
+    return _frame_places(_place(index, row, start, FRAMES_EXTENSION))
+
+
+def frame_place(index: Index, row: dict[str, Any], number: int) -> Place:
+    """The place of one of a sample's frames.
+
+    Raises:
+        FileMissingError: it has no such frame.
+        GexError: as `frame_places`.
+    """
+    places = frame_places(index, row)
+    if not 0 <= number < len(places):
+        raise FileMissingError(f"sample {row['key']} has {len(places)} frames; there is none with number {number}")
+    return places[number]
+
+
+@lru_cache(maxsize=256)
+def _frame_places(run: Place) -> tuple[Place, ...]:
+    """The frames of a run, found by its headers."""
+    with opened(run) as stream:
+        spans = list(iter_run(stream, run.size_bytes))
+    return tuple(Place(run.uri, run.offset_bytes + span.offset_bytes, span.size_bytes, "jpg") for span in spans)
+
+
+def _place(index: Index, row: dict[str, Any], start: str, extension: str) -> Place:
+    name, offset, size = row["media_uri"], row.get(f"{start}_offset_bytes"), row.get(f"{start}_size_bytes")
+    if name is None or offset is None or size is None:
+        raise FileMissingError(f"sample {row['key']} has no {'frames' if start == 'frames' else 'video or picture'}")
     if name not in index.tars:
         raise FileMissingError(f"its media would lie in {name!r}, which is no shard of this data set")
     found = storage.info(index.tars[name])
@@ -54,7 +94,7 @@ def place_of(index: Index, row: dict[str, Any]) -> Place:
         raise FileTooShortError(
             f"its shard {name} ends at byte {found.num_bytes}; the media would end at {offset + size}"
         )
-    return Place(index.tars[name], offset, size, row["media_extension"])
+    return Place(index.tars[name], offset, size, extension)
 
 
 def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Any
 
 from gex_pipeline.browse.index import Index, media_kind
-from gex_pipeline.browse.media import Place, opened, place_of
+from gex_pipeline.browse.media import Place, frame_places, opened, place_of
 from gex_pipeline.errors import GexError, RejectedError, TransientError
 
 _HEIGHT_PX = 216
@@ -56,6 +56,9 @@ class Posters:
         with self._index.session() as database:
             row = self._index.row(database, sample_id)
         try:
+            if media_kind(row["media_extension"]) == "frames":
+                places = frame_places(self._index, row)
+                return _thumbnail(places[len(places) // 2])
             place = place_of(self._index, row)
             return _thumbnail(place) if media_kind(place.extension) == "image" else _frame(place, row)
         except TransientError:

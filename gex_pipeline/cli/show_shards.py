@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from gex_pipeline.cli.show import human_bytes, human_time, say, table
 from gex_pipeline.report.wording import position
+from gex_pipeline.shard_format import frame_number
 
 _LINE_WIDTH = 48
 _TEXT_WIDTH = 100
@@ -51,6 +54,10 @@ def sample(row: dict[str, Any]) -> None:
     say(f"source    {plain(row['source_id']) or '-'}")
     length = human_time(row["duration_s"]) if row["duration_s"] else "-"
     say(f"media     {length}, " + ", ".join(plain(fact) for fact in facts if fact))
+    if row["frames"]:
+        frames = row["frames"]
+        beside = f", {human_bytes(row['frames_size_bytes'])} beside the video" if row["frames_size_bytes"] else ""
+        say(f"frames    {frames['num']} of {frames['width_px']}x{frames['height_px']} px{beside}")
     say(f"text      {plain(row['text'])}")
     say(f"          {row['num_words']} words")
     if row["source_text_digest"]:
@@ -63,10 +70,18 @@ def sample(row: dict[str, Any]) -> None:
         say("made of")
         for item in row["lineage"]:
             say(f"{'  ' * item['depth']}{_ancestor(item)}")
-    say(
-        "members   "
-        + ", ".join(f"{plain(item['name'])} ({human_bytes(item['size_bytes'])})" for item in row["members"])
-    )
+    say("members   " + ", ".join(_members(row["members"])))
+
+
+def _members(members: list[dict[str, Any]]) -> Iterator[str]:
+    """The members in their order, many frames as one."""
+    for is_frame, group in groupby(members, lambda item: frame_number(item["extension"]) is not None):
+        items = list(group)
+        if is_frame and len(items) > 1:
+            size = human_bytes(sum(item["size_bytes"] for item in items))
+            yield f"{plain(items[0]['name'])} … {plain(items[-1]['extension'])} ({size})"
+        else:
+            yield from (f"{plain(item['name'])} ({human_bytes(item['size_bytes'])})" for item in items)
 
 
 def _time_line(row: dict[str, Any]) -> None:

@@ -1,27 +1,29 @@
-"""``gex train``: a training in this process, or in several under Ray Train."""
+"""``gex train``: train, or go on; or print a recipe to begin with."""
 
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
-from pathlib import Path
+import sys
 
 from gex_pipeline.cli.show import say
-from gex_pipeline.errors import MissingExtraError
+from gex_pipeline.errors import RecipeError
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Train, or go on."""
-    for package in ("torch", "transformers", "safetensors"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "train")
-    from trainer.processes import joined
-    from trainer.train import train
-    from trainer.train_recipe import load_train_recipe, recipe_over
+    """Train, or print a recipe."""
+    if arguments.template is not None:
+        from trainer.train_recipe import template
 
-    place = arguments.recipe
-    recipe = load_train_recipe(place) if Path(place).suffix == ".toml" else recipe_over(place)
-    with joined() as processes:
-        outcome = train(recipe, processes, say)
-    say(outcome.describe())
+        say(template(arguments.template).rstrip())
+        return 0
+    if arguments.recipe is None:
+        raise RecipeError("nothing to train on: name a training recipe or a published data set")
+    from gex_pipeline.stages.models import train_model
+
+    say(train_model(arguments.recipe, _say_now).describe())
     return 0
+
+
+def _say_now(line: str) -> None:
+    say(line)
+    sys.stdout.flush()

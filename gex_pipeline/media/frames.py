@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -33,12 +34,12 @@ from gex_pipeline.media.source import container_start_s, open_video
 
 _ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
 _LIMIT_S = 600.0  # for the pictures of one file: the next key frame may be millions of frames away
-_SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
+SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
 
 
 @dataclass(frozen=True)
-class _Index:
-    """Presentation times of all frames in order, and (pts, dts) of the key frames, in ticks."""
+class Index:
+    """Of a video track: presentation times of all frames in order, and (pts, dts) of the key frames, in ticks."""
 
     pts: list[int]
     end_ticks: int
@@ -56,6 +57,11 @@ class _Index:
     def num_between(self, earlier_pts: int, later_pts: int) -> int:
         """How many frames are shown from one time to the other; negative when the order is reversed."""
         return bisect_right(self.pts, later_pts) - bisect_right(self.pts, earlier_pts)
+
+    def middles(self, num: int) -> list[Fraction]:
+        """The middles of `num` equal spans of the video, in ticks."""
+        span_ticks = Fraction(self.end_ticks - self.pts[0], num)
+        return [self.pts[0] + span_ticks * number + span_ticks / 2 for number in range(num)]
 
 
 def middle_frame_jpeg(
@@ -78,7 +84,7 @@ def middle_frame_jpeg(
             end_s = min(Fraction(cut_s[1]), index.end_ticks * index.time_base - reader.file_start_s)
             middle_ticks = ((Fraction(cut_s[0]) + end_s) / 2 + reader.file_start_s + _ROUNDING_S) / index.time_base
         picture_HWC = reader.picture(middle_ticks, None)
-    return _jpeg(picture_HWC, settings.jpeg_quality), picture_HWC.shape[1], picture_HWC.shape[0]
+    return encode_jpeg(picture_HWC, settings.jpeg_quality), picture_HWC.shape[1], picture_HWC.shape[0]
 
 
 def sample_frames(path: Path, num_frames: int, height_px: int | None = None) -> NDArray[np.uint8]:
@@ -92,10 +98,7 @@ def sample_frames(path: Path, num_frames: int, height_px: int | None = None) -> 
     if num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}, at least 1 is needed")
     with _reading(path) as reader:
-        index = reader.index
-        span_ticks = Fraction(index.end_ticks - index.pts[0], num_frames)
-        times = [index.pts[0] + span_ticks * number + span_ticks / 2 for number in range(num_frames)]
-        return np.stack([reader.picture(time_ticks, height_px) for time_ticks in times])
+        return np.stack([reader.picture(ticks, height_px) for ticks in reader.index.middles(num_frames)])
 
 
 def frame_at(path: Path, time_s: float) -> NDArray[np.uint8]:
@@ -130,7 +133,7 @@ class _Reader:
     ) -> None:
         self._limit_s = limit_s
         self._deadline_s = time.monotonic() + limit_s
-        self.index = _read_index(container, stream)
+        self.index = read_index(container, stream)
         self.file_start_s = Fraction(container_start_s(container))
         self._container = container
         self._stream = stream
@@ -142,20 +145,14 @@ class _Reader:
     def picture(self, ticks: Fraction, height_px: int | None) -> NDArray[np.uint8]:
         """The picture shown at a time, upright, RGB."""
         frame = self._decoded(self.index.frame_at(ticks))
-        orientation = orientation_of(frame)
-        sar = self._stream.sample_aspect_ratio or Fraction(1)
-        shown_px = orientation.size_px(max(1, round(frame.width * sar)), frame.height)
-        if height_px is not None:
-            shown_px = (max(1, round(shown_px[0] * height_px / shown_px[1])), height_px)
-        width_px, stored_height_px = orientation.size_px(*shown_px)
-        scaled = self._reformatter.reformat(frame, width_px, stored_height_px, "rgb24", interpolation="BICUBIC")
-        return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+        fit = None if height_px is None else partial(_with_height, height_px)
+        return picture_of(frame, self._stream, self._reformatter, fit)
 
     def _decoded(self, pts: int) -> av.VideoFrame:
         """The frame with this time, or the last one before it that can be decoded."""
         key_pts, key_dts = self.index.key_before(pts)
         shown = self._shown_pts()
-        if shown is None or shown > pts or self.index.num_between(shown, key_pts) > _SEEK_FRAMES:
+        if shown is None or shown > pts or self.index.num_between(shown, key_pts) > SEEK_FRAMES:
             # MP4 and Matroska seek by the time a picture is shown, MPEG-TS by the time it is decoded, others coarsely.
             for ticks in (key_pts, key_dts, self.index.keys[0][1]):
                 self._seek(ticks)
@@ -182,11 +179,36 @@ class _Reader:
         self._frame, self._ahead = next(self._frames, None), None
 
 
+def picture_of(
+    frame: av.VideoFrame,
+    stream: av.video.stream.VideoStream,
+    reformatter: av.video.reformatter.VideoReformatter,
+    fit: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+) -> NDArray[np.uint8]:
+    """A decoded frame as it is shown: RGB, upright, square pixels. ``fit`` gives the size that a size is scaled to."""
+    orientation = orientation_of(frame)
+    # an ISO file that says it only in its pictures: known when one is decoded
+    sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+    shown_px = orientation.size_px(max(1, round(frame.width * sar)), frame.height)
+    width_px, height_px = orientation.size_px(*(fit(shown_px) if fit else shown_px))
+    scaled = reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="BICUBIC")
+    return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+
+def _with_height(height_px: int, shown_px: tuple[int, int]) -> tuple[int, int]:
+    return max(1, round(shown_px[0] * height_px / shown_px[1])), height_px
+
+
 def _time_of(frame: av.VideoFrame) -> int:
     return frame.pts if frame.pts is not None else frame.dts or 0
 
 
-def _read_index(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> _Index:
+def read_index(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Index:
+    """Read all packets of a track.
+
+    Raises:
+        RejectedError: no_frames.
+    """
     pts_list: list[int] = []
     keys: list[tuple[int, int]] = []
     end_ticks = 0
@@ -206,11 +228,11 @@ def _read_index(container: av.container.InputContainer, stream: av.video.stream.
     pts_list.sort()
     keys.sort()
     time_base = Fraction(stream.time_base or Fraction(1, av.time_base))
-    return _Index(pts_list, max(end_ticks, pts_list[-1] + 1), keys, time_base)
+    return Index(pts_list, max(end_ticks, pts_list[-1] + 1), keys, time_base)
 
 
-def _jpeg(picture_HWC: NDArray[np.uint8], quality: int) -> bytes:
-    """Fixed settings: the same picture gives the same bytes."""
+def encode_jpeg(picture_HWC: NDArray[np.uint8], quality: int) -> bytes:
+    """A picture as a JPEG file. Fixed settings: the same picture gives the same bytes."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -10,6 +10,31 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _TIMEOUT_COVERS_S = 60
+# Planning figures for shard sizes only: bytes of JPEG a pixel, and how much wider than high a picture is.
+_JPEG_BYTES_A_PIXEL = 0.2
+_TYPICAL_ASPECT = 16 / 9
+_TAR_BYTES_A_MEMBER = 768  # a header, and on average half a block of padding
+
+
+class FrameSettings(BaseModel):
+    """Pictures that are sampled from a sample's video when the data set is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num: int = Field(ge=1, le=1000)
+    """Frames a sample: those in the middle of so many equal spans; of a video with fewer, some come more than once."""
+    short_side_px: int = Field(ge=16, le=8192)
+    """Length of a frame's shorter side; a smaller video's frames keep their size."""
+    quality: int = Field(default=90, ge=1, le=100)
+    """Quality of the JPEG files."""
+    beside: bool = False
+    """Keep the video too, before its frames; off, the frames stand in its place."""
+
+    @property
+    def estimated_bytes(self) -> int:
+        """About how many bytes the frames of one sample take in a tar."""
+        picture_bytes = self.short_side_px**2 * _TYPICAL_ASPECT * _JPEG_BYTES_A_PIXEL
+        return round(self.num * (picture_bytes + _TAR_BYTES_A_MEMBER))
 
 
 class VideoSettings(BaseModel):

@@ -48,7 +48,7 @@ class Member:
     text: str
     media: MediaPlace
     segments: tuple[Segment, ...] = ()  # of a parent that is a sample itself
-    facts: dict[str, Any] = field(default_factory=dict)  # of a parent sample: duration, size, rate, codec, extension
+    facts: dict[str, Any] = field(default_factory=dict)  # of a parent sample: fields of its record that media decide
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Made:
     """What became of a group: a sample with its media, or nothing; and the members lost on the way."""
 
     record: SampleRecord | None
-    media: Path | bytes | MediaPlace | None = None  # None with a record: the media is referenced, not embedded
+    media: Path | bytes | MediaPlace | None = None  # None with a record: referenced, not embedded; or frames only
     lost: tuple[Lost, ...] = ()
+    frames: tuple[bytes, ...] | MediaPlace | None = None  # JPEG files, or the run of them that a parent has
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Operation(ABC):
     Parameters: ClassVar[type[NodeSettings]] = NodeSettings
     symbol: ClassVar[str] = ""
     needs_summaries: ClassVar[bool] = False  # whether a text is made for every parent before the shards are planned
+    passes_media_on: ClassVar[bool] = False  # whether samples have their parent's media, so that no video is needed
     media_extension: ClassVar[str] = "mp4"
 
     def __init__(self, recipe: Recipe, granularity: str) -> None:
@@ -160,7 +162,13 @@ class Operation(ABC):
     @property
     def bytes_a_sample(self) -> int | None:
         """Estimated bytes of a sample whose size does not follow from its duration."""
-        return None
+        return self.frames_bytes if self.recipe.holds_frames_only(self.granularity) else None
+
+    @property
+    def frames_bytes(self) -> int:
+        """Estimated bytes of the frames of a sample."""
+        frames = self.recipe.frames_of(self.granularity)
+        return frames.estimated_bytes if frames else 0
 
     def group(self, database: Database) -> None:
         """Make the tables ``parts`` and ``groups`` out of ``parents`` (see sql/plan_*.sql)."""

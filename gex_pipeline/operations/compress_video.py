@@ -5,18 +5,33 @@ Paper: GEXIA §3.1 and appendix F.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from pydantic import model_validator
 
 from gex_pipeline.errors import RejectedError
 from gex_pipeline.operations.base import Group, Made, Operation, Workspace, as_piece, segments_of
+from gex_pipeline.recipe import NodeSettings
 from gex_pipeline.shard_format import SampleRecord
 
 _TYPICAL_JPEG_BYTES = 30_000  # a planning figure for shard sizes only
 
 
+class CompressVideoSettings(NodeSettings):
+    """Parameters of `compress_video`: none of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_frames(cls, table: Any) -> Any:
+        if isinstance(table, dict) and "frames" in table:
+            raise ValueError("'frames' are sampled from videos, and compress_video makes images; leave it out")
+        return table
+
+
 class CompressVideo(Operation):
     """Any granularity → one image and its text."""
 
+    Parameters: ClassVar[type[NodeSettings]] = CompressVideoSettings
     symbol: ClassVar[str] = "Θ_v"
     media_extension: ClassVar[str] = "jpg"
 

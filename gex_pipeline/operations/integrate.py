@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from gex_pipeline.errors import Reason, RejectedError, State
 from gex_pipeline.operations.base import Group, Lost, Made, Member, Operation, Workspace, as_piece, segments_of
-from gex_pipeline.recipe import NodeSettings
+from gex_pipeline.recipe import NodeSettings, VideoNodeSettings
 from gex_pipeline.shard_format import SampleRecord
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def join_texts(texts: list[str]) -> str:
     )
 
 
-class IntegrateSettings(NodeSettings):
+class IntegrateSettings(VideoNodeSettings):
     """Parameters of `integrate`."""
 
     by: str = "source_id"  # column that says which clips belong together; "random" needs no metadata

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from gex_pipeline.operations.base import Group, Made, Operation, Workspace, as_piece, segments_of
-from gex_pipeline.recipe import NodeSettings
+from gex_pipeline.recipe import NodeSettings, VideoNodeSettings
 from gex_pipeline.shard_format import SampleRecord
 
 
-class SourceNodeSettings(NodeSettings):
+class SourceNodeSettings(VideoNodeSettings):
     """Parameters of the source granularity."""
 
     pack: bool = False  # write the clips as shards too; off, they stay where they are
+
+    @model_validator(mode="after")
+    def _frames_need_shards(self) -> SourceNodeSettings:
+        if self.frames is not None and not self.pack:
+            raise ValueError("frames are written into shards, and there are none of the clips; say pack = true")
+        return self
 
 
 class Source(Operation):

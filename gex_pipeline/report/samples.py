@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gex_pipeline import storage
 from gex_pipeline.errors import RejectedError
 from gex_pipeline.report.figures import Figures, view_table
+from gex_pipeline.shard_format import FRAMES_EXTENSION, DamagedRunError
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.tables import Database
 
@@ -37,7 +38,7 @@ _POSTER_QUALITY = 80
 
 @dataclass(frozen=True)
 class Media:
-    """What the page embeds: "video", "image", "strip" (frames of a video that is not embedded) or "none"."""
+    """What the page embeds: "video", "image", "strip" (some frames of what is not embedded) or "none"."""
 
     kind: str
     uri: str = ""
@@ -138,6 +139,8 @@ def load_media(output_uri: str, row: dict[str, Any], cap_bytes: int) -> Media:
     extension = row["media_extension"]
     with tempfile.TemporaryDirectory(prefix="gex-report-") as folder:
         path = fetched(output_uri, row, Path(folder))
+        if extension == FRAMES_EXTENSION:
+            return _strip_of_run(path.read_bytes(), row)
         if extension in _IMAGE_TYPES:
             if row["media_size_bytes"] <= cap_bytes:
                 return Media("image", _data_uri(_IMAGE_TYPES[extension], path.read_bytes()))
@@ -151,6 +154,25 @@ def load_media(output_uri: str, row: dict[str, Any], cap_bytes: int) -> Media:
             return Media("none", note=f"its video cannot be shown: {error}")
     why = "too large to be embedded" if row["codec"] in _PLAYED_CODECS else f"browsers do not play {row['codec']}"
     return Media("strip", strip_uri, note=f"{_STRIP_FRAMES} frames of the video, which is {why}")
+
+
+def _strip_of_run(content: bytes, row: dict[str, Any]) -> Media:
+    from gex_pipeline.media.sampling import run_pictures
+
+    try:
+        strip_uri = _jpeg_uri(_with_height(picture) for picture in run_pictures(content, _STRIP_FRAMES))
+    except (RejectedError, DamagedRunError) as error:
+        return Media("none", note=f"its frames cannot be shown: {error}")
+    num = row["frames"]["num"] if row.get("frames") else "its"
+    return Media("strip", strip_uri, note=f"{_STRIP_FRAMES} of {num} frames, which stand in the video's place")
+
+
+def _with_height(picture_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import numpy as np
+    from PIL import Image
+
+    width_px = max(1, round(picture_HWC.shape[1] * _STRIP_HEIGHT_PX / picture_HWC.shape[0]))
+    return np.asarray(Image.fromarray(picture_HWC).resize((width_px, _STRIP_HEIGHT_PX)))
 
 
 def _frames(path: Path, num_frames: int, height_px: int) -> Iterator[NDArray[np.uint8]]:

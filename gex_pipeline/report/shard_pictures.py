@@ -12,6 +12,7 @@ from gex_pipeline.errors import GexError, RejectedError
 from gex_pipeline.report.lettering import plain_font, readable
 from gex_pipeline.report.sheet import sheet_of
 from gex_pipeline.report.wording import number
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, Samples
 
 _PANEL_PX = (460, 150)
@@ -40,6 +41,8 @@ def _shown(samples: Samples, row: dict[str, Any]) -> dict[str, Any] | None:
     if row["media_extension"] in IMAGE_EXTENSIONS:
         return row | {"duration_s": 0.0}
     if not row["duration_s"]:
+        if row["media_extension"] == FRAMES_EXTENSION:
+            return None  # nobody says which times its frames are of
         try:
             row["duration_s"] = _measured_s(samples, row)
         except (RejectedError, GexError):

@@ -20,6 +20,7 @@ from gex_pipeline.report.figures import Figures
 from gex_pipeline.report.lettering import draw_lines, line_height_px, plain_font, readable, wrapped
 from gex_pipeline.report.samples import fetched
 from gex_pipeline.report.wording import position
+from gex_pipeline.shard_format import FRAMES_EXTENSION, DamagedRunError, split_run
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
 from gex_pipeline.tables import Database
 
@@ -107,9 +108,7 @@ def _load(
     sample: dict[str, Any], summary: dict[str, Any] | None, fetch: Callable[[dict[str, Any], Path], Path]
 ) -> _Row | None:
     """Take the frames of one sample; None where its video or picture cannot be shown."""
-    from PIL import Image, UnidentifiedImageError
-
-    from gex_pipeline.media.frames import frame_at
+    from PIL import UnidentifiedImageError
 
     is_picture = sample["media_extension"] in IMAGE_EXTENSIONS
     if sample["source_text_digest"] is not None:  # it is a summary itself
@@ -118,14 +117,31 @@ def _load(
     with tempfile.TemporaryDirectory(prefix="gex-report-") as folder:
         path = fetch(sample, Path(folder))
         try:
+            shown_at = _shown_at(sample, path)
             for segment, time_s in [(0, 0.0)] if is_picture else _moments(sample):
-                picture = Image.open(path).convert("RGB") if is_picture else Image.fromarray(frame_at(path, time_s))
+                picture = shown_at(time_s)
                 picture.thumbnail(_FRAME_PX)
                 frames.append(_Frame(time_s, segment, picture))
-        except (RejectedError, UnidentifiedImageError, OSError):
+        except (RejectedError, UnidentifiedImageError, OSError, DamagedRunError):
             return None
     text, scores = (summary["text"], json.loads(summary["scores"] or "{}")) if summary else (None, {})
     return _Row(sample, text, scores, tuple(frames))
+
+
+def _shown_at(sample: dict[str, Any], path: Path) -> Callable[[float], Image.Image]:
+    """What of a sample's media is shown at a time: of frames the one whose span holds it."""
+    from PIL import Image
+
+    from gex_pipeline.media.frames import frame_at
+    from gex_pipeline.media.sampling import decode_jpeg
+
+    if sample["media_extension"] in IMAGE_EXTENSIONS:
+        return lambda _: Image.open(path).convert("RGB")
+    if sample["media_extension"] != FRAMES_EXTENSION:
+        return lambda time_s: Image.fromarray(frame_at(path, time_s))
+    jpegs = split_run(path.read_bytes())
+    scale = len(jpegs) / sample["duration_s"]
+    return lambda time_s: Image.fromarray(decode_jpeg(jpegs[min(int(time_s * scale), len(jpegs) - 1)]))
 
 
 def _moments(sample: dict[str, Any]) -> list[tuple[int, float]]:

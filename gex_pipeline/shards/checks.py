@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.receipts import read_receipt
-from gex_pipeline.shard_format import Receipt, is_key, text_digest
+from gex_pipeline.shard_format import FRAMES_EXTENSION, Receipt, frame_number, is_key, text_digest
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
 from gex_pipeline.shards.reader import DamagedTarError, Member, TarSample, group_samples, iter_members, read_member
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS
@@ -211,7 +211,8 @@ def check_against_receipt(shard: OpenShard, report: Report) -> None:
 
 def _check_members(shard: OpenShard, sample: TarSample, row: dict[str, Any], report: Report) -> None:
     is_inside = row["media_uri"] == shard.check.shard.name
-    expected = {"txt", "json"} | ({row["media_extension"]} if is_inside else set())
+    has_file = is_inside and row["media_extension"] != FRAMES_EXTENSION
+    expected = {"txt", "json"} | ({row["media_extension"]} if has_file else set())
     found = {member.extension for member in sample.members}
     if not expected <= found:
         report.add("members", f"no {', '.join(sorted(expected - found))}", ", ".join(sorted(expected)), sample.key)
@@ -219,6 +220,11 @@ def _check_members(shard: OpenShard, sample: TarSample, row: dict[str, Any], rep
     if media is not None:
         place = (row["media_offset_bytes"], row["media_size_bytes"])
         report.same("place", (media.offset_bytes, media.size_bytes), place, sample.key, "offset and size")
+    if is_inside and row.get("frames") is not None and sample.frames:
+        start = "frames" if has_file else "media"
+        place = (row[f"{start}_offset_bytes"], row[f"{start}_size_bytes"])
+        found_place = (sample.run.offset_bytes, sample.run.size_bytes) if sample.run else "not side by side in order"
+        report.same("place", found_place, place, sample.key, "offset and size of the frames")
 
 
 def check_json(shard: OpenShard, sample: TarSample, report: Report) -> dict[str, Any]:
@@ -238,6 +244,7 @@ def check_json(shard: OpenShard, sample: TarSample, report: Report) -> dict[str,
     if row is not None:
         for name in _JSON_FIELDS:
             report.same("json", facts.get(name), row[name], sample.key, name)
+        report.same("json", facts.get("frames"), row.get("frames"), sample.key, "frames")  # older receipts lack it
         report.same("json", facts.get("scores"), json.loads(row["scores"] or "{}"), sample.key, "scores")
     return facts
 
@@ -263,7 +270,8 @@ def check_text(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repor
 
 
 def media_members(sample: TarSample) -> Iterator[Member]:
-    """The videos and pictures of a sample; also those under a key that swallowed another."""
+    """The videos and pictures of a sample but its frames; also those under a key that swallowed another."""
     for member in sample.members:
-        if member.extension.rpartition(".")[2] in (*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS):
+        is_media = member.extension.rpartition(".")[2] in (*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS)
+        if is_media and frame_number(member.extension) is None:
             yield member

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +49,47 @@ class _Part:
 
 def check_joints(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
     """The pictures at both ends of every segment, against those of its source clip."""
-    check, clips = shard.check, shard.clips
     bound = COPIED_BOUND if facts.get("made_by") == "copy" else ENCODED_BOUND
+
+    def compare(source: Path, part: _Part) -> None:
+        _compare(path, source, part, key, report)
+
+    _with_clips(shard, key, facts, report, (bound, compare))
+
+
+def check_frames_against_clips(
+    shard: OpenShard, pictures: Sequence[bytes], key: str, facts: dict[str, Any], report: Report
+) -> None:
+    """Of every segment that frames show, the frame in the middle, against what its source clip shows at that time."""
+    span_s = facts["duration_s"] / len(pictures)
+
+    def compare(source: Path, part: _Part) -> None:
+        from gex_pipeline.media.frames import frame_at
+
+        offset_s, duration_s = part.segment["offset_s"], part.segment["duration_s"]
+        # at a joint, rounding decides what is shown
+        edge_s = min(1 / facts["fps"] if facts["fps"] else 0.0, duration_s / 4)
+        times_s = [(number, (number + 0.5) * span_s - offset_s) for number in range(len(pictures))]
+        inside = [(number, time_s) for number, time_s in times_s if edge_s <= time_s < duration_s - edge_s]
+        if not inside:
+            return
+        number, time_s = inside[len(inside) // 2]
+        expected = frame_at(source, (part.cut_s[0] if part.cut_s else 0.0) + time_s)
+        _judge(_opened(io.BytesIO(pictures[number])), expected, (f"sampled (number {number})", part), key, report)
+
+    _with_clips(shard, key, facts, report, (ENCODED_BOUND, compare))
+
+
+def _with_clips(
+    shard: OpenShard,
+    key: str,
+    facts: dict[str, Any],
+    report: Report,
+    judge: tuple[float, Callable[[Path, _Part], None]],
+) -> None:
+    """Compare every segment with its source clip; `judge` is how much may differ and who compares."""
+    check, clips = shard.check, shard.clips
+    bound, compare = judge
     for number, segment in enumerate(facts["segments"]):
         clip = clips.get(segment["clip_id"])
         if clip is None:
@@ -59,7 +98,7 @@ def check_joints(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], 
         with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
             try:
                 source = _fetch(clip, Path(folder))
-                _compare(path, source, _Part(number, segment, _cut(check, clip), bound), key, report)
+                compare(source, _Part(number, segment, _cut(check, clip), bound))
             except TransientError:
                 raise
             except GexError as error:
@@ -150,8 +189,8 @@ def picture_difference(found: Picture, expected: Picture) -> float:
     import numpy as np
     from PIL import Image, ImageOps
 
-    height_px = max(1, round(_SMALL_PX * found.shape[0] / found.shape[1]))
-    size_px = (_SMALL_PX, height_px)
+    width_px = min(_SMALL_PX, found.shape[1])  # enlarged, it would lack what the other one shows
+    size_px = (width_px, max(1, round(width_px * found.shape[0] / found.shape[1])))
     seen = Image.fromarray(found).resize(size_px, Image.Resampling.BOX)
     fitted = ImageOps.pad(Image.fromarray(expected), size_px, Image.Resampling.BOX, color=(0, 0, 0))
     return float(np.abs(np.asarray(seen, dtype=float) - np.asarray(fitted, dtype=float)).mean())

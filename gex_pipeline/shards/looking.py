@@ -18,7 +18,7 @@ _NUM_BINS = 20
 _MAX_DEPTH = 16  # generations of lineage; a graph of granularities is shallow
 _COMPARED = (
     *("parents", "segments", "text_digest", "source_text_digest", "duration_s", "width_px", "height_px", "fps"),
-    *("codec", "made_by", "scores", "media_extension", "media_size_bytes"),
+    *("codec", "made_by", "scores", "media_extension", "media_size_bytes", "frames", "frames_size_bytes"),
 )
 
 

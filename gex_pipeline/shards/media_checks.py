@@ -1,4 +1,4 @@
-"""Verifies the videos and pictures of a shard: a sample in, findings out.
+"""Verifies the videos, pictures and frames of a shard: a sample in, findings out.
 
 A video must open, hold as many seconds as its sample says and its segments add up to, and decode: the first and
 the last pictures where the tar's digest is right, every frame where nothing vouches for the bytes or when asked.
@@ -12,8 +12,10 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.shard_format import FRAMES_EXTENSION, split_run
 from gex_pipeline.shards.checks import OpenShard, media_members
 from gex_pipeline.shards.findings import Report
+from gex_pipeline.shards.frame_checks import check_frames
 from gex_pipeline.shards.joints import check_joints
 from gex_pipeline.shards.reader import Member, TarSample
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
@@ -36,7 +38,10 @@ def check_media(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repo
             report.add("video", str(error), "a readable member", sample.key)
         finally:
             path.unlink(missing_ok=True)
-    if row is not None and row["media_uri"] not in (None, shard.check.shard.name):
+    is_referenced = row is not None and row["media_uri"] not in (None, shard.check.shard.name)
+    if sample.frames or (facts.get("frames") and not is_referenced and not facts.get("video")):
+        check_frames(shard, [shard.read(member) for member in sample.frames], sample.key, facts, report)
+    if row is not None and is_referenced:
         _check_reference(shard, sample, row, report, folder)
 
 
@@ -45,16 +50,21 @@ def _copy_member(shard: OpenShard, member: Member, path: Path) -> None:
 
 
 def _check_reference(shard: OpenShard, sample: TarSample, row: dict[str, Any], report: Report, folder: Path) -> None:
-    """A video that lies in the parent's shard."""
+    """A video, or frames, or both, that lie in the parent's shard."""
     path = folder / f"media.{row['media_extension']}"
+    uri = storage.join(shard.check.output_uri, row["media_uri"])
+    run = (row["media_offset_bytes"], row["media_size_bytes"])
     try:
-        uri = storage.join(shard.check.output_uri, row["media_uri"])
-        storage.copy_range(uri, row["media_offset_bytes"], row["media_size_bytes"], path)
-        _check_file(shard, sample, row, report, path)
+        if row["media_extension"] != FRAMES_EXTENSION:
+            storage.copy_range(uri, *run, path)
+            _check_file(shard, sample, row, report, path)
+            run = (row.get("frames_offset_bytes"), row.get("frames_size_bytes"))
+        if run[1] is not None:
+            check_frames(shard, split_run(storage.read_range(uri, *run)), sample.key, row, report)
     except TransientError:
         raise
     except GexError as error:
-        report.add("reference", str(error), "the parent's video", sample.key)
+        report.add("reference", str(error), "the parent's media", sample.key)
     finally:
         path.unlink(missing_ok=True)
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.shard_format import MemberSpan, frame_number
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)", re.DOTALL)  # WebDataset's: a key ends at the first dot of the name
 _BLOCK_BYTES = 512
@@ -43,6 +44,22 @@ class TarSample:
 
     key: str
     members: tuple[Member, ...]
+
+    @property
+    def frames(self) -> tuple[Member, ...]:
+        """The members that are frames, in the order of the tar."""
+        return tuple(member for member in self.members if frame_number(member.extension) is not None)
+
+    @property
+    def run(self) -> MemberSpan | None:
+        """The range that holds its frames and nothing else; None where they are not side by side in their order."""
+        spans = [MemberSpan(member.offset_bytes, member.size_bytes).whole for member in self.frames]
+        if [frame_number(member.extension) for member in self.frames] != list(range(len(spans))):
+            return None
+        ends = [span.offset_bytes + span.size_bytes for span in spans]
+        if not spans or any(end != span.offset_bytes for end, span in zip(ends, spans[1:], strict=False)):
+            return None
+        return MemberSpan(spans[0].offset_bytes, ends[-1] - spans[0].offset_bytes)
 
     def member(self, *extensions: str) -> Member | None:
         """The first member with one of these extensions."""

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
-from gex_pipeline.shard_format import Segment, text_digest
+from gex_pipeline.shard_format import FRAMES_EXTENSION, Frames, MemberSpan, Segment, text_digest
 from gex_pipeline.shards.reader import DamagedTarError, TarSample, group_samples, iter_members, read_member
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError
@@ -209,6 +209,9 @@ def _tar_row(shard: ShardRef, sample: TarSample, contents: Any) -> dict[str, Any
     facts = _facts(shard, sample, contents)
     text = _text(shard, sample, contents, facts)
     media = sample.member(*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS)
+    run = sample.run
+    place = MemberSpan(media.offset_bytes, media.size_bytes) if media else run
+    extension = media.extension if media else FRAMES_EXTENSION if run else None
     return {
         "key": sample.key,
         "granularity": str(facts.get("granularity") or ""),
@@ -226,11 +229,20 @@ def _tar_row(shard: ShardRef, sample: TarSample, contents: Any) -> dict[str, Any
         "codec": str(facts["codec"]) if facts.get("codec") else None,
         "made_by": str(facts["made_by"]) if facts.get("made_by") else None,
         "scores": json.dumps(_scores(facts.get("scores"))),
-        "media_extension": media.extension if media else None,
-        "media_uri": shard.uri if media else None,
-        "media_offset_bytes": media.offset_bytes if media else None,
-        "media_size_bytes": media.size_bytes if media else None,
+        "media_extension": extension,
+        "media_uri": shard.uri if place else None,
+        "media_offset_bytes": place.offset_bytes if place else None,
+        "media_size_bytes": place.size_bytes if place else None,
+        "frames": _frames(facts.get("frames")) if run else None,
+        "frames_offset_bytes": run.offset_bytes if run and media else None,
+        "frames_size_bytes": run.size_bytes if run and media else None,
     }
+
+
+def _frames(item: Any) -> dict[str, int] | None:
+    """What our shards say of their frames; anything else is nothing."""
+    is_ours = isinstance(item, dict) and set(item) == set(Frames.__dataclass_fields__)
+    return item if is_ours and all(isinstance(value, int) for value in item.values()) else None
 
 
 def _facts(shard: ShardRef, sample: TarSample, contents: Any) -> dict[str, Any]:

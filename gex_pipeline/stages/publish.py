@@ -20,6 +20,7 @@ from gex_pipeline.progress import progress
 from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
 from gex_pipeline.rejects import publish_retried
 from gex_pipeline.run_state import Run, end_without_snapshot
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shards.manifest import Account, GranularityEntry, Manifest, ShardEntry, Snapshot
 from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards
 from gex_pipeline.stages.prepare import read_ingest_account
@@ -177,7 +178,7 @@ def _entry(run: Run, node: Node) -> GranularityEntry:
     return GranularityEntry(
         operation=node.operation,
         parent=node.parent,
-        media_extension=operation_of(run, node).media_extension,
+        media_extension=_media_extension(run, node),
         shards=tuple(shards),
         totals={
             "shards": len(shards),
@@ -185,6 +186,12 @@ def _entry(run: Run, node: Node) -> GranularityEntry:
             **totals,
         },
     )
+
+
+def _media_extension(run: Run, node: Node) -> str:
+    if run.recipe.holds_frames_only(node.name):
+        return FRAMES_EXTENSION
+    return operation_of(run, node).media_extension
 
 
 def _shard_entry(run: Run, node: Node, planned: PlannedShard) -> ShardEntry | None:

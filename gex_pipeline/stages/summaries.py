@@ -141,6 +141,7 @@ def _score_videos(run: Run, node: Node, rows: list[dict[str, Any]], pool: Scorer
             storage.join(run.layout.output_uri, row["parent"]["media_uri"]),
             row["parent"]["media_offset_bytes"],
             row["parent"]["media_size_bytes"],
+            row["parent"]["media_extension"],
             row["parent"]["text"],
             row["text"],
         )

@@ -59,7 +59,34 @@ class Progress:
     num_dropped: int = 0  # answers that nobody asked for, or asked twice
     num_prompt_tokens: int = 0  # of the backend's answers
     num_generated_tokens: int = 0
+    startup_s: float = 0.0  # until the backend began with a first request, over all passes: engines starting
+    answering_s: float = 0.0  # from there to its last answer
     elapsed_s: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens read and written a second of answering; None where nothing was answered in tokens."""
+        num_tokens = self.num_prompt_tokens + self.num_generated_tokens
+        return num_tokens / self.answering_s if num_tokens and self.answering_s else None
+
+
+class _Stopwatch:
+    """Divides one pass over a backend into start and answering, as its answers come."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._before_s = (progress.startup_s, progress.answering_s)
+        self._started_s = time.monotonic()
+        self._first_s: float | None = None
+
+    def saw(self, answer: SummaryAnswer) -> None:
+        now_s = time.monotonic()
+        # Answers may be handed on in blocks, long after the first of a block was there; its slowest was there just now.
+        asked_s = max(self._started_s, now_s - answer.seconds)
+        self._first_s = asked_s if self._first_s is None else min(self._first_s, asked_s)
+        startup_s, answering_s = self._before_s
+        self._progress.startup_s = startup_s + self._first_s - self._started_s
+        self._progress.answering_s = answering_s + now_s - self._first_s
 
 
 @dataclass(frozen=True)
@@ -172,9 +199,11 @@ def _joined(
     waiting = {(request.key, request.source_digest, digests[request.key]): request for request in missing}
     batch: Answered = []
     batch_started_s = time.monotonic()
+    stopwatch = _Stopwatch(progress)
     complete = False
     try:
         for answer in writer.answer(missing, job.settings):
+            stopwatch.saw(answer)
             request = waiting.pop((answer.key, answer.source_digest, answer.request_digest), None)
             if request is None:
                 progress.num_dropped += 1

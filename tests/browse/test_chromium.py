@@ -205,3 +205,19 @@ def test_a_page_elsewhere_cannot_show_the_videos(page, site):
         server.server_close()
     assert (loaded, read) == ("refused", "refused")
     page.errors.clear()
+
+
+def test_frames_are_looked_through_where_there_is_no_video(page, browse, output):
+    damage.replace_shard(output, "LVLT", damage.framed_samples(output))
+    site = browse(output)
+    page.open(f"{site.address}?sample=LVLT/{ALPHA.key}")
+    loaded = "[...document.querySelectorAll('.strip img')].filter(i => i.naturalWidth === 32).length"
+    page.wait(f"{loaded} === 5 && document.querySelector('.media .frame').naturalWidth === 32")
+    assert page.run("document.querySelector('#view-sample video')") is None
+    assert page.run("document.querySelector('.frame-at').textContent") == "1 of 5 frames, shown at 0:00.7"
+    page.click(".chapters li:nth-child(3) button")
+    page.wait("document.querySelector('.media .frame').src.endsWith('frame=3')")
+    page.wait("document.querySelector('.chapters li:nth-child(3) button[aria-current]') !== null")
+    page.click(".strip button:nth-child(2)")
+    page.wait("document.querySelector('.media .frame').src.endsWith('frame=1')")
+    assert page.run("document.querySelectorAll('.strip [aria-current]').length") == 1

@@ -181,3 +181,42 @@ def test_answers_are_json_whatever_the_text_holds(site):
     assert sample["segments"][2]["text"] == outputs.HOSTILE
     assert outputs.HOSTILE in sample["text"]
     assert json.dumps(sample)
+
+
+@pytest.fixture
+def framed(browse, output):
+    """A site over an output whose LVLT has frames in place of videos; and the frames of a sample."""
+    samples = damage.framed_samples(output)
+    damage.replace_shard(output, "LVLT", samples)
+    return browse(output), next(jpegs for record, jpegs in samples if record.key == ALPHA.key)
+
+
+def test_frames_in_the_video_s_place_are_served_one_by_one(framed):
+    site, jpegs = framed
+    sample = site.json(f"/api/sample/LVLT/{ALPHA.key}")
+    assert (sample["kind"], sample["frames"]["num"], sample["frames"]["height_px"]) == ("frames", 5, 24)
+    for number, jpeg in enumerate(jpegs):
+        answer = site.ask(f"{ADDRESS}?frame={number}")
+        assert (answer.status, answer.headers["content-type"], answer.body) == (200, "image/jpeg", jpeg)
+    poster, middle = (Image.open(io.BytesIO(body)) for body in (site.ask(f"/poster/LVLT/{ALPHA.key}").body, jpegs[2]))
+    assert np.abs(np.asarray(poster).astype(int) - np.asarray(middle)).mean() < 4
+    for query, status, sentence in (
+        ("?frame=5", 404, "has 5 frames; there is none with number 5"),
+        ("?frame=x", 400, "is not a whole number"),
+        ("", 404, "has no video or picture"),
+    ):
+        answer = site.ask(f"{ADDRESS}{query}")
+        assert (answer.status, sentence in answer.content["error"]) == (status, True)
+
+
+def test_a_run_of_frames_that_is_damaged_is_told_in_a_sentence(framed, output):
+    site, _ = framed
+    tar = damage.tar(output, "LVLT")
+    content = bytearray(tar.read_bytes())
+    start = content.index(f"{BETA.key}.f000.jpg".encode())
+    content[start : start + 300] = bytes(300)
+    tar.write_bytes(content)
+    answer = site.ask(f"/poster/LVLT/{BETA.key}")
+    assert (answer.status, "the run of frames" in answer.content["error"]) == (422, True)
+    sample = site.json(f"/api/sample/LVLT/{BETA.key}")
+    assert (sample["frames"]["num"], "the run of frames" in sample["frames"]["error"]) == (0, True)

@@ -192,7 +192,8 @@ def _count_rows(output: Output, source: str) -> None:
 def _count_parents(output: Output, granularity: str, source: str) -> None:
     """Every clip (or parent sample) is in one place: a published sample, the rejects, or what a rule excluded."""
     node = output.last["recipe"]["granularity"][granularity]
-    if granularity == source or node["from"] == source:
+    of_clips = node["from"] == source and node["operation"] != "compress_text"  # which summarises packed clips
+    if granularity == source or of_clips:
         parents = {row["clip_id"] for row in output.table("clips")}
     else:
         parents = {row["key"] for row in output.samples(node["from"])}

@@ -99,7 +99,10 @@ def summary_of(parent: SampleRecord, scores: dict[str, float]) -> SampleRecord:
     )
 
 
-def write_shard(output: Path, name: str, samples: list[tuple[SampleRecord, bytes]], number: int = 0) -> ShardEntry:
+Media = bytes | tuple[bytes, ...]  # a file, or the frames in its place
+
+
+def write_shard(output: Path, name: str, samples: list[tuple[SampleRecord, Media]], number: int = 0) -> ShardEntry:
     """One shard with its receipt; a record that has a media place keeps it and embeds nothing."""
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,10 @@ def write_shard(output: Path, name: str, samples: list[tuple[SampleRecord, bytes
         for sample, media in sorted(samples, key=lambda item: item[0].key):
             record = sample
             if sample.media_uri is None:
-                span = writer.add_bytes(f"{record.key}.{record.media_extension}", media)
+                if isinstance(media, bytes):
+                    span = writer.add_bytes(f"{record.key}.{record.media_extension}", media)
+                else:
+                    span = writer.add_run(record.key, media)
                 place = {"media_uri": f"{name}/{stem}.tar", "media_offset_bytes": span.offset_bytes}
                 record = replace(record, **place, media_size_bytes=span.size_bytes)
             writer.add_bytes(f"{record.key}.txt", record.text.encode())

@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gex_pipeline.media.sampling import sample_jpegs
+from gex_pipeline.media.settings import FrameSettings
 from gex_pipeline.receipts import write_table
 from gex_pipeline.shards.manifest import read_manifest
 from tests.report import outputs
@@ -106,7 +108,19 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(content)
 
 
-def replace_shard(output: Path, name: str, samples: list[tuple[Any, bytes]]) -> None:
+def framed_samples(output: Path, num: int = 5, short_side_px: int = 24) -> list[tuple[Any, tuple[bytes, ...]]]:
+    """The long samples with frames in place of their videos."""
+    made = []
+    for record in (ALPHA, BETA):
+        path = output / "video.mp4"
+        path.write_bytes(media_of(output, "LVLT", record.key))
+        frames, jpegs = sample_jpegs(path, FrameSettings(num=num, short_side_px=short_side_px), 60)
+        path.unlink()
+        made.append((replace(record, media_extension="frames", frames=frames), jpegs))
+    return made
+
+
+def replace_shard(output: Path, name: str, samples: list[tuple[Any, Any]]) -> None:
     """Write a shard anew, with receipt and manifest that agree with it."""
     entry = outputs.write_shard(output, name, samples)
     manifest = read_manifest(str(output))

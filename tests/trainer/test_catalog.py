@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline.errors import GexError
@@ -51,6 +54,28 @@ def test_every_published_sample_is_a_row_with_its_text_and_the_place_of_its_medi
         tar = Path(row.media_uri).read_bytes()
         assert tar[row.media_offset_bytes : row.media_offset_bytes + row.media_size_bytes] == video
         assert row.media_extension == "mp4"
+
+
+def test_frames_beside_a_video_are_what_is_read_and_older_receipts_have_none(output, tmp_path):
+    copy = Path(shutil.copytree(output, tmp_path / "out"))
+    receipts = sorted(copy.glob("LVLT/*.parquet"))
+    with read_catalog(str(copy)) as catalog:
+        before = all_samples(catalog, "LVLT")
+    new, old, *_ = receipts
+    table = pq.read_table(new)
+    places = [(7 * row, 70 * row) if row else (None, None) for row in range(table.num_rows)]
+    for name, values in zip(("frames_offset_bytes", "frames_size_bytes"), zip(*places, strict=True), strict=True):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array(values, pa.int64()))
+    pq.write_table(table, new)
+    columns = ["frames", "frames_offset_bytes", "frames_size_bytes"]
+    pq.write_table(pq.read_table(old).drop_columns(columns), old)
+    with read_catalog(str(copy)) as catalog:
+        after = all_samples(catalog, "LVLT")
+    for row, (offset, size) in enumerate(places[1:], start=1):
+        place = {"media_offset_bytes": offset, "media_size_bytes": size, "media_extension": "frames"}
+        assert after[row] == replace(before[row], **place)
+    assert [*after[:1], *after[4:]] == [*before[:1], *before[4:]]
 
 
 def test_samples_that_refer_to_a_video_elsewhere_point_there(output, catalog):

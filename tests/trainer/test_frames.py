@@ -14,9 +14,19 @@ from gex_pipeline.shard_format import ShardWriter
 from tests.faults.damaged_media import turned
 from tests.media.making_clips import Make, make_clip, number_of, picture_of, run_real_ffmpeg
 from tests.trainer.outputs import jpeg_of, numbers_of
-from trainer import frames
+from trainer import frames, media_reader
 from trainer.catalog import CatalogSample
-from trainer.frames import DamagedMediaError, MediaReader, image_frame, read_frames, run_frames, video_frames
+from trainer.frames import (
+    IMAGE_EXTENSIONS,
+    VIDEO_FORMATS,
+    DamagedMediaError,
+    MediaReader,
+    image_frame,
+    read_frames,
+    run_frames,
+    video_frames,
+    video_length_s,
+)
 
 KEY = "0" * 32
 
@@ -71,11 +81,63 @@ def test_time_counts_and_not_the_number_of_frames_where_the_rate_varies(tmp_path
     assert frames_of(path, 3)[1:] == [4, 5]
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.avi", "mpeg4")])
-def test_other_containers_and_codecs_give_the_same_frames(tmp_path, name, codec):
-    options = {"bf": "0"} if codec == "mpeg4" else {"cpu-used": "8", "crf": "10"} if codec == "libvpx" else {"g": "10"}
-    path = make_clip(tmp_path / name, 3, Make(num_frames=30, size_px=(96, 96), codec=codec, options=options))
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mkv", "libx264", {"g": "10"}),
+        ("a.webm", "libvpx", {"cpu-used": "8", "crf": "10"}),
+        ("a.avi", "mpeg4", {"bf": "0"}),
+        ("a.ts", "libx264", {"g": "10", "bf": "2"}),  # seeks by the time of decoding
+        ("a.m2ts", "libx264", {"g": "250", "bf": "2"}),
+        ("a.mpg", "mpeg2video", {"g": "12", "bf": "2"}),
+        ("a.wmv", "wmv2", {"g": "10"}),  # does not say how long a frame is shown
+        ("a.flv", "flv", {"g": "10"}),
+    ],
+)
+def test_other_containers_and_codecs_give_the_same_frames(tmp_path, name, codec, options):
+    path = make_clip(
+        tmp_path / name, 3, Make(num_frames=30, size_px=(96, 96), codec=codec, options={"b": "2000000", **options})
+    )
     assert frames_of(path, 6) == middles(30, 6)
+    assert frames_of(path, 30) == list(range(30))
+    assert video_length_s(path.read_bytes(), VIDEO_FORMATS[path.suffix[1:]]) == pytest.approx(1.2, abs=0.003)
+
+
+def test_every_ending_that_annotations_look_for_can_be_read():
+    from trainer.annotations.media_folder import IMAGE_ENDINGS, VIDEO_ENDINGS
+
+    assert {f".{ending}" for ending in VIDEO_FORMATS} == VIDEO_ENDINGS
+    assert {f".{ending}" for ending in IMAGE_EXTENSIONS} == IMAGE_ENDINGS
+
+
+@pytest.mark.parametrize("group_of_pictures", [25, 4])
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ((0.0, 1.0), [3, 9, 15, 21]),
+        ((0.24, 0.56), [7, 9, 11, 13]),
+        ((0.6, 0.6), [15, 15, 15, 15]),  # a moment
+        ((0.9, 7.0), [22, 23, 24, 24]),  # cut to the video
+        ((0.0, 0.04), [0, 0, 0, 0]),
+    ],
+)
+def test_the_frames_of_a_part_lie_in_it(tmp_path, part, expected, group_of_pictures):
+    options = {"preset": "ultrafast", "crf": "12", "bf": "2", "g": str(group_of_pictures)}
+    path = make_clip(tmp_path / "a.mp4", 9, Make(num_frames=25, size_px=(96, 96), options=options))
+    assert numbers_of(video_frames(path.read_bytes(), "mov", 4, 48, part)) == [(9, frame) for frame in expected]
+
+
+@pytest.mark.parametrize("part", [(1.0, 1.0), (1.0, 3.0), (20.0, 30.0)])
+def test_a_part_behind_the_end_is_damaged(tmp_path, part):
+    path = make_clip(tmp_path / "a.mp4", 9, Make(num_frames=25, size_px=(96, 96)))
+    with pytest.raises(DamagedMediaError, match=r"its part from .* s lies behind the video's end, 1 s"):
+        video_frames(path.read_bytes(), "mov", 4, 48, part)
+
+
+def test_a_part_counts_from_the_first_frame_whatever_its_time_is(tmp_path):
+    times_s = [5 + 0.1 * frame for frame in range(10)]
+    path = make_clip(tmp_path / "a.mkv", 2, Make(num_frames=10, size_px=(96, 96), times_s=times_s))
+    assert [frame for _, frame in numbers_of(video_frames(path.read_bytes(), "matroska", 2, 48, (0.2, 0.4)))] == [2, 3]
 
 
 def test_far_key_frames_are_sought_instead_of_decoding_all_that_lies_between(tmp_path, monkeypatch):
@@ -209,7 +271,7 @@ def test_a_video_without_pictures_or_with_sound_only_is_damaged(tmp_path):
 
 
 def test_open_tars_stay_few(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "_OPEN_TARS", 2)
+    monkeypatch.setattr(media_reader, "_OPEN_TARS", 2)
     reader = MediaReader()
     for name in "abcab":
         (tmp_path / name).write_bytes(name.encode() * 3)
@@ -222,5 +284,5 @@ def test_open_tars_stay_few(tmp_path, monkeypatch):
 def test_a_decoder_uses_one_thread(tmp_path):
     path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5, fps=Fraction(25)))
     with av.open(str(path)) as container:
-        frames._sampled(container, 2, 48)
+        assert frames._video_track(container) is container.streams.video[0]
         assert container.streams.video[0].codec_context.thread_count == 1

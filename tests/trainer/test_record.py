@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import builtins
-import io
 import json
 import math
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from gex_pipeline.errors import GexError, MissingExtraError
-from trainer.record import Console, JsonLines, Rates, Record, TensorBoard, peak_memory
+from trainer.record import JsonLines, Lines, Rates, Record, TensorBoard, peak_memory
 
 
 class Clock:
@@ -68,21 +67,16 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     assert file.read_text() == '{"step": 0}\nbuy milk\n'
 
 
-def test_the_console_has_a_line_a_step():
-    stream = io.StringIO()
-    Console(stream).write(12, {"loss": 5.123456, "granularity": "LVLT", "num_skipped": 0, "lr": 1e-6})
-    assert stream.getvalue() == "step 12  loss 5.123  granularity LVLT  num_skipped 0  lr 1e-06\n"
-
-
 def test_every_nth_step_is_due_and_all_sinks_get_it(tmp_path):
-    stream, file = io.StringIO(), tmp_path / "figures.jsonl"
-    record = Record([Console(stream), JsonLines(file)], every_steps=3)
+    said, file = [], tmp_path / "figures.jsonl"
+    lines = Lines(said.append, lambda step, figures: f"{step}: {figures['loss']}")
+    record = Record([lines, JsonLines(file)], every_steps=3)
     for step in range(7):
         if record.due(step):
             record.write(step, {"loss": 1.0})
     record.close()
     assert steps_in(file) == [2, 5]
-    assert stream.getvalue().count("step") == 2
+    assert said == ["2: 1.0", "5: 1.0"]
     with pytest.raises(ValueError, match="every_steps is 0"):
         Record([], every_steps=0)
 

@@ -1,6 +1,7 @@
 // One sample: its video with the segments as chapters, texts, scores, where it comes from and what became of it.
 
 import { ask, bytes, count, el, number, plural, position, sampleAddress, score, span } from "/dom.js";
+import { drawFrames, framesBeside } from "/frames.js";
 import { colourOf, neighbour, poster } from "/grid.js";
 import { changed, sampleLink } from "/state.js";
 
@@ -74,13 +75,14 @@ function page(sample, open, beside) {
     sample.width_px ? `${sample.width_px}×${sample.height_px}` : null,
     sample.fps ? `${number(sample.fps)} fps` : null,
     sample.codec,
+    sample.frames?.width_px ? `${count(sample.frames.num)} frames of ${sample.frames.width_px}×${sample.frames.height_px}` : null,
     sample.media_size_bytes ? bytes(sample.media_size_bytes) : null,
     WAYS[sample.made_by] ?? sample.made_by,
   ].filter(Boolean);
   return el(
     "article",
     { class: `sample-page ${colourOf(sample.granularity)}` },
-    el("div", { class: "left" }, media, chapters),
+    el("div", { class: "left" }, media, framesBeside(sample, open), chapters),
     el(
       "div",
       { class: "right" },
@@ -130,13 +132,14 @@ function files(sample) {
   return el("section", { class: "block" }, el("dl", { class: "files" }, rows.map(([key, value]) => [el("dt", {}, key), el("dd", { class: "text" }, String(value))])), of);
 }
 
-// The video or picture, and the list of its segments. Returns the list.
+// The video, picture or frames, and the list of its segments. Returns the list.
 function drawMedia(place, sample, open) {
   const address = sampleAddress("media", open);
   if (sample.kind === "image") {
     place.append(el("img", { src: address, alt: sample.text, onerror: () => explain(place, address, open, sample) }));
     return segmentList(sample, null);
   }
+  if (sample.kind === "frames") return segmentList(sample, drawFrames(place, sample, open));
   if (sample.kind !== "video") {
     place.append(el("p", { class: "empty" }, "This sample has no video or picture."));
     return segmentList(sample, null);
@@ -145,7 +148,15 @@ function drawMedia(place, sample, open) {
   video.muted = true;
   video.addEventListener("error", () => explain(place, address, open, sample));
   place.append(video);
-  return segmentList(sample, video);
+  return segmentList(sample, {
+    go(segment) {
+      video.currentTime = Math.min(segment.offset_s + 0.01, Math.max(0, (video.duration || Infinity) - 0.05));
+      video.play().catch(() => {}); // the error event says what is wrong
+    },
+    watch(callback) {
+      video.addEventListener("timeupdate", () => callback(video.currentTime));
+    },
+  });
 }
 
 async function explain(place, address, open, sample) {
@@ -161,16 +172,14 @@ async function explain(place, address, open, sample) {
   place.replaceChildren(el("p", { class: "empty", role: "alert" }, `The ${sample.kind} cannot be shown: ${found}.`));
 }
 
-function segmentList(sample, video) {
+// `player` goes to a segment and says what time is shown; null where there is nothing to play.
+function segmentList(sample, player) {
   const segments = sample.segments;
   if (!segments.length) return null;
   const line = el("div", { class: "timeline-bar" });
   const head = el("i", { class: "head" });
   const list = el("ol", { class: "chapters" });
-  const seek = (segment) => () => {
-    video.currentTime = Math.min(segment.offset_s + 0.01, Math.max(0, (video.duration || Infinity) - 0.05));
-    video.play().catch(() => {}); // the error event says what is wrong
-  };
+  const seek = (segment) => () => player.go(segment);
   const rows = segments.map((segment) => {
     const inside = [
       el("span", { class: "at" }, sample.duration_s ? position(segment.offset_s) : ""),
@@ -181,17 +190,16 @@ function segmentList(sample, video) {
         el("span", { class: "from" }, `${segment.source_id} ${span(segment.start_s, segment.end_s)}`),
       ),
     ];
-    const row = video ? el("button", { type: "button", onclick: seek(segment) }, inside) : el("div", {}, inside);
+    const row = player ? el("button", { type: "button", onclick: seek(segment) }, inside) : el("div", {}, inside);
     list.append(el("li", {}, row));
-    const mark = el("i", { class: "mark", title: segment.text, onclick: video ? seek(segment) : null });
+    const mark = el("i", { class: "mark", title: segment.text, onclick: player ? seek(segment) : null });
     mark.style.flexGrow = String(Math.max(segment.duration_s, 0.001));
     line.append(mark);
     return [row, mark];
   });
-  if (video) {
+  if (player) {
     line.append(head);
-    video.addEventListener("timeupdate", () => {
-      const now = video.currentTime;
+    player.watch((now) => {
       head.style.left = `${(100 * Math.min(now, sample.duration_s)) / sample.duration_s}%`;
       const at = segments.findLastIndex((segment) => segment.offset_s <= now + 0.001);
       rows.forEach(([row, mark], index) => {

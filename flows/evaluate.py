@@ -1,0 +1,58 @@
+"""Evaluation as a Prefect flow: a trained model and a published data set in, figures by granularity out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from flows.stages import stage
+from gex_pipeline.stages.models import evaluate_model
+
+
+class EvaluateParameters(BaseModel):
+    """What is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str  # the output of a training, or an exported model
+    dataset: str  # folder or URI of a data set
+    max_samples: int | None = None  # of a granularity at most, chosen by a seed; none: all
+
+
+@stage("evaluate")
+def evaluate_stage(parameters: EvaluateParameters) -> list[dict[str, Any]]:
+    """Samples → vectors → figures."""
+    return evaluate_model(parameters.model, parameters.dataset, parameters.max_samples)
+
+
+@flow(name="evaluate", description="Measure a trained model on a published data set.", log_prints=False)
+def evaluate(parameters: EvaluateParameters) -> list[dict[str, Any]]:
+    """Measure; returns an evaluation a granularity."""
+    found = evaluate_stage(parameters)
+    create_markdown_artifact(key="evaluation", markdown=evaluation_markdown(found), description=parameters.model)
+    return found
+
+
+def evaluation_markdown(found: list[dict[str, Any]]) -> str:
+    """Figures as a Markdown table."""
+    lines = ["| granularity | samples | figure | value |", "| --- | ---: | --- | ---: |"]
+    for one in found:
+        name = one["data"]["granularity"]
+        lines += [
+            f"| {name} | {one['num_samples']} | {figure} | {value:.4g} |" for figure, value in _flat(one["figures"])
+        ]
+    return "\n".join(lines)
+
+
+def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Numbers under joined names."""
+    flat: list[tuple[str, float]] = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            flat += _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat.append((f"{prefix}{name}", float(value)))
+    return flat

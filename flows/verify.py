@@ -1,0 +1,78 @@
+"""Verification as a Prefect flow: an output in, findings out. Fails when anything is wrong, and says what to do."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from flows.stages import stage
+from gex_pipeline.errors import GexError
+from gex_pipeline.ray_jobs import verify_shards
+from gex_pipeline.recipe import RaySettings
+from gex_pipeline.shards.findings import Finding
+from gex_pipeline.shards.target import open_target
+from gex_pipeline.shards.verify import on_cores
+from gex_pipeline.shards.verify import verify as verify_target
+
+_SHOWN = 100
+
+
+class VerifyParameters(BaseModel):
+    """What is verified."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output: str  # folder or URI of a data set
+    deep: bool = False  # decode every frame and look at every joint, beside digests and texts
+    ray: str | None = None  # address of a Ray cluster; none: the cores of this machine
+
+
+@stage("verify")
+def verify_stage(parameters: VerifyParameters) -> list[Finding]:
+    """Shards → findings."""
+    target = open_target([parameters.output])
+    runner = on_cores
+    if parameters.ray is not None:
+        runner = partial(verify_shards, settings=RaySettings(address=parameters.ray))
+    return verify_target(target, target, runner, is_deep=parameters.deep)
+
+
+@flow(name="verify", description="Check every published shard.", log_prints=False)
+def verify(parameters: VerifyParameters) -> int:
+    """Verify; returns how many shards hold nothing wrong.
+
+    Raises:
+        GexError: something is wrong.
+    """
+    logger = get_run_logger()
+    findings = verify_stage(parameters)
+    wrong = [finding for finding in findings if not finding.is_note]
+    for finding in findings:
+        logger.log(20 if finding.is_note else 40, "%s %s %s: found %s, expected %s", *_words(finding))
+    create_markdown_artifact(key="findings", markdown=findings_markdown(findings), description=parameters.output)
+    if wrong:
+        shards = sorted({finding.shard for finding in wrong})
+        raise GexError(
+            f"{len(wrong)} findings in {len(shards)} places of {parameters.output}, first "
+            f"{' '.join(_words(wrong[0]))}; build damaged shards again with: gex run {parameters.output} --check-bytes"
+        )
+    return len(open_target([parameters.output]).shards)
+
+
+def findings_markdown(findings: list[Finding]) -> str:
+    """Findings as a Markdown table; the first hundred."""
+    if not findings:
+        return "Nothing is wrong."
+    lines = ["| shard | sample | check | found | expected |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {finding.shard} | {finding.key} | {finding.check} | {finding.found} | {finding.expected} |"
+        for finding in findings[:_SHOWN]
+    ]
+    return "\n".join(lines + ([f"\nand {len(findings) - _SHOWN} more"] if len(findings) > _SHOWN else []))
+
+
+def _words(finding: Finding) -> tuple[str, str, str, str, str]:
+    return finding.shard, finding.key, finding.check, finding.found, finding.expected

@@ -1,0 +1,205 @@
+"""``gex eval``: the figures of a trained model, on a published data set or on a public one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gex_pipeline import __version__, storage
+from gex_pipeline.cli.model_tools import note_damaged, open_model, require_train_extra
+from gex_pipeline.cli.show import say, say_json, table
+from gex_pipeline.errors import GexError
+from gex_pipeline.progress import LineProgress, shown_by
+
+if TYPE_CHECKING:
+    from trainer.evaluate import Evaluation, Options
+    from trainer.pretrained import Pretrained
+
+_OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s")
+_OF_PUBLISHED = ("snapshot", "held_out", "held_out_seed")
+_TAKES = {
+    "msrvtt": {"media", "captions"},
+    "activitynet": {"media", "subset"},
+    "lsmdc": {"media"},
+    "lvu": {"media", "templates", "span_s"},
+    "coin": {"media", "subset", "templates"},
+    "charades-ego": {"media", "class_names", "templates"},
+    "how2qa": {"media"},
+    "folders": {"class_names", "templates"},
+}
+_NEEDS = {kind: takes & {"media"} for kind, takes in _TAKES.items()} | {"charades-ego": {"media", "class_names"}}
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Measure, and show or print what was found."""
+    wrong = _misuse(arguments)
+    if wrong:
+        sys.stderr.write(f"gex: {wrong}; see: gex eval --help\n")
+        return 2
+    require_train_extra()
+    from trainer.annotations import AnnotationError
+    from trainer.prompts import TemplateError
+
+    try:
+        with shown_by(LineProgress()):
+            pretrained = open_model(arguments.model)
+            found = (_on_annotations if arguments.annotations else _on_published)(arguments, pretrained)
+    except (AnnotationError, TemplateError, OSError) as error:
+        raise GexError(str(error)) from error
+    if arguments.json:
+        say_json(_as_json(arguments.model, pretrained, found))
+        return 0
+    for evaluation in found:
+        note_damaged(evaluation.damaged)
+    _show(found)
+    return 0
+
+
+def _misuse(arguments: argparse.Namespace) -> str:
+    """What is wrong with the flags, in words; nothing when they fit each other."""
+    given = {name for name in (*_OF_ANNOTATIONS, *_OF_PUBLISHED) if getattr(arguments, name) is not None}
+    kind = arguments.annotations
+    if kind is None:
+        wrong = given.intersection(_OF_ANNOTATIONS)
+        return f"{_flags(wrong)} goes with --annotations only" if wrong else ""
+    wrong = given - _TAKES[kind]
+    if wrong:
+        return f"{_flags(wrong)} does not go with --annotations {kind}"
+    lacking = _NEEDS[kind] - given
+    if lacking:
+        return f"--annotations {kind} needs {_flags(lacking)}"
+    if len(arguments.granularity or ()) > 1:
+        return "--annotations takes one --granularity, the one whose frames and #iter are used"
+    return ""
+
+
+def _flags(names: set[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from trainer.evaluate import Options
+    from trainer.ranking import Ties
+
+    return Options(
+        num_frames=arguments.num_frames,
+        n_iter_video=arguments.n_iter_video,
+        n_iter_text=arguments.n_iter_text,
+        max_samples=arguments.max_samples,
+        seed=arguments.seed,
+        ties=Ties(arguments.ties),
+        batch_size=arguments.batch_size,
+        num_workers=arguments.workers,
+    )
+
+
+def _on_published(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
+    from trainer.evaluate import PublishedData, evaluate_published, held_out_of
+
+    share, seed = held_out_of(pretrained, arguments.target)
+    if arguments.held_out is not None:
+        share = arguments.held_out
+    if arguments.held_out_seed is not None:
+        seed = arguments.held_out_seed
+    data = PublishedData(
+        storage.absolute(arguments.target), arguments.snapshot, tuple(arguments.granularity or ()), share, seed
+    )
+    return evaluate_published(pretrained, data, _options(arguments))
+
+
+def _on_annotations(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
+    from trainer.data_settings import AnnotationSettings
+    from trainer.evaluate_annotations import PublicData, evaluate_annotations
+    from trainer.prompts import read_templates
+
+    names = ("media", "captions", "class_names")
+    places = {name: getattr(arguments, name) for name in names}
+    settings = AnnotationSettings(
+        kind=arguments.annotations,
+        file=storage.absolute(arguments.target),
+        subset=arguments.subset,
+        **{name: storage.absolute(place) for name, place in places.items() if place is not None},
+    )
+    granularity = arguments.granularity[0] if arguments.granularity else None
+    templates = read_templates(Path(arguments.templates)) if arguments.templates else None
+    span = {} if arguments.span_s is None else {"span_s": arguments.span_s}
+    data = PublicData(settings, granularity, templates, **span)
+    return [evaluate_annotations(pretrained, data, _options(arguments))]
+
+
+def _as_json(model_uri: str, pretrained: Pretrained, found: list[Evaluation]) -> dict[str, Any]:
+    import torch
+
+    from trainer.vectors import model_digest
+
+    return {
+        "model": storage.absolute(model_uri),
+        "model_sha256": model_digest(model_uri),
+        "trained": dict(pretrained.trained),
+        "device": str(pretrained.device),
+        "software": {"gex": __version__, "torch": torch.__version__},
+        "evaluations": [evaluation.as_dict() for evaluation in found],
+    }
+
+
+def _show(found: list[Evaluation]) -> None:
+    """Tables for a person; retrieval of several granularities is one."""
+    retrieval = [one for one in found if one.task == "retrieval"]
+    if retrieval:
+        rows = [row for one in retrieval for row in _retrieval_rows(one)]
+        headings = ("set", "direction", "R@1", "R@5", "R@10", "median", "R@1 by chance", "queries", "candidates")
+        table(headings, rows, numbers=(2, 3, 4, 5, 6, 7, 8))
+    others = [row for one in found if one.task != "retrieval" for row in _other_rows(one)]
+    if others:
+        table(("set", "figure", "value"), others, numbers=(2,))
+    for one in found:
+        _tell(one)
+
+
+def _retrieval_rows(one: Evaluation) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for direction in ("text_to_video", "video_to_text"):
+        figures, chance = one.figures[direction], one.figures[f"chance_{direction}"]
+        recalls = [f"{figures[name]:.1f}" for name in ("r1_percent", "r5_percent", "r10_percent")]
+        counts = [f"{figures[name]:,}" for name in ("num_queries", "num_candidates")]
+        median, by_chance = f"{figures['median_rank']:g}", f"{chance['r1_percent']:.2g}"
+        rows.append((_name_of(one), direction.replace("_", " "), *recalls, median, by_chance, *counts))
+    return rows
+
+
+def _other_rows(one: Evaluation) -> list[tuple[str, ...]]:
+    """The figures that are one number each."""
+    rows: list[tuple[str, ...]] = []
+    for name, value in one.figures.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            rows.append(
+                (_name_of(one), name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else f"{value:,}")
+            )
+    return rows
+
+
+def _name_of(one: Evaluation) -> str:
+    return str(one.data["granularity"] if "granularity" in one.data else one.data["annotations"]["kind"])
+
+
+def _tell(one: Evaluation) -> None:
+    """How the figures came about, in lines."""
+    read = one.read
+    where = {"model": "as trained", "paper": f"the paper's numbers of {read.granularity}", "given": "as given"}
+    say(
+        f"{_name_of(one)}: {one.num_samples:,} videos, {len(one.damaged):,} unreadable, frames {read.num_frames}, "
+        f"#iter {read.n_iter_video}-{read.n_iter_text} ({where[read.origin]}), ties: {one.options.ties}, "
+        f"{one.seconds:.1f} s"
+    )
+    say(f"  {one.method}")
+    num_asked = one.num_samples + len(one.damaged)
+    if one.data.get("num_in_part", 0) > num_asked:
+        say(f"  {num_asked:,} of {one.data['num_in_part']:,} samples, chosen by seed {one.options.seed}")
+    if one.data.get("part") == "held out":
+        say(f"  only held-out sources: share {one.data['held_out_share']:g}, seed {one.data['held_out_seed']}")
+    if one.figures.get("num_shared_texts"):
+        say(f"  {one.figures['num_shared_texts']:,} texts belong to several videos")
+    if "told" in one.data:
+        say(f"  {one.data['told']}")

@@ -1,0 +1,61 @@
+"""What the commands that use a trained model have in common: loading it, and telling what could not be read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from gex_pipeline.errors import GexError, MissingExtraError
+
+if TYPE_CHECKING:
+    from trainer.pretrained import Pretrained
+
+_NAMED = 20
+
+
+def require_train_extra() -> None:
+    """Say what to install, before anything of it is loaded.
+
+    Raises:
+        MissingExtraError: a package of the extra is not there.
+    """
+    for package in ("torch", "transformers", "safetensors"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train")
+
+
+def open_model(uri: str) -> Pretrained:
+    """A trained model on the accelerator where there is one.
+
+    Raises:
+        GexError: there is no model.
+    """
+    import torch
+
+    from trainer.pretrained import Pretrained
+
+    return Pretrained.from_pretrained(uri, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def one_granularity(names: Sequence[str], chosen: str | None) -> str:
+    """The one that was chosen, or the only one there is.
+
+    Raises:
+        GexError: there are several, or the chosen one is not among them.
+    """
+    if chosen is None and len(names) == 1:
+        return names[0]
+    if chosen in names:
+        return str(chosen)
+    found = f"there is no granularity {chosen!r}" if chosen else f"there are {len(names)} granularities"
+    raise GexError(f"{found}; name one with --granularity: {', '.join(names)}")
+
+
+def note_damaged(damaged: Sequence[Any]) -> None:
+    """Name what could not be read on the error stream, and how much it was."""
+    for one in damaged[:_NAMED]:
+        sys.stderr.write(f"gex: note: {one.key} is left out: {one.reason}\n")
+    if damaged:
+        sys.stderr.write(f"gex: note: {len(damaged)} could not be read and are left out\n")

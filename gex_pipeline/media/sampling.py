@@ -1,0 +1,201 @@
+"""Frames of a video as JPEG files, for shards that hold frames, and back: a local file in; pictures in order out.
+
+The frames are those shown in the middle of equal spans, upright, with square pixels, scaled so that the shorter side
+has the wanted length and never enlarged. The same video and settings give the same bytes. Unlike what is only looked
+at, a frame must decode: no damage is painted over, and no other frame stands in for it.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+import av.packet
+import av.video.reformatter
+import av.video.stream
+import numpy as np
+from numpy.typing import NDArray
+
+from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index
+from gex_pipeline.media.outline import read_outline
+from gex_pipeline.media.settings import FrameSettings
+from gex_pipeline.media.source import DECODER_LIMITS, open_video
+from gex_pipeline.shard_format import Frames, split_run
+
+_DECODER = DECODER_LIMITS | {"err_detect": "explode"}  # else damage is painted over
+
+
+def sample_jpegs(path: Path, settings: FrameSettings, limit_s: float) -> tuple[Frames, tuple[bytes, ...]]:
+    """The frames of a video, and what they are; with fewer than ``settings.num``, some come more than once.
+
+    Raises:
+        RejectedError: media_missing, not_a_video, no_frames, undecodable, or ffmpeg_timeout after `limit_s`.
+    """
+    if not path.is_file():
+        raise RejectedError(Reason.media_missing, f"{path.name} does not exist")
+    is_iso = read_outline(path).kind == "iso"
+    try:
+        with open_video(path, header_only=is_iso) as (container, stream):
+            stream.codec_context.options = _DECODER
+            return _sample(container, stream, settings, time.monotonic() + limit_s)
+    except av.error.FFmpegError as error:
+        raise RejectedError(Reason.undecodable, f"a frame of it cannot be decoded: {error.strerror}") from error
+
+
+def run_pictures(content: bytes, num: int) -> list[NDArray[np.uint8]]:
+    """Pictures out of a run of frames, in the middle of `num` equal parts of it, as RGB of shape (H, W, 3).
+
+    Raises:
+        RejectedError: no_frames, or undecodable.
+        DamagedRunError: it is no whole run.
+    """
+    jpegs = split_run(content)
+    if not jpegs:
+        raise RejectedError(Reason.no_frames, "there are no frames in it")
+    return [decode_jpeg(jpegs[(2 * number + 1) * len(jpegs) // (2 * num)]) for number in range(num)]
+
+
+def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
+    """A frame as RGB of shape (H, W, 3).
+
+    Raises:
+        RejectedError: undecodable.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RejectedError(Reason.undecodable, f"a frame cannot be decoded: {type(error).__name__}") from error
+
+
+def fit_short_side(short_side_px: int, shown_px: tuple[int, int]) -> tuple[int, int]:
+    """The size at which the shorter side is no longer than this, in the same proportions."""
+    shorter_px = min(shown_px)
+    if shorter_px <= short_side_px:
+        return shown_px
+    width_px, height_px = (max(1, round(side_px * short_side_px / shorter_px)) for side_px in shown_px)
+    return width_px, height_px
+
+
+def _sample(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    settings: FrameSettings,
+    deadline_s: float,
+) -> tuple[Frames, tuple[bytes, ...]]:
+    index = read_index(container, stream)
+    wanted = [index.frame_at(ticks) for ticks in index.middles(settings.num)]
+    reformatter = av.video.reformatter.VideoReformatter()
+    fit = partial(fit_short_side, settings.short_side_px)
+    jpegs: dict[int, bytes] = {}
+    sizes: set[tuple[int, int]] = set()
+    for pts, frame in _decode_all(container, stream, index, wanted, deadline_s):
+        picture_HWC = picture_of(frame, stream, reformatter, fit)
+        jpegs[pts] = encode_jpeg(picture_HWC, settings.quality)
+        sizes.add((picture_HWC.shape[1], picture_HWC.shape[0]))
+    lost = next((pts for pts in wanted if pts not in jpegs), None)
+    if lost is not None:
+        time_s = float((lost - index.pts[0]) * index.time_base)
+        raise RejectedError(Reason.undecodable, f"the frame at {time_s:.3f} s does not come out of its decoder")
+    if len(sizes) > 1:
+        raise RejectedError(Reason.undecodable, f"its frames have several sizes: {sorted(sizes)}")
+    ((width_px, height_px),) = sizes
+    frames = Frames(settings.num, settings.short_side_px, settings.quality, width_px, height_px)
+    return frames, tuple(jpegs[pts] for pts in wanted)
+
+
+def _decode_all(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    index: Index,
+    wanted: Sequence[int],
+    deadline_s: float,
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The wanted frames with their times, as far as they come out whole; key frames are sought where that is enough."""
+    left = list(dict.fromkeys(wanted))
+    stretches = _stretches(index, left)
+    try:
+        for key, stretch in stretches:
+            for pts, frame in _decode(container, stream, (key, index.keys[0][1]), stretch, deadline_s):
+                left.remove(pts)
+                yield pts, frame
+    except av.error.FFmpegError:
+        if [key for key, _ in stretches] == index.keys[:1]:
+            raise
+    if left:  # what follows the key frame of an open group may need what comes before it
+        first = index.keys[0]
+        yield from _decode(container, stream, (first, first[1]), left, deadline_s)
+
+
+def _decode(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    start: tuple[tuple[int, int], int],
+    wanted: Sequence[int],
+    deadline_s: float,
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Some frames in one go, from the key frame (its pts and dts, and the dts of the file's first) that starts them."""
+    (key_pts, key_dts), first_dts = start
+    awaited, missing = set(wanted), set(wanted)
+    for packet in _packets_from(container, stream, (key_pts, key_dts, first_dts), key_pts):
+        if time.monotonic() > deadline_s:
+            raise RejectedError(Reason.ffmpeg_timeout, "its frames were not decoded in time")
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if pts is not None and pts < key_pts:
+            continue  # shown before the key frame: may need what comes before it, and is not needed
+        # frames that no other one needs are skipped, unless they are wanted themselves
+        stream.codec_context.skip_frame = "DEFAULT" if pts in awaited else "NONREF"
+        yield from _whole(packet.decode(), missing)
+        awaited.discard(pts)
+        if not awaited:  # all that these frames need comes before them: the rest of the stream may stay
+            yield from _whole(stream.codec_context.decode(None) if missing else (), missing)
+            break
+
+
+def _whole(frames: Sequence[av.VideoFrame], missing: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    for frame in frames:
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if pts in missing and not frame.is_corrupt:
+            missing.discard(pts)
+            yield pts, frame
+
+
+def _packets_from(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    places: Sequence[int],
+    key_pts: int,
+) -> Iterator[av.packet.Packet[av.video.stream.VideoStream]]:
+    """The packets from this key frame on; containers seek by different times, and some of them coarsely."""
+    for ticks in places:
+        container.seek(ticks, stream=stream)
+        packets = container.demux(stream)
+        for packet in packets:
+            pts = packet.pts if packet.pts is not None else packet.dts
+            if pts == key_pts:
+                yield packet
+                yield from packets
+                return
+            if pts is None or (packet.is_keyframe and pts > key_pts):
+                break  # behind it
+
+
+def _stretches(index: Index, wanted: Sequence[int]) -> list[tuple[tuple[int, int], list[int]]]:
+    """The wanted times in groups that are decoded in one go, each with the key frame (pts, dts) before its first."""
+    stretches: list[tuple[tuple[int, int], list[int]]] = []
+    for pts in wanted:
+        key = index.key_before(pts)
+        if stretches and index.num_between(stretches[-1][1][-1], key[0]) <= SEEK_FRAMES:
+            stretches[-1][1].append(pts)
+        else:
+            stretches.append((key, [pts]))
+    return stretches

@@ -1,0 +1,103 @@
+"""Scores by swapping one frame's features are those of masking whole videos."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.trainer.tiny_models import IMAGE_PX, draw_batch, settings_of, tiny_model
+from trainer.alignment import Masking, align, masked, resized
+
+MASKING = Masking(patch_px=6, stride_px=5, batch_size=4)  # 3 x 3 places, in batches of 4, 4 and 1
+NUM_FRAMES = 3
+
+
+def naive(model, frames_T3HW, text_KD, n_iter, masking):
+    """Every masked video through the whole model, one at a time."""
+    pixels_T3HW = model.image_tower.normalised(frames_T3HW)
+    similarity_K = text_KD @ model.encode_video(pixels_T3HW[None], n_iter)[0]
+    places = masking.places(*frames_T3HW.shape[-2:])
+    scores = torch.zeros(len(text_KD), len(frames_T3HW), len(places), dtype=text_KD.dtype)
+    for frame in range(len(frames_T3HW)):
+        for number, (top, left) in enumerate(places):
+            video = pixels_T3HW.clone()
+            video[frame, :, top : top + masking.patch_px, left : left + masking.patch_px] = 0
+            scores[:, frame, number] = similarity_K - text_KD @ model.encode_video(video[None], n_iter)[0]
+    rows = masking.num_rows(frames_T3HW.shape[-2])
+    return similarity_K, scores.unflatten(2, (rows, -1))
+
+
+@pytest.fixture
+def one_video():
+    video, _ = draw_batch(1, num_frames=NUM_FRAMES)
+    return video[0]
+
+
+def positioned(model):
+    """The same model with positions that are not zero."""
+    with torch.no_grad():
+        model.temporal_position.position.normal_(generator=torch.Generator().manual_seed(3))
+    return model
+
+
+@pytest.mark.parametrize("n_iter", [0, 1, 3])
+@torch.inference_mode()
+def test_scores_are_those_of_masking_whole_videos(one_video, n_iter):
+    model = positioned(tiny_model())
+    _, texts = draw_batch(2)
+    text_KD = model.encode_text(texts, 1)
+    found = align(model, one_video, text_KD, n_iter, MASKING)
+    similarity_K, scores_KTYX = naive(model, one_video, text_KD, n_iter, MASKING)
+    assert found.scores_KTYX.shape == (2, NUM_FRAMES, 3, 3)
+    assert found.scores_KTYX.abs().max() > 1e-4  # or the comparison would say nothing
+    torch.testing.assert_close(found.scores_KTYX, scores_KTYX, rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.similarity_K, similarity_K, rtol=0, atol=1e-10)
+
+
+@torch.inference_mode()
+def test_in_single_precision_scores_are_the_same_to_the_fifth_digit(one_video):
+    model = positioned(tiny_model()).float()
+    _, texts = draw_batch(1)
+    text_KD = model.encode_text(texts, 3)
+    found = align(model, one_video, text_KD, 3, MASKING)
+    torch.testing.assert_close(found.scores_KTYX, naive(model, one_video, text_KD, 3, MASKING)[1], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_without_positions_and_norms_and_with_projections_scores_are_the_same(one_video):
+    model = tiny_model(settings_of({"temporal_position": "none", "norm": "none"}, {"projected": True}))
+    _, texts = draw_batch(1)
+    text_KD = model.encode_text(texts, 1)
+    found = align(model, one_video, text_KD, 2, MASKING)
+    torch.testing.assert_close(found.scores_KTYX, naive(model, one_video, text_KD, 2, MASKING)[1], rtol=0, atol=1e-10)
+
+
+def test_masking_what_is_mean_colour_already_changes_nothing():
+    model = tiny_model().float()
+    mean_3 = (model.image_tower.pixel_mean.flatten() * 255).round().to(torch.uint8)
+    frames = mean_3[None, :, None, None].expand(2, 3, IMAGE_PX, IMAGE_PX).contiguous()
+    text_KD = torch.nn.functional.normalize(torch.ones(1, 16), dim=-1)
+    assert align(model, frames, text_KD, 1, MASKING).scores_KTYX.abs().max() < 1e-3
+
+
+def test_a_mask_covers_its_patch_and_nothing_else():
+    copies = masked(torch.ones(3, 8, 8), [(0, 0), (4, 2)], 4)
+    assert copies[0, :, :4, :4].abs().sum() == copies[1, :, 4:, 2:6].abs().sum() == 0
+    assert copies.sum() == 2 * 3 * (64 - 16)
+
+
+def test_the_papers_mask_has_thirteen_by_thirteen_places():
+    places = Masking().places(224, 224)
+    assert len(places) == 169 and places[-1] == (192, 192) and Masking().num_rows(224) == 13
+
+
+def test_a_mask_larger_than_a_frame_is_refused():
+    with pytest.raises(ValueError, match="a mask of 32 px does not fit into frames of 16x16 px"):
+        Masking().places(16, 16)
+    with pytest.raises(ValueError, match="expected positive numbers"):
+        Masking(stride_px=0).places(224, 224)
+
+
+def test_scores_are_resized_bilinearly():
+    scores = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+    assert resized(scores, 4, 4)[0].tolist() == [[0.0, 0.25, 0.75, 1.0]] * 4

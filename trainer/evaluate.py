@@ -1,0 +1,242 @@
+"""A trained model and a published data set in, figures of its granularities out: retrieval, or accuracy of a head.
+
+Each granularity is read with its own frames and #iter, those that the model was trained with unless others are given:
+#iter is free at inference. What is measured is all samples, those of held-out sources, or some that a seed chooses;
+samples that cannot be read are named and in no figure. Changes neither model nor data.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+from gex_pipeline.shards.manifest import read_manifest
+from trainer.catalog import Catalog, CatalogPart, read_catalog
+from trainer.data_settings import PAPER_GRANULARITIES
+from trainer.encoding import classify_videos, encode
+from trainer.evaluate_retrieval import retrieval_by_text
+from trainer.frames import IMAGE_EXTENSIONS
+from trainer.loader import Damaged
+from trainer.metrics import accuracy
+from trainer.order import permutation
+from trainer.pretrained import Pretrained
+from trainer.ranking import Ties
+from trainer.sequence import Reading, SequenceLoader
+
+
+@dataclass(frozen=True)
+class Options:
+    """How samples are chosen and read, whatever the data; None: as the model was trained, or all."""
+
+    num_frames: int | None = None
+    n_iter_video: int | None = None
+    n_iter_text: int | None = None
+    max_samples: int | None = None
+    seed: int = 0
+    """Of the choice of `max_samples`."""
+    ties: Ties = Ties.average
+    batch_size: int = 32
+    num_workers: int = 0
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """Frames and #iter that were used, and whose they are."""
+
+    granularity: str
+    num_frames: int
+    n_iter_video: int
+    n_iter_text: int
+    image_size_px: int
+    origin: str
+    """Where those numbers come from that were not given: ``model`` or ``paper``; ``given`` where all were."""
+
+    def reading(self, options: Options, *, needs_text: bool = True) -> Reading:
+        """The same for a loader."""
+        return Reading(self.num_frames, self.image_size_px, options.batch_size, options.num_workers, needs_text)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one set, and what is needed to have them again."""
+
+    task: str
+    """``retrieval``, ``accuracy``, ``accuracy over spans``, ``mean average precision`` or ``multiple choice``."""
+    data: dict[str, Any]
+    method: str
+    """How the figures came about, in a sentence."""
+    read: ReadAs
+    figures: dict[str, Any]
+    num_samples: int
+    """Videos that were measured."""
+    damaged: tuple[Damaged, ...]
+    options: Options
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON knows them."""
+        return {
+            **vars(self),
+            "read": asdict(self.read),
+            "damaged": [one._asdict() for one in self.damaged],
+            "num_damaged": len(self.damaged),
+            "options": {**asdict(self.options), "ties": str(self.options.ties)},
+        }
+
+
+@dataclass(frozen=True)
+class PublishedData:
+    """Which samples of a published data set are measured."""
+
+    uri: str
+    snapshot: int | None = None
+    """The last one to read; None: all there are."""
+    granularities: tuple[str, ...] = ()
+    """None named: those that the model was trained on."""
+    held_out_share: float = 0.0
+    """Only samples of sources that training with this share and seed holds out; 0: all samples."""
+    held_out_seed: int = 0
+
+
+def evaluate_published(pretrained: Pretrained, data: PublishedData, options: Options) -> list[Evaluation]:
+    """Text-to-video and video-to-text retrieval, one evaluation a granularity; of a model with a head its accuracy.
+
+    Raises:
+        GexError: the data set, the snapshot or a granularity is not there, the model says nothing on how to read one,
+            no sample is left, or storage fails.
+    """
+    snapshot, published = _published(data)
+    names = data.granularities or tuple(name for name in published if name in pretrained.granularities)
+    if not names:
+        known = ", ".join(pretrained.granularities) or "none"
+        raise GexError(
+            f"{data.uri!r} has none of the granularities that the model was trained on ({known}); published are "
+            f"{', '.join(published) or 'none'}: name those to measure"
+        )
+    found = []
+    with read_catalog(data.uri, snapshot, names) as catalog:
+        reads = {name: _read_as_published(pretrained, catalog, name, options) for name in names}
+        whole = CatalogPart(catalog, dict.fromkeys(catalog.names))
+        part = catalog.split(data.held_out_share, data.held_out_seed).held_out if data.held_out_share else whole
+        for name, read in reads.items():
+            about = {"dataset": data.uri, "snapshot": snapshot, "granularity": name, **_side(data)}
+            found.append(_evaluate_part(pretrained, part, read, options, about))
+    return found
+
+
+def held_out_of(pretrained: Pretrained, dataset_uri: str) -> tuple[float, int]:
+    """Share and seed with which a model's training held sources of a data set out; 0 and 0 where it did not.
+
+    Whether it was trained on that data set is told by its place.
+    """
+    trained = pretrained.trained
+    same = isinstance(trained.get("data"), str) and storage.absolute(trained["data"]) == storage.absolute(dataset_uri)
+    return (float(trained.get("held_out_share", 0)), int(trained.get("held_out_seed", 0))) if same else (0.0, 0)
+
+
+def read_as(pretrained: Pretrained, granularity: str, options: Options) -> ReadAs:
+    """How a granularity is read: as given, else as the model was trained on it, else as the paper has it.
+
+    Raises:
+        GexError: none of these says so.
+    """
+    names = ("num_frames", "n_iter_video", "n_iter_text")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    trained = pretrained.granularities.get(granularity)
+    usual = {name: getattr(trained, name) for name in names} if trained else PAPER_GRANULARITIES.get(granularity, {})
+    numbers = {**usual, **given}
+    lacking = [name for name in names if name not in numbers]
+    if lacking:
+        known = ", ".join(pretrained.granularities) or "none"
+        raise GexError(
+            f"the model was not trained on {granularity!r} (it knows {known}), and the paper has no such granularity; "
+            f"give {', '.join(lacking)}"
+        )
+    origin = "given" if len(given) == len(names) else "model" if trained else "paper"
+    return ReadAs(granularity, **numbers, image_size_px=pretrained.image_size_px, origin=origin)
+
+
+def chosen_numbers(num_samples: int, options: Options, name: str) -> list[int] | None:
+    """The numbers of `max_samples` samples, ascending, the same for one seed whatever the machine; None: all."""
+    if options.max_samples is None or options.max_samples >= num_samples:
+        return None
+    return sorted(permutation(num_samples, "evaluate", options.seed, name)[: options.max_samples].tolist())
+
+
+def _published(data: PublishedData) -> tuple[int, list[str]]:
+    """The last snapshot that is read, and the granularities with samples up to it."""
+    manifest = read_manifest(data.uri)
+    if manifest is None or not manifest.snapshots:
+        raise GexError(f"no data set is published at {data.uri!r}: there is no dataset.json in it")
+    snapshot = manifest.snapshots[-1].snapshot if data.snapshot is None else data.snapshot
+    names = manifest.granularity_names()
+    return snapshot, [name for name in names if any(shard.num_samples for shard in manifest.shards(name, snapshot))]
+
+
+def _read_as_published(pretrained: Pretrained, catalog: Catalog, name: str, options: Options) -> ReadAs:
+    read = read_as(pretrained, name, options)
+    if options.num_frames is not None and set(catalog.of(name).extensions) <= set(IMAGE_EXTENSIONS):
+        return replace(read, num_frames=1)  # the number was given for the videos among the granularities
+    return read
+
+
+def _side(data: PublishedData) -> dict[str, Any]:
+    if not data.held_out_share:
+        return {"part": "all"}
+    return {"part": "held out", "held_out_share": data.held_out_share, "held_out_seed": data.held_out_seed}
+
+
+def _evaluate_part(
+    pretrained: Pretrained, part: CatalogPart, read: ReadAs, options: Options, about: dict[str, Any]
+) -> Evaluation:
+    started_s = time.monotonic()
+    name = read.granularity
+    num_samples = part.num_samples(name)
+    if not num_samples:
+        raise GexError(f"{name} has no sample of a held-out source; take a larger share")
+    numbers: Sequence[int] | None = chosen_numbers(num_samples, options, name)
+    with SequenceLoader(part, name, read.reading(options), numbers) as loader:
+        try:
+            measured = (_classify if pretrained.classifier else _retrieve)(pretrained, loader, read, options)
+        except ValueError as error:
+            raise GexError(f"{name} gives no figures: {error}") from error
+    return Evaluation(
+        measured.task,
+        {**about, "num_in_part": num_samples},
+        measured.method,
+        read,
+        measured.figures,
+        measured.num_samples,
+        measured.damaged,
+        options,
+        time.monotonic() - started_s,
+    )
+
+
+class _Measured(NamedTuple):
+    task: str
+    method: str
+    figures: dict[str, Any]
+    num_samples: int
+    damaged: tuple[Damaged, ...]
+
+
+def _retrieve(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> _Measured:
+    encoded = encode(pretrained, loader, read.n_iter_video, read.n_iter_text)
+    figures = retrieval_by_text(encoded.text_VD, encoded.video_VD, encoded.texts, options.ties)
+    method = "pairs of a video and a text; a text that several videos have is one text with several right videos"
+    return _Measured("retrieval", method, figures.as_dict(), len(encoded.keys), encoded.damaged)
+
+
+def _classify(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> _Measured:
+    if pretrained.classifier is None:
+        raise GexError("this model has no classes")
+    found = classify_videos(pretrained, loader, read.n_iter_video)
+    labels = pretrained.classifier.labels_of(found.texts).tolist()
+    figures = accuracy(found.video_VX, labels, options.ties)
+    method = "the model's linear head; a sample's text is the name of its class"
+    return _Measured("accuracy", method, figures.as_dict(), len(found.keys), found.damaged)
