@@ -6,13 +6,15 @@ so a retry, a re-run after a crash and a scheduled run are the same thing. `gex 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.states import State
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from flows.stages import stage
+from flows.stages import Filled, failed, stage
+from gex_pipeline.errors import GexError
 from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
@@ -28,16 +30,17 @@ class ExpandParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Annotated[str, BeforeValidator(str)]  # a recipe file, or an output: the recipe it was made with
+    recipe: Annotated[Filled, BeforeValidator(str)]  # a recipe file, or an output: the recipe it was made with
     report: bool = True  # write the report after publishing
     check_bytes: bool = False  # read every published shard; without it a listing has to do
     retry: Retry | None = None  # rejects of earlier snapshots to try again
+    accept_changes: bool = False  # go on with a recipe that is not the one of the last snapshot
 
 
 @stage("look")
-def look(recipe: Recipe, retry: Retry | None) -> Run:
+def look(recipe: Recipe, parameters: ExpandParameters) -> Run:
     """What is published, what was begun, which inputs there are."""
-    return open_run(recipe, retry)
+    return open_run(recipe, parameters.retry, accept_changes=parameters.accept_changes)
 
 
 @stage("check tools")
@@ -104,11 +107,28 @@ def write_report(output_uri: str) -> str:
 
 
 @flow(name="expand", description="Make the missing granularities out of the clips that are there.", log_prints=False)
-def expand(parameters: ExpandParameters) -> int | None:
+def expand(parameters: ExpandParameters) -> int | State[Any] | None:
     """Run a recipe; returns the number of the published snapshot, None when there was nothing new."""
+    try:
+        return _expand(parameters)
+    except GexError as error:
+        return failed(error, *_command(parameters))
+
+
+def _command(parameters: ExpandParameters) -> list[str]:
+    """What does the same by hand."""
+    if parameters.retry is not None:
+        reasons = [word for reason in parameters.retry.reasons for word in ("--reason", reason)]
+        granularities = [word for name in parameters.retry.granularities for word in ("--granularity", name)]
+        return ["gex", "retry", find_recipe(parameters.recipe).output_uri, *reasons, *granularities]
+    flags = {"--check-bytes": parameters.check_bytes, "--accept-changes": parameters.accept_changes}
+    return ["gex", "run", parameters.recipe, *(flag for flag, is_set in flags.items() if is_set)]
+
+
+def _expand(parameters: ExpandParameters) -> int | None:
     logger = get_run_logger()
     recipe = find_recipe(parameters.recipe)
-    run = look(recipe, parameters.retry)
+    run = look(recipe, parameters)
     damaged = find_damaged(run, parameters.check_bytes)
     if run.is_current and not damaged:
         logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
@@ -123,13 +143,13 @@ def expand(parameters: ExpandParameters) -> int | None:
 
 def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) -> int | None:
     logger = get_run_logger()
-    run = look(recipe, parameters.retry)  # again: another run may have published before this one got the lease
+    run = look(recipe, parameters)  # again: another run may have published before this one got the lease
     if run.is_current:
         logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
         return None
     run = begin(run)
     account = ingest_clips(run)
-    if run.manifest.snapshots and account.num_used == 0 and run.retry is None:
+    if run.manifest.snapshots and account.num_used == 0 and run.retry is None and not run.changes:
         lease.check()
         end_without_snapshot(run)
         logger.info("no new clips in %d rows: nothing to do", account.num_in)

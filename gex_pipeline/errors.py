@@ -25,6 +25,10 @@ class RecipeError(GexError):
     """The recipe is wrong; raised before anything starts, naming file, key, value and expectation."""
 
 
+class RecipeChangedError(RecipeError):
+    """The output has a snapshot of another recipe, and nobody has said that this one is meant."""
+
+
 class FileMissingError(GexError):
     """A file that was named is not there."""
 

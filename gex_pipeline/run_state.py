@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, load_recipe, make_recipe
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
+_MAX_SHOWN = 120  # characters of a value in a sentence
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Run:
     run_id: str
     seen_before: bool = False  # whether a run over these very inputs has found nothing new
     retry: Retry | None = None  # rejects to try again
+    changes: tuple[str, ...] = ()  # in what the recipe differs from that of the last snapshot, in words
 
     @property
     def layout(self) -> Layout:
@@ -60,7 +62,9 @@ class Run:
     def is_current(self) -> bool:
         """Whether nothing can be new: the inputs are those of the last snapshot, or were looked through since."""
         snapshots = self.manifest.snapshots
-        return self.retry is None and bool(snapshots) and (self.seen_before or snapshots[-1].inputs == self.inputs)
+        if self.retry is not None or not snapshots:
+            return False
+        return self.seen_before or (snapshots[-1].inputs == self.inputs and not self.changes)
 
     def previous_tables(self, name: str) -> list[str]:
         """The tables of this name in the published snapshots."""
@@ -114,44 +118,96 @@ def _stored_recipe(output_uri: str) -> Recipe:
     if state is None:
         what = "was copied without run.json" if manifest else "holds no data set, and no run was begun there"
         raise GexError(f"{output_uri} {what}; name the recipe file instead")
-    content = {**state["recipe"], "output": output_uri}
-    content["granularity"] = {
-        name: {key: value for key, value in table.items() if (key, value) != ("operation", SOURCE_OPERATION)}
-        for name, table in content["granularity"].items()
-    }
-    recipe = make_recipe(content, base=state.get("base", "."))
-    if manifest and manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
+    recipe = _remade({**state["recipe"], "output": output_uri}, state.get("base", "."))
+    # of a run that was begun it says so itself; of outputs of earlier versions the last snapshot does
+    begun = state.get("recipe_hash") == recipe.hash
+    if not begun and manifest and manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
         raise GexError(f"the recipe in {output_uri}/run.json is not the one of the last snapshot; name the recipe file")
     return recipe
 
 
-def open_run(recipe: Recipe, retry: Retry | None = None) -> Run:
+def recipe_of(run: Run, snapshot: int) -> Recipe:
+    """The recipe that a published snapshot was made with.
+
+    Raises:
+        GexError: this version reads it as another one, so its shards cannot be built again.
+    """
+    entry = run.manifest.snapshots[snapshot]
+    if entry.recipe_hash == run.recipe.hash:
+        return run.recipe
+    recipe = _remade({**entry.recipe, "output": run.recipe.output_uri}, run.recipe.base)
+    if recipe.hash != entry.recipe_hash:
+        raise GexError(
+            f"the recipe of snapshot {snapshot} of {run.layout.output_uri} has another meaning in this version; "
+            "build its shards again with the version that made them"
+        )
+    return recipe
+
+
+def _remade(content: dict[str, Any], base: str) -> Recipe:
+    """A recipe out of what was stored of it."""
+    granularities = {
+        name: {key: value for key, value in table.items() if (key, value) != ("operation", SOURCE_OPERATION)}
+        for name, table in content["granularity"].items()
+    }
+    return make_recipe({**content, "granularity": granularities}, base=base)
+
+
+def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool = False) -> Run:
     """Look at the output and the inputs; writes nothing.
 
     Raises:
-        GexError: the output was made with another recipe.
+        RecipeChangedError: the last snapshot was made with another recipe, and neither this call nor a run that was
+            begun has accepted this one.
+        RecipeError: the recipe makes another thing of a granularity that is published.
     """
     inputs = input_files(recipe)
     manifest = read_manifest(recipe.output_uri) or Manifest(recipe.name)
+    state = read_state(Layout(recipe.output_uri)) or {}
+    changes: tuple[str, ...] = ()
     if manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
-        changed = ", ".join(_changes(manifest.snapshots[-1].recipe, recipe.resolved()))
-        raise GexError(
-            f"{recipe.output_uri} was made with another recipe (differs in: {changed or 'defaults of this version'}). "
-            "Published samples are never rewritten: choose another output, or set the recipe back"
-        )
+        _check_same_nodes(recipe, manifest)
+        changes = tuple(_changes(manifest.snapshots[-1].recipe, recipe.resolved())) or ("defaults of this version",)
+        if not accept_changes and state.get("recipe_hash") != recipe.hash:
+            raise RecipeChangedError(
+                f"{recipe.output_uri} was made with another recipe: {'; '.join(changes)}. Published samples are never "
+                "rewritten: what is new from now on would be made with this one. Say so with --accept-changes, choose "
+                "another output, or set the recipe back"
+            )
     identity = [recipe.hash, inputs, len(manifest.snapshots), *([asdict(retry)] if retry else ())]
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    state = read_state(Layout(recipe.output_uri)) or {}
     seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
-    return Run(recipe, manifest, inputs, run_id, seen_before, retry)
+    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes)
+
+
+def _check_same_nodes(recipe: Recipe, manifest: Manifest) -> None:
+    """A name stands for one kind of sample: what made it once makes it for ever."""
+    for snapshot in manifest.snapshots:
+        for name, entry in snapshot.granularities.items():
+            settings = recipe.granularity.get(name)
+            if settings is None:
+                continue
+            if (settings.operation, settings.parent) != (entry.operation, entry.parent):
+                raise RecipeError(
+                    f"granularity.{name}: its published samples were made by {entry.operation} from {entry.parent}, "
+                    f"and the recipe says {settings.operation} from {settings.parent}; give the new kind another name"
+                )
 
 
 def _changes(old: Any, new: Any, path: str = "") -> list[str]:
+    """The keys that differ, each with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         skipped = ("name", "output", "ray") if not path else ()
         keys = [key for key in dict.fromkeys([*old, *new]) if key not in skipped]
         return [change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
-    return [] if old == new else [path]
+    return [] if old == new else [f"{path} was {_short(old)}, is {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not there"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
 def begin(run: Run) -> Run:
@@ -192,6 +248,7 @@ def _write_state(run: Run, extra: dict[str, Any]) -> None:
         "run_id": run.run_id,
         "snapshot": run.snapshot,
         "recipe": run.recipe.resolved(),
+        "recipe_hash": run.recipe.hash,
         "base": str(Path(run.recipe.base).absolute()),
         "host": platform.node(),
         "pid": os.getpid(),

@@ -6,9 +6,9 @@ import os
 import pytest
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError
-from gex_pipeline.run_state import begin, input_files, mark, open_run, read_state
-from gex_pipeline.shards.manifest import Manifest, Snapshot
+from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
+from gex_pipeline.run_state import begin, find_recipe, input_files, mark, open_run, read_state
+from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
 from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
 
 
@@ -19,8 +19,9 @@ def folder(tmp_path):
 
 
 def published(run, tables=()) -> Manifest:
+    entries = {"LVLT": GranularityEntry("integrate", "SVST", "mp4", (), {})}
     snapshot = Snapshot(
-        run.snapshot, "2026-01-01", run.recipe.hash, run.recipe.resolved(), run.inputs, {}, (), tuple(tables), {}
+        run.snapshot, "2026-01-01", run.recipe.hash, run.recipe.resolved(), run.inputs, entries, (), tuple(tables), {}
     )
     manifest = Manifest(run.recipe.name, (*run.manifest.snapshots, snapshot))
     storage.publish_bytes(manifest.to_json(), run.layout.manifest)
@@ -63,9 +64,35 @@ def test_another_recipe_over_a_published_output_is_refused_naming_the_keys_that_
     changed = recipe_of(folder, granularity=granularity, video={"crf": 30}, ray={"num_cpus": 2})
     with pytest.raises(GexError, match=r"was made with another recipe") as caught:
         open_run(changed)
-    keys = str(caught.value).split("differs in: ")[1].split(")")[0].split(", ")
-    assert sorted(keys) == ["granularity.IT", "granularity.LVLT.min_clips", "video.crf"]
-    assert "choose another output, or set the recipe back" in str(caught.value)
+    changes = str(caught.value).split("another recipe: ")[1].split(". Published")[0].split("; ")
+    assert [change.split(" was ")[0] for change in changes] == [
+        "granularity.LVLT.min_clips", "granularity.IT", "video.crf",
+    ]  # fmt: skip
+    assert changes[0] == "granularity.LVLT.min_clips was 2, is 3"
+    assert changes[1].startswith('granularity.IT was not there, is {"operation": "compress_video"')
+    assert "Say so with --accept-changes, choose another output, or set the recipe back" in str(caught.value)
+    accepted = open_run(changed, accept_changes=True)
+    assert (accepted.changes, accepted.is_current) == (tuple(changes), False)
+
+
+def test_a_changed_recipe_that_a_run_was_begun_with_needs_no_second_word(folder):
+    published(open_run(recipe_of(folder)))
+    changed = recipe_of(folder, video={"crf": 30})
+    begin(open_run(changed, accept_changes=True))
+    assert open_run(changed).changes == ("video.crf was 23, is 30",)
+    assert find_recipe(f"{folder}/output").hash == changed.hash  # gex run OUTPUT goes on with it
+    other = recipe_of(folder, video={"crf": 31})
+    with pytest.raises(RecipeChangedError, match=r"video.crf was 23, is 31"):
+        open_run(other)
+    assert open_run(recipe_of(folder)).changes == ()  # set back
+
+
+def test_a_published_name_cannot_become_another_kind_of_sample(folder):
+    published(open_run(recipe_of(folder)))
+    changed = recipe_of(folder, granularity={"SVST": {}, "LVLT": {"operation": "compress_video", "from": "SVST"}})
+    expected = r"granularity.LVLT: .* made by integrate from SVST, and the recipe says compress_video from SVST"
+    with pytest.raises(RecipeError, match=expected):
+        open_run(changed, accept_changes=True)
 
 
 def test_another_name_or_cluster_is_no_other_recipe(folder):

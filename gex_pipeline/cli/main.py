@@ -14,6 +14,7 @@ from gex_pipeline import __version__
 from gex_pipeline.cli.model_commands import MODEL_COMMANDS
 from gex_pipeline.cli.parsing import CommandTable, add_command
 from gex_pipeline.cli.shards import add_shard_commands
+from gex_pipeline.cli.validation_commands import VALIDATION_COMMANDS
 from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
@@ -54,6 +55,9 @@ def _run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-report", action="store_true", help="do not write the report")
     command.add_argument(
         "--check-bytes", action="store_true", help="read every published shard, and build damaged ones again"
+    )
+    command.add_argument(
+        "--accept-changes", action="store_true", help="go on though the recipe is not the one of the last snapshot"
     )
 
 
@@ -108,6 +112,7 @@ _COMMANDS: CommandTable = {
         add_shard_commands,
     ),
     "demo": ("draw a small corpus of moving shapes and expand it", "gex demo", _demo_arguments),
+    **VALIDATION_COMMANDS,
     **MODEL_COMMANDS,
 }
 
@@ -115,7 +120,7 @@ _COMMANDS: CommandTable = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    module = import_module(f"gex_pipeline.cli.{arguments.command}")
+    module = import_module(f"gex_pipeline.cli.{arguments.command.replace('-', '_')}")
     try:
         return int(module.command(arguments))
     except KeyboardInterrupt:

@@ -18,12 +18,13 @@ from gex_pipeline.tables import Database
 def command(arguments: argparse.Namespace) -> int:
     """Plan a recipe file."""
     recipe = load_recipe(arguments.recipe)
-    run = open_run(recipe)
+    run = open_run(recipe, accept_changes=True)
     account, plans = plan_all(run)
     if arguments.json:
-        say_json({"ingest": asdict(account), "granularities": [asdict(plan) for plan in plans]})
+        granularities = [asdict(plan) for plan in plans]
+        say_json({"changes": list(run.changes), "ingest": asdict(account), "granularities": granularities})
         return 0
-    _show(run, account, plans)
+    show_plan(run, account, plans)
     return 0
 
 
@@ -40,7 +41,10 @@ def plan_all(run: Run) -> tuple[Account, list[NodePlan]]:
     return found.account, plans
 
 
-def _show(run: Run, account: Account, plans: list[NodePlan]) -> None:
+def show_plan(run: Run, account: Account, plans: list[NodePlan]) -> None:
+    """What a run would do, as a table; and in what its recipe is another one than before."""
+    for change in run.changes:
+        say(f"changed  {change}")
     say(
         f"{account.num_in:,} rows: {account.num_used:,} clips to use"
         + (f", {account.num_known:,} known from earlier snapshots" if account.num_known else "")

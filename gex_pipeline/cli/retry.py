@@ -7,7 +7,7 @@ import difflib
 from dataclasses import asdict
 from typing import Any
 
-from gex_pipeline.cli.run import run_flow
+from gex_pipeline.cli.run import How, run_flow
 from gex_pipeline.cli.show import say, say_json, show_accounts, show_end, table
 from gex_pipeline.errors import GexError, Reason, RecipeError
 from gex_pipeline.rejects import standing_rejects
@@ -33,7 +33,7 @@ def command(arguments: argparse.Namespace) -> int:
         else:
             say(f"nothing is rejected as {', '.join(retry.reasons)}" + _of(retry.granularities) + ": nothing to do")
         return 0
-    run_flow(open_run(run.recipe, retry), place, report=not arguments.no_report, retry=retry)
+    run_flow(open_run(run.recipe, retry), place, How(report=not arguments.no_report, retry=retry))
     return _show_result(run, chosen, as_json=arguments.json)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 
 from gex_pipeline import storage
 from gex_pipeline.cli.show import say, show_end
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, RecipeChangedError
 from gex_pipeline.progress import LineProgress, progress, shown_by
+from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_lock import check_free
 from gex_pipeline.run_state import Retry, Run, find_recipe, open_run
 from gex_pipeline.shards.manifest import read_manifest
@@ -27,20 +29,32 @@ _PREFECT = {
 
 def command(arguments: argparse.Namespace) -> int:
     """Run a recipe."""
-    return run_recipe(arguments.recipe, report=not arguments.no_report, check_bytes=arguments.check_bytes)
+    how = How(not arguments.no_report, arguments.check_bytes, arguments.accept_changes)
+    return run_recipe(arguments.recipe, how)
 
 
-def run_recipe(place: str, *, report: bool = True, check_bytes: bool = False) -> int:
+@dataclass(frozen=True)
+class How:
+    """What a run does beside building what is new."""
+
+    report: bool = True
+    check_bytes: bool = False  # read every published shard
+    accept_changes: bool = False  # go on with another recipe than that of the last snapshot
+    retry: Retry | None = None  # rejects to try again
+
+
+def run_recipe(place: str, how: How | None = None) -> int:
     """Run the flow over a recipe (its file, or an output made with it) and show how it ended."""
     from gex_pipeline.stages.rebuild import find_damaged
 
+    how = how or How()
     recipe = find_recipe(place)
-    run = open_run(recipe)
-    if run.is_current and not check_bytes and not find_damaged(run):
+    run = _open(recipe, how)
+    if run.is_current and not how.check_bytes and not find_damaged(run):
         say("nothing new: the inputs are those of the last run")
         show_end(run.manifest, recipe.output_uri)
         return 0
-    run_flow(run, place, report=report, check_bytes=check_bytes)
+    run_flow(run, place, how)
     manifest = read_manifest(recipe.output_uri)
     if manifest is None:
         raise GexError(f"the run ended without publishing anything to {recipe.output_uri}")
@@ -50,7 +64,19 @@ def run_recipe(place: str, *, report: bool = True, check_bytes: bool = False) ->
     return 0
 
 
-def run_flow(run: Run, place: str, *, report: bool, check_bytes: bool = False, retry: Retry | None = None) -> None:
+def _open(recipe: Recipe, how: How) -> Run:
+    """The run; of a changed recipe it is first shown what the next snapshot would be."""
+    try:
+        return open_run(recipe, accept_changes=how.accept_changes)
+    except RecipeChangedError:
+        from gex_pipeline.cli.plan import plan_all, show_plan
+
+        changed = open_run(recipe, accept_changes=True)
+        show_plan(changed, *plan_all(changed))
+        raise
+
+
+def run_flow(run: Run, place: str, how: How) -> None:
     """The flow to its end, with progress.
 
     Raises:
@@ -64,7 +90,11 @@ def run_flow(run: Run, place: str, *, report: bool, check_bytes: bool = False, r
         from flows.expand import ExpandParameters, expand
 
         parameters = ExpandParameters(
-            recipe=storage.absolute(place), report=report, check_bytes=check_bytes, retry=retry
+            recipe=storage.absolute(place),
+            report=how.report,
+            check_bytes=how.check_bytes,
+            retry=how.retry,
+            accept_changes=how.accept_changes,
         )
         state = expand(parameters, return_state=True)
     if not state.is_completed():

@@ -22,7 +22,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.progress import Progress, progress
 from gex_pipeline.ray_jobs import raise_failures, run_shards
 from gex_pipeline.receipts import read_receipt
-from gex_pipeline.run_state import Run
+from gex_pipeline.run_state import Run, recipe_of
 from gex_pipeline.shard_job import PublishedShard, ShardJob
 from gex_pipeline.shards.manifest import ShardEntry
 from gex_pipeline.tables import Database
@@ -121,7 +121,7 @@ def rebuild(run: Run, damaged: Sequence[Damage]) -> None:
     for damage in damaged:
         progress().note(f"damaged  {damage.words}; it is built again")
         jobs[damage.granularity, damage.snapshot].append(damage)
-    names = list(run.recipe.graph.nodes)
+    names = run.manifest.granularity_names()  # a later recipe may not have them all
     for granularity, snapshot in sorted(jobs, key=lambda job: (names.index(job[0]), job[1])):
         _rebuild_some(run, jobs[granularity, snapshot])
 
@@ -132,7 +132,7 @@ def _rebuild_some(run: Run, damaged: Sequence[Damage]) -> None:
     if not storage.exists(plan_uri):
         raise GexError(f"{damaged[0].words}; it cannot be built again, since {plan_uri} is gone")
     published = _published(run, plan_uri, damaged)
-    job = ShardJob(run.recipe, granularity, plan_uri, _plan_digest(run, granularity, snapshot), published)
+    job = ShardJob(recipe_of(run, snapshot), granularity, plan_uri, _plan_digest(run, granularity, snapshot), published)
     samples = {damage.shard: damage.entry.num_samples for damage in damaged}
     report = progress()
     report.stage(f"{granularity} rebuild", sum(samples.values()), "samples")

@@ -156,15 +156,20 @@ def test_a_plan_for_a_person_has_the_same_figures(corpus):
     assert f"output  {corpus}/output  (snapshot 0)" in done.stdout
 
 
-def test_another_recipe_over_a_published_output_ends_with_1_naming_the_difference(corpus):
+def test_another_recipe_is_shown_with_what_it_would_make_and_needs_a_word(corpus):
     recipe = recipe_of(corpus)
     content = json.loads(TWO.to_json())
     content["snapshots"][-1] |= {"recipe": recipe.resolved() | {"seed": 5}, "recipe_hash": "other"}
+    content["snapshots"] = [{**snapshot, "granularities": {}, "tables": []} for snapshot in content["snapshots"]]
     storage.publish_bytes(json.dumps(content).encode(), f"{corpus}/output/dataset.json")
-    done = gex("plan", "recipe.toml", cwd=corpus)
-    assert done.returncode == 1
-    assert "was made with another recipe" in done.stderr
-    assert "seed" in done.stderr
+    planned = gex("plan", "recipe.toml", cwd=corpus)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.startswith("changed  seed was 5, is 0\n")
+    done = gex("run", "recipe.toml", cwd=corpus)
+    assert done.returncode == 2
+    assert done.stdout == planned.stdout
+    assert "was made with another recipe: seed was 5, is 0" in done.stderr
+    assert "Published samples are never rewritten" in done.stderr
     assert "Traceback" not in done.stderr
 
 
