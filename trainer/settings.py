@@ -27,7 +27,7 @@ class IamSettings(BaseModel):
     """D, width of the base embedding and of the common space."""
     num_heads: int = Field(default=8, ge=1)
     """Heads of every attention; divides `dim`."""
-    mlp_ratio: float = Field(default=4.0, ge=0)
+    mlp_ratio: float = Field(default=1.0, ge=0)
     """Hidden width, in widths, of the MLP after each attention; 0: no MLP."""
     residual: bool = True
     """Whether what goes into an attention or an MLP is added to what comes out."""
