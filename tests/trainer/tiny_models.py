@@ -16,7 +16,7 @@ IMAGE_PX = 16
 MAX_TOKENS = 10
 VOCABULARY = 40
 START, END = 38, 39
-TINY_IAM: dict[str, Any] = {"num_embeddings": 4, "dim": 16, "num_heads": 2, "num_temporal_positions": 4}
+TINY_IAM: dict[str, Any] = {"num_embeddings": 4, "dim": 16, "num_heads": 2, "mlp_ratio": 4, "num_temporal_positions": 4}
 
 
 def tiny_clip_config(**text: Any) -> Any:
