@@ -162,4 +162,4 @@ def test_the_trainer_takes_the_contracts_of_the_pipeline_and_nothing_more(file):
         "shards.manifest",
         "progress",
     }
-    assert ours <= contracts | {"report.lettering"}
+    assert ours <= contracts | {"report.lettering", "report.axis", "report.svg"}

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from gex_pipeline import storage
+from trainer.curve import draw_curve
 from trainer.processes import Processes
 from trainer.record import JsonLines, Lines, Record, Sink, TensorBoard, WeightsAndBiases
 from trainer.telling import step_line
 from trainer.train_recipe import TrainRecipe
 
-LOG = "log.jsonl"
+LOG, CURVE = "log.jsonl", "curve.svg"
 
 
 @contextmanager
@@ -45,6 +46,8 @@ def open_record(
             yield record
         finally:
             record.close()
+            if (picture := draw_curve(folder / LOG)) is not None:
+                (folder / CURVE).write_text(picture, encoding="utf-8")
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] 
             say(f"{recipe.data.dataset}, snapshot {recipe.data.snapshot}")
         for sentence in data.describe():
             say(sentence)
-        run = _Run(recipe, data, build(recipe, data, processes), processes)
+        run = TrainingRun(recipe, data, build(recipe, data, processes), processes)
         begin_output(recipe, processes)
         first = run.resume()
         if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):
@@ -108,22 +108,13 @@ def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] 
         return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_at is not None, figures, model)
 
 
-def _steps(run: _Run, steps: range, record: Record, stop: StopSignals) -> int | None:
+def _steps(run: TrainingRun, steps: range, record: Record, stop: StopSignals) -> int | None:
     """Take the steps; where told to stop, the one before which it stopped, with a checkpoint there."""
     recipe, log = run.recipe, StepLog(run.recipe, run.built, run.processes)
     with run.loader(steps) as loader:
-        upcoming = _next(run, loader, log)
+        upcoming = run.next(loader, log)
         for step in steps:
-            batch = upcoming
-            if batch is None:
-                raise GexError(f"the data ended before step {step}")
-            loss = run.task.backward(batch)
-            # fetched and sent while the device is still at work on this step
-            upcoming = _next(run, loader, log)
-            figures = run.optimiser.step(step, loss)
-            if not figures.skipped:
-                run.after_update()
-            log.add(batch, figures)
+            upcoming = run.step(step, upcoming, loader, log)
             if record.due(step) or step + 1 == steps.stop:
                 record.write(step, log.figures(run.data.order.place_of(step).epoch))
             if step + 1 == steps.stop:
@@ -141,13 +132,7 @@ def _steps(run: _Run, steps: range, record: Record, stop: StopSignals) -> int | 
     return None
 
 
-def _next(run: _Run, loader: Loader, log: StepLog) -> Prepared | None:
-    with log.rates.waiting():
-        batch = next(loader, None)
-    return None if batch is None else run.task.prepare(batch)
-
-
-class _Run:
+class TrainingRun:
     """The parts of one training, put together."""
 
     def __init__(self, recipe: TrainRecipe, data: RunData, built: Built, processes: Processes) -> None:
@@ -191,11 +176,30 @@ class _Run:
         place = Rank(self.processes.rank, self.processes.world_size, agree, pin_memory=on_gpu)
         return Loader(self.recipe.data, self.data.training, self.data.order, steps, place)
 
-    def after_update(self) -> None:
-        """What follows a step that changed the weights."""
-        self.built.model.bound_logit_scale()
-        if self.ema is not None:
-            self.ema.update()
+    def next(self, loader: Loader, log: StepLog) -> Prepared | None:
+        """The next batch on the device; none when there are no more steps."""
+        with log.rates.waiting():
+            batch = next(loader, None)
+        return None if batch is None else self.task.prepare(batch)
+
+    def step(self, step: int, batch: Prepared | None, loader: Loader, log: StepLog) -> Prepared | None:
+        """Take one step; the batch of the next one.
+
+        Raises:
+            GexError: there is no batch, or too many steps in a row were not finite.
+        """
+        if batch is None:
+            raise GexError(f"the data ended before step {step}")
+        loss = self.task.backward(batch)
+        # fetched and sent while the device is still at work on this step
+        upcoming = self.next(loader, log)
+        figures = self.optimiser.step(step, loss)
+        if not figures.skipped:
+            self.built.model.bound_logit_scale()
+            if self.ema is not None:
+                self.ema.update()
+        log.add(batch, figures)
+        return upcoming
 
     def averaged(self) -> Any:
         """A region in which the model has its averaged weights, where there are any."""
