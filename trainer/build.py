@@ -104,9 +104,7 @@ def _clip_folder(recipe: TrainRecipe, data: RunData, processes: Processes) -> It
     if processes.is_first and not begun:
         with storage.scratch_folder("gex-clip-") as folder:
             try:
-                write_small_clip(
-                    folder, shape, data.texts(), recipe.data.image_size_px, recipe.model.towers.activation
-                )
+                write_small_clip(folder, shape, data.texts(), recipe.data.image_size_px, recipe.model.towers.activation)
             except ValueError as error:
                 raise RecipeError(f"model.towers.shape: {error}") from error
             publish_model(folder, uri)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,9 +132,9 @@ def fill_tensors(targets: Mapping[str, Tensor], uri: str, what: str) -> None:
     """Copy a file's tensors into those of the same names, after all names and shapes are compared.
 
     Raises:
-        GexError: a name or a shape differs; it says which is the first.
+        GexError: a name or a shape differs, and it says which is the first; or the file is missing or damaged.
     """
-    with storage.local_copy(uri) as file, safe_open(file, framework="pt") as stored:
+    with _opened(uri) as stored:
         names = list(stored.keys())
         shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in names}
         for name in [*targets, *names]:
@@ -145,6 +146,15 @@ def fill_tensors(targets: Mapping[str, Tensor], uri: str, what: str) -> None:
                 )
         for name, target in targets.items():
             put(target, stored.get_tensor(name))
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[Any]:
+    try:
+        with storage.local_copy(uri) as file, safe_open(file, framework="pt") as stored:
+            yield stored
+    except (SafetensorError, OSError) as error:
+        raise DamagedCheckpointError(f"{uri!r} cannot be read: {error}") from error
 
 
 def _shape_text(shape: tuple[int, ...] | None) -> str:
@@ -160,7 +170,7 @@ def _digest(stream: BinaryIO) -> str:
 
 def read_tensors(uri: str) -> dict[str, Tensor]:
     """All tensors of a small file, on the CPU."""
-    with storage.local_copy(uri) as file, safe_open(file, framework="pt") as stored:
+    with _opened(uri) as stored:
         names = list(stored.keys())
         # the file is mapped; copies do not depend on what becomes of it
         return {name: stored.get_tensor(name).clone() for name in names}

@@ -21,6 +21,8 @@ from trainer.iam import ApproximationBlock
 from trainer.processes import Processes
 from trainer.run_settings import ParallelSettings
 
+_MOST_SHAPES = 256
+
 
 class Parallel:
     """A module made ready for its processes."""
@@ -36,6 +38,9 @@ class Parallel:
             for layer in layers:
                 _recompute(layer)
         if settings.compile:
+            # all layers are one code, of which torch compiles eight shapes and then quietly no more; a granularity has
+            # one for each kind of layer, with a gradient and without
+            torch._dynamo.config.recompile_limit = _MOST_SHAPES
             for layer in [*layers, *_blocks(module)]:
                 # shapes are few (a granularity each) and fixed: every one gets code of its own
                 layer.compile(dynamic=False)
@@ -90,9 +95,10 @@ def _recompute(layer: nn.Module) -> None:
 def _shard(module: nn.Module, layers: Sequence[nn.Module], processes: Processes) -> None:
     """FSDP2: a layer's weights are whole only while it is at work; what is in no layer, while the module is.
 
-    The modules of the IAM are entered at several places in a step, so they belong to the second kind.
+    The modules of the IAM are entered at several places in a step, so they belong to the second kind. Everything is
+    parted again after a forward pass, so that the module has its own parameters after an evaluation too.
     """
     mesh = torch.distributed.init_device_mesh(processes.device.type, (processes.world_size,))
     for layer in layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(module, mesh=mesh)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)

@@ -28,7 +28,7 @@ from trainer.checkpoint_files import fill_tensors
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.model import VideoTextModel
-from trainer.settings import ModelSettings
+from trainer.settings import ModelSettings, TowerSettings
 from trainer.tokens import TextTokenizer, load_tokenizer
 from trainer.towers import load_towers
 
@@ -69,10 +69,9 @@ class Pretrained:
                 towers = settings.towers.model_copy(update={"frozen": frozen})
                 settings = settings.model_copy(update={"towers": towers})
             towers = settings.towers.model_copy(update={"clip": str(folder / CLIP), "weights": "random"})
-            built = VideoTextModel(settings, load_towers(towers))
+            built, tokenizer = _made(settings, towers)
             classifier = VideoClassifier(built, config["class_names"]) if config["class_names"] else None
             fill_tensors(named_tensors(classifier or built), str(folder / WEIGHTS), "weights")
-            tokenizer = load_tokenizer(towers)
         (classifier or built).to(device).eval()
         return cls(
             built,
@@ -120,6 +119,15 @@ class Pretrained:
     def _autocast(self) -> Any:
         # half precision where it is a gain; on a CPU the weights are computed with as they are
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def _made(settings: ModelSettings, towers: TowerSettings) -> tuple[VideoTextModel, TextTokenizer]:
+    """A model without its weights."""
+    try:
+        return VideoTextModel(settings, load_towers(towers)), load_tokenizer(towers)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise GexError(f"the folder {CLIP!r} of the model is not that of a CLIP: {first}") from error
 
 
 def find_model(uri: str) -> str:

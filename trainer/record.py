@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from typing import Any, Protocol
 from gex_pipeline.errors import GexError, MissingExtraError
 
 Figure = float | int | str | bool | None
+
+WANDB_RUN = "wandb-run"
+"""File beside the figures that names the run at Weights & Biases."""
 
 
 class Sink(Protocol):
@@ -137,11 +141,10 @@ class WeightsAndBiases:
         """
         try:
             import wandb
-            from wandb.util import generate_id
         except ImportError as error:
             raise MissingExtraError("wandb", "wandb") from error
-        marker = folder / "wandb-run"
-        run_id = marker.read_text(encoding="utf-8").strip() if marker.exists() else generate_id()
+        marker = folder / WANDB_RUN
+        run_id = marker.read_text(encoding="utf-8").strip() if marker.exists() else secrets.token_hex(8)
         settings = wandb.Settings(console="off", silent=True)
         try:
             self._run: Any = wandb.init(

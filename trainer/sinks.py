@@ -10,7 +10,7 @@ from pathlib import Path
 from gex_pipeline import storage
 from trainer.curve import draw_curve
 from trainer.processes import Processes
-from trainer.record import JsonLines, Lines, Record, Sink, TensorBoard, WeightsAndBiases
+from trainer.record import WANDB_RUN, JsonLines, Lines, Record, Sink, TensorBoard, WeightsAndBiases
 from trainer.telling import step_line
 from trainer.train_recipe import TrainRecipe
 
@@ -56,8 +56,9 @@ def _local_output(recipe: TrainRecipe) -> Iterator[Path]:
         yield storage.local_path(recipe.output)
         return
     with storage.scratch_folder("gex-figures-") as folder:
-        if storage.exists(recipe.place(LOG)):
-            (folder / LOG).write_bytes(storage.read_bytes(recipe.place(LOG)))
+        for name in (LOG, WANDB_RUN):
+            if storage.exists(recipe.place(name)):
+                (folder / name).write_bytes(storage.read_bytes(recipe.place(name)))
         try:
             yield folder
         finally:

@@ -71,10 +71,16 @@ def load_tokenizer(settings: TowerSettings) -> TextTokenizer:
     """The tokenizer of the CLIP that the settings name.
 
     Raises:
-        OSError: there is no such checkpoint.
+        OSError: there is no such checkpoint. ValueError: it has no tokenizer, or that of another one.
     """
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(settings.clip, revision=settings.revision)
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.clip, revision=settings.revision)
+    num_entries, most = len(tokenizer), int(config.text_config.vocab_size)
+    # without its files transformers makes one of an empty vocabulary, for which all words are the same
+    if not 256 < num_entries <= most:
+        raise ValueError(
+            f"its tokenizer has {num_entries} entries, its text encoder {most}; the tokenizer's files are lost"
+        )
     return TextTokenizer(tokenizer, int(config.text_config.max_position_embeddings), settings)

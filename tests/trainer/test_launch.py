@@ -1,0 +1,104 @@
+"""Trainings under Ray Train: two processes on the session's Ray, one of them killed, one that cannot go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks.process_table import processes
+from gex_pipeline.errors import GexError, TransientError
+from tests.trainer.tiny_recipes import largest_difference, log_of, steps_of, tiny_recipe, train_here, weights_of
+from trainer.launch import train_with_ray
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+CHANGES = {
+    "data": {"granularities": {"LVST": {"num_frames": 1}, "IT": {}}},
+    "checkpoints": {"every_steps": 2},
+    "launch": {"num_processes": 2},
+}
+LONG = {"optim": {"epochs": 5}}
+
+
+def training_processes() -> list[int]:
+    """Ray Train's processes of this session's Ray, whatever else runs on the machine."""
+    all_of_them = {one.pid: one for one in processes()}
+
+    def is_ours(pid: int) -> bool:
+        while pid in all_of_them and pid != os.getpid():
+            pid = all_of_them[pid].parent
+        return pid == os.getpid()
+
+    return [pid for pid, one in all_of_them.items() if "RayTrainWorker" in one.program and is_ours(pid)]
+
+
+@pytest.fixture
+def killing():
+    """Kill one of the training's processes once a step has left its figures; gives the steps that were reached."""
+    threads, over = [], threading.Event()
+
+    def kill_after(output: Path, step: int) -> list[int]:
+        reached: list[int] = []
+
+        def watch() -> None:
+            while not over.wait(0.02):
+                if steps_of(output) and steps_of(output)[-1]["step"] >= step:
+                    os.kill(training_processes()[-1], signal.SIGKILL)
+                    reached.append(steps_of(output)[-1]["step"])
+                    return
+
+        threads.append(threading.Thread(target=watch))
+        threads[-1].start()
+        return reached
+
+    yield kill_after
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_training_goes_on_from_its_last_checkpoint_when_a_process_of_it_is_killed(
+    ray_local, numbered_output, tmp_path, killing
+):
+    quiet, output = tmp_path / "quiet", tmp_path / "training"
+    train_here(tiny_recipe(numbered_output, quiet, CHANGES, LONG, {"launch": {"num_processes": 1}}))
+    reached = killing(output, 5)
+    said: list[str] = []
+    outcome = train_with_ray(tiny_recipe(numbered_output, output, CHANGES, LONG), said.append)
+    assert len(reached) == 1
+    assert outcome.first_step in range(4, reached[0] + 2)
+    assert f"going on from step {outcome.first_step} of {outcome.num_steps}" in said
+    assert not outcome.stopped
+    assert outcome.model == f"{output}/model"
+    assert [line["step"] for line in steps_of(output)] == list(range(outcome.num_steps))
+    # thirty steps; a sum over two processes rounds in another order
+    assert largest_difference(weights_of(output), weights_of(quiet)) < 1e-4
+    assert log_of(output)[-1]["held_out/IT/num_samples"] >= 3
+    assert any("step 1/" in line for line in said)
+    assert any("IT held out" in line for line in said)
+
+
+def test_processes_that_are_lost_too_often_end_it_with_a_sentence_that_says_what_to_do(
+    ray_local, numbered_output, tmp_path, killing
+):
+    changes = {"launch": {"max_restarts": 0}, "data": {"held_out_share": 0}}
+    output = tmp_path / "training"
+    reached = killing(output, 3)
+    with pytest.raises(TransientError, match=r"lost its processes more than 0 times .*run the same command again"):
+        train_with_ray(tiny_recipe(numbered_output, output, CHANGES, LONG, changes))
+    assert reached
+
+
+def test_what_cannot_pass_ends_it_at_once_with_the_sentence_of_the_process(ray_local, numbered_output, tmp_path):
+    """A batch of three is found not to fit when the processes are there; they are started a second time at most."""
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", CHANGES, {"data": {"batch_size": 3}})
+    said: list[str] = []
+    with pytest.raises(GexError, match=r"batch size 3 cannot be divided among 2 ranks") as caught:
+        train_with_ray(recipe, said.append)
+    assert not caught.value.transient
+    assert "Traceback" not in str(caught.value)
+    # with max_restarts = 3, four times if it were tried again
+    assert len([line for line in said if line.startswith("IT: 18 samples")]) <= 1, said

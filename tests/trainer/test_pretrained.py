@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from gex_pipeline.errors import GexError, RecipeError
+from tests.trainer.tiny_recipes import checkpoint_of, largest_difference, steps_of, tiny_recipe, train_here, weights_of
+from trainer.build import build
+from trainer.checkpoint import named_tensors
+from trainer.pretrained import Pretrained
+from trainer.processes import Processes
+from trainer.run_data import open_data
+from trainer.sequence import Reading, SequenceLoader
+from trainer.train_recipe import TrainRecipe
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+FINE_TUNING = {"model": None, "optim": {"epochs": 1, "learning_rate": 1e-4}}
+
+
+@pytest.fixture(scope="module")
+def trained(numbered_output, tmp_path_factory):
+    """Recipe and outcome of a training of one epoch. Not to be changed."""
+    output = tmp_path_factory.mktemp("pretrained") / "training"
+    recipe = tiny_recipe(numbered_output, output, {"optim": {"epochs": 1}})
+    return recipe, train_here(recipe)[0]
+
+
+@pytest.fixture
+def model_folder(trained, tmp_path) -> Path:
+    """A copy of the model, to be damaged."""
+    return Path(shutil.copytree(trained[1].model, tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def batch(trained):
+    recipe, _ = trained
+    with open_data(recipe.data) as data, SequenceLoader(data.held_out, "LVLT", Reading(2, 48, 4)) as loader:
+        return next(loader)
+
+
+def rebuilt(recipe: TrainRecipe):
+    with open_data(recipe.data) as data:
+        return build(recipe, data, ALONE)
+
+
+def test_a_model_that_is_loaded_gives_the_vectors_of_the_one_in_memory(trained, batch):
+    recipe, outcome = trained
+    built = rebuilt(recipe)
+    weights = checkpoint_of(Path(recipe.output), outcome.num_steps)
+    for name, tensor in named_tensors(built.module).items():
+        tensor.copy_(weights[name])
+    built.module.eval()
+    loaded = Pretrained.from_pretrained(outcome.model)
+    with torch.inference_mode():
+        videos = built.model.encode_video(batch.frames_BT3HW, 3)
+        texts = built.model.encode_text(built.tokenizer(batch.texts), 2)
+    assert torch.equal(loaded.encode_videos(batch.frames_BT3HW, 3), videos)
+    assert torch.equal(loaded.encode_texts(batch.texts, 2), texts)
+    assert torch.allclose(videos.norm(dim=1), torch.ones(len(videos)))
+    assert not loaded.model.training
+    assert loaded.settings == recipe.model
+    assert loaded.granularities == recipe.data.granularities
+    assert loaded.image_size_px == 48
+
+
+def test_the_output_of_a_training_is_named_as_well_as_the_model_in_it(trained, batch):
+    recipe, outcome = trained
+    first, second = (Pretrained.from_pretrained(place) for place in (recipe.output, outcome.model))
+    assert torch.equal(first.encode_texts(batch.texts, 1), second.encode_texts(batch.texts, 1))
+
+
+def test_the_card_names_data_figures_and_how_each_granularity_is_read(trained, numbered_output):
+    _, outcome = trained
+    card = (Path(outcome.model) / "README.md").read_text()
+    trained_on = json.loads((Path(outcome.model) / "config.json").read_text())["trained"]
+    assert f"Data: {numbered_output}, snapshot 0; 25% of the sources were held out." in card
+    assert "| LVLT | 2 | 3 | 3 | " in card
+    assert f"| IT | 1 | 0 | 1 | {trained_on['samples']['IT']} |" in card
+    for name, value in outcome.figures.items():
+        assert f"| {name} | {value:.4g} |" in card
+    words = " ".join(card.split())
+    assert (
+        f"{outcome.num_steps} steps of 4 samples, 1 epochs; learning rates 0.001 (towers) and 0.001 (the rest)" in words
+    )
+    num_weights = sum(tensor.numel() for tensor in weights_of(Path(trained[0].output)).values())
+    assert f"{num_weights:,} parameters" in card
+
+
+def test_the_lines_of_code_in_the_card_work(trained):
+    _, outcome = trained
+    card = (Path(outcome.model) / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    assert "path/to/this/folder" in code
+    names: dict = {}
+    exec(code.replace("path/to/this/folder", outcome.model), names)
+    assert names["vectors"].shape == (1, 16)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(GexError, match=r"no model at .*: neither it nor its folder 'model' holds a config.json"):
+        Pretrained.from_pretrained(tmp_path)
+
+
+def cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def change(file: Path, value: object, *keys: str) -> None:
+    content = table = json.loads(file.read_text())
+    for key in keys[:-1]:
+        table = table[key]
+    table[keys[-1]] = value
+    file.write_text(json.dumps(content))
+
+
+DAMAGE = {
+    "cut config": lambda folder: cut(folder / "config.json"),
+    "wider": lambda folder: change(folder / "config.json", 32, "model", "iam", "dim"),
+    "deeper": lambda folder: change(folder / "clip" / "config.json", 2, "vision_config", "num_hidden_layers"),
+    "unknown key": lambda folder: change(folder / "config.json", 16, "model", "iam", "widht"),
+    "newer": lambda folder: change(folder / "config.json", 99, "format"),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "cut weights": lambda folder: cut(folder / "model.safetensors"),
+    "no clip": lambda folder: shutil.rmtree(folder / "clip"),
+    "no tokenizer": lambda folder: [file.unlink() for file in (folder / "clip").glob("*token*")],
+    "more classes": lambda folder: change(folder / "config.json", ["a", "b"], "class_names"),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("cut config", "config.json is not that of a model"),
+        ("wider", "does not fit"),
+        ("deeper", "does not fit"),
+        ("unknown key", "widht"),
+        ("newer", "format 99; this version reads format 1"),
+        ("no weights", "model.safetensors' cannot be read"),
+        ("cut weights", "model.safetensors' cannot be read"),
+        ("no clip", "the folder 'clip' of the model is not that of a CLIP"),
+        ("no tokenizer", "its tokenizer has 2 entries"),
+        ("more classes", "does not fit"),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_refused_in_one_sentence(model_folder, damage, words):
+    DAMAGE[damage](model_folder)
+    with pytest.raises(GexError) as caught:
+        Pretrained.from_pretrained(model_folder)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_training_that_starts_from_another_has_its_weights_and_settings_at_the_start(
+    trained, numbered_output, tmp_path
+):
+    recipe, _ = trained
+    later = tiny_recipe(numbered_output, tmp_path / "later", FINE_TUNING, {"start_from": recipe.output})
+    built = rebuilt(later)
+    weights = {name: tensor.clone() for name, tensor in named_tensors(built.module).items()}
+    assert largest_difference(weights, weights_of(Path(recipe.output))) == 0
+    assert built.settings == recipe.model
+    assert built.module.training
+    found, _ = train_here(later)
+    assert largest_difference(weights_of(tmp_path / "later"), weights) > 1e-5
+    assert Pretrained.from_pretrained(found.model).settings == recipe.model
+    assert f"those of {recipe.output}, trained on" in (Path(found.model) / "README.md").read_text()
+    assert not (tmp_path / "later" / "clip").exists()
+
+
+def test_a_classifier_starts_from_a_model_without_classes(trained, numbered_output, tmp_path):
+    recipe, _ = trained
+    changes = {"start_from": recipe.output, "task": "classification", "data": {"granularities": {"IT": {}}}}
+    built = rebuilt(tiny_recipe(numbered_output, tmp_path / "later", FINE_TUNING, changes))
+    own = {name.removeprefix("model."): tensor for name, tensor in named_tensors(built.module).items()}
+    start = weights_of(Path(recipe.output))
+    assert own.keys() - start.keys() == {"head.weight", "head.bias"}
+    assert largest_difference({name: own[name] for name in start}, start) == 0
+
+
+def test_what_a_trained_model_is_cannot_be_said_again(trained, numbered_output, tmp_path):
+    recipe, _ = trained
+    changes = {"start_from": recipe.output, "optim": {"epochs": 1}, "model": {"iam": {"num_embeddings": 8}}}
+    with pytest.raises(RecipeError, match=r"start_from and \[model\] contradict each other"):
+        train_here(tiny_recipe(numbered_output, tmp_path / "later", changes))
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["here", "through Ray"])
+def test_only_whether_towers_train_can_be_said_of_a_trained_model(trained, numbered_output, tmp_path, sent):
+    recipe, _ = trained
+    changes = {"start_from": recipe.output, "model": {"towers": {"frozen": True}}}
+    later = tiny_recipe(numbered_output, tmp_path / "later", {"model": None}, changes)
+    if sent:  # as trainer.launch does
+        later = TrainRecipe.model_validate(later.model_dump(mode="json", exclude_unset=True))
+    built = rebuilt(later)
+    assert not any(p.requires_grad for p in built.model.image_tower.parameters())
+    assert built.settings.towers.frozen
+    assert all(p.requires_grad for p in built.model.video_iam.parameters())
+
+
+def test_frozen_towers_stay_frozen_in_what_starts_from_them(numbered_output, tmp_path):
+    frozen = {"model": {"towers": {"frozen": True}}, "optim": {"epochs": 1}, "data": {"granularities": {"IT": {}}}}
+    first = tiny_recipe(numbered_output, tmp_path / "first", frozen)
+    train_here(first)
+    later = tiny_recipe(numbered_output, tmp_path / "later", FINE_TUNING, {"start_from": first.output})
+    assert not any(p.requires_grad for p in rebuilt(later).model.text_tower.parameters())
+    freed = tiny_recipe(
+        numbered_output,
+        tmp_path / "freed",
+        {"model": None},
+        {"start_from": first.output, "model": {"towers": {"frozen": False}}},
+    )
+    assert all(p.requires_grad for p in rebuilt(freed).model.text_tower.parameters())
+
+
+def test_a_start_that_is_not_there_is_refused_before_any_step(numbered_output, tmp_path):
+    recipe = tiny_recipe(numbered_output, tmp_path / "later", FINE_TUNING, {"start_from": str(tmp_path / "none")})
+    with pytest.raises(GexError, match=r"no model at .*none"):
+        train_here(recipe)
+    assert steps_of(tmp_path / "later") == []

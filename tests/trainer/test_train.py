@@ -1,0 +1,292 @@
+"""One training in this process, from an output to a model, and what it does when it is started again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from gex_pipeline.errors import GexError, RecipeError
+from tests.trainer.outputs import add_snapshot, make_numbered_output
+from tests.trainer.tiny_recipes import (
+    checkpoint_of,
+    largest_difference,
+    log_of,
+    steps_of,
+    tiny_recipe,
+    train_here,
+    weights_of,
+)
+from trainer.build import build
+from trainer.checkpoint_files import read_index
+from trainer.pretrained import Pretrained
+from trainer.processes import Processes
+from trainer.run_data import open_data
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def trained(numbered_output, tmp_path_factory):
+    """A training to its end: recipe, outcome, what was said. Not to be changed."""
+    recipe = tiny_recipe(numbered_output, tmp_path_factory.mktemp("trained") / "training")
+    return recipe, *train_here(recipe)
+
+
+@pytest.fixture
+def again(trained, tmp_path):
+    """A copy of its output, and the recipe for it."""
+    recipe, _, _ = trained
+    output = Path(shutil.copytree(recipe.output, tmp_path / "training"))
+    return recipe.model_copy(update={"output": str(output)}), output
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_step_leaves_its_figures(trained):
+    recipe, outcome, _ = trained
+    steps = steps_of(Path(recipe.output))
+    with open_data(recipe.data) as data:
+        places = [data.order.place_of(step) for step in range(outcome.num_steps)]
+    assert [line["step"] for line in steps] == list(range(outcome.num_steps))
+    assert [line["epoch"] for line in steps] == [place.epoch for place in places]
+    for line, place in zip(steps, places, strict=True):
+        name = place.granularity
+        assert line.keys() == {
+            "step",
+            "epoch",
+            f"loss/{name}",
+            "grad_norm",
+            "learning_rate/towers",
+            "learning_rate/rest",
+            "temperature",
+            "samples_per_s",
+            "frames_per_s",
+            "data_wait_share",
+            "num_damaged",
+            "num_skipped_steps",
+            f"truncated_share/{name}",
+            "peak_host_bytes",
+        }
+        assert line["frames_per_s"] == pytest.approx(line["samples_per_s"] * {"LVLT": 2, "LVST": 1, "IT": 1}[name])
+        # "half 0 of 3. half 1 of 3." does not fit into eleven tokens
+        assert line[f"truncated_share/{name}"] == (1.0 if name == "LVLT" else 0.0)
+        assert 0 < line["data_wait_share"] < 1
+        assert line["grad_norm"] > 0
+        assert line["temperature"] == pytest.approx(0.07, rel=0.05)
+        share = (1 + math.cos(math.pi * line["step"] / outcome.num_steps)) / 2
+        assert line["learning_rate/rest"] == pytest.approx(1e-3 * share)
+        assert line["num_damaged"] == line["num_skipped_steps"] == 0
+
+
+def test_the_figures_of_held_out_samples_close_the_log_and_are_in_the_checkpoint_and_in_the_outcome(trained):
+    recipe, outcome, said = trained
+    output = Path(recipe.output)
+    (line,) = [line for line in log_of(output) if "samples_per_s" not in line]
+    assert line == {"step": outcome.num_steps - 1, **{f"held_out/{name}": v for name, v in outcome.figures.items()}}
+    index = read_index(str(output / "checkpoints" / f"step-{outcome.num_steps:09d}"))
+    assert index["progress"]["metrics"] == outcome.figures
+    assert outcome.figures["IT/num_samples"] >= 3
+    assert any("IT held out" in line and "R@1" in line for line in said)
+    assert any(f"step {outcome.num_steps}/{outcome.num_steps}" in line for line in said)
+
+
+def test_the_same_recipe_gives_the_same_weights_and_a_line_of_some_steps_their_means(
+    trained, numbered_output, tmp_path
+):
+    recipe, outcome, _ = trained
+    train_here(tiny_recipe(numbered_output, tmp_path / "other", {"record": {"every_steps": 5}}))
+    assert largest_difference(weights_of(tmp_path / "other"), weights_of(Path(recipe.output))) == 0
+    single, several = steps_of(Path(recipe.output)), steps_of(tmp_path / "other")
+    assert [line["step"] for line in several] == [*range(4, outcome.num_steps, 5), outcome.num_steps - 1]
+    first = 0
+    for line in several:
+        part = single[first : line["step"] + 1]
+        names = {key for one in part for key in one if key.startswith("loss/")}
+        assert {key for key in line if key.startswith("loss/")} == names
+        for name in names:
+            losses = [one[name] for one in part if name in one]
+            assert line[name] == pytest.approx(sum(losses) / len(losses))
+        first = line["step"] + 1
+
+
+def test_started_again_after_its_end_it_changes_nothing_and_says_so(trained):
+    recipe, _, _ = trained
+    output = Path(recipe.output)
+    before = files_of(output)
+    outcome, said = train_here(recipe)
+    assert said[-1] == "nothing left to do: all steps are done"
+    assert outcome.first_step == outcome.num_steps
+    assert outcome.model == f"{output}/model"
+    assert files_of(output) == before
+
+
+def test_a_model_that_was_not_exported_any_more_is_exported_from_the_last_checkpoint(again):
+    recipe, output = again
+    expected, lines = files_of(output / "model"), log_of(output)
+    shutil.rmtree(output / "model")
+    outcome, said = train_here(recipe)
+    assert f"going on from step {outcome.num_steps} of {outcome.num_steps}" in said
+    assert files_of(output / "model") == expected
+    assert log_of(output) == lines
+
+
+def test_going_on_from_a_checkpoint_in_the_middle_gives_the_same_weights_and_the_same_log(
+    trained, numbered_output, tmp_path
+):
+    recipe, outcome, _ = trained
+    output = tmp_path / "training"
+    often = tiny_recipe(numbered_output, output, {"checkpoints": {"every_steps": 5, "keep": 10}})
+    train_here(often)
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == [
+        f"step-{step:09d}" for step in [*range(5, outcome.num_steps, 5), outcome.num_steps]
+    ]
+    shutil.rmtree(output / "model")
+    for step in [*range(10, outcome.num_steps, 5), outcome.num_steps]:
+        shutil.rmtree(output / "checkpoints" / f"step-{step:09d}")
+    later, said = train_here(often)
+    assert (later.first_step, later.num_steps) == (5, outcome.num_steps)
+    assert f"going on from step 5 of {outcome.num_steps}" in said
+    assert largest_difference(weights_of(output), weights_of(Path(recipe.output))) == 0
+    losses = [
+        [{k: v for k, v in line.items() if "loss" in k} for line in steps_of(Path(o))] for o in (output, recipe.output)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optim": {"learning_rate": 0.002}}, "optim.learning_rate is 0.001 there and 0.002 here"),
+        ({"data": {"granularities": {"IT": {}}}}, "data.granularities.LVLT is "),
+        ({"data": {"batch_size": 2}}, "data.batch_size is 4 there and 2 here"),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
+    ],
+)
+def test_an_output_of_another_recipe_is_refused_with_the_key_that_differs(again, numbered_output, change, words):
+    _, output = again
+    before = files_of(output)
+    with pytest.raises(RecipeError, match=r"holds a training with another recipe") as caught:
+        train_here(tiny_recipe(numbered_output, output, change))
+    assert words in str(caught.value)
+    assert files_of(output) == before
+
+
+def test_how_it_runs_and_what_it_tells_may_change_when_a_training_goes_on(again, numbered_output):
+    _, output = again
+    changes = {
+        "name": "other",
+        "launch": {"num_processes": 2},
+        "record": {"every_steps": 3},
+        "checkpoints": {"keep": 7},
+        "parallel": {"piece_size": 2},
+        "data": {"num_workers": 1, "max_damaged_share": 0.5},
+        "evaluation": {"batch_size": 3},
+    }
+    outcome, _ = train_here(tiny_recipe(numbered_output, output, changes))
+    assert outcome.first_step == outcome.num_steps
+
+
+def test_a_data_set_that_grows_while_a_training_rests_changes_nothing_of_it(tmp_path):
+    """The order follows from the sizes: with new samples, a training that went on lost some and doubled others."""
+    dataset, scratch = make_numbered_output(tmp_path / "data", 8), tmp_path / "data" / "scratch"
+    changes = {"data": {"held_out_share": 0, "granularities": {"IT": {}}}, "checkpoints": {"every_steps": 1}}
+    recipe = tiny_recipe(dataset, tmp_path / "training", changes)
+    train_here(recipe)
+    quiet, output = weights_of(tmp_path / "training"), tmp_path / "training"
+    shutil.rmtree(output / "model")
+    for step in (3, 4):
+        shutil.rmtree(output / "checkpoints" / f"step-{step:09d}")
+    add_snapshot(dataset, range(8, 12), scratch)
+    outcome, said = train_here(recipe)
+    assert (outcome.first_step, outcome.num_steps) == (2, 4)
+    assert largest_difference(weights_of(output), quiet) == 0
+    assert any("snapshot 0" in line for line in said)
+    assert json.loads((output / "model" / "config.json").read_text())["trained"]["snapshot"] == 0
+    with pytest.raises(RecipeError, match=r"data.snapshot is 0 there and 1 here"):
+        train_here(tiny_recipe(dataset, output, changes, {"data": {"snapshot": 1}}))
+
+
+def test_a_tiny_model_learns_its_pairs_by_heart(tmp_path):
+    dataset = make_numbered_output(tmp_path / "data", 8)
+    changes = {
+        "data": {"batch_size": 8, "held_out_share": 0, "granularities": {"IT": {"n_iter_video": 1}}},
+        "optim": {"epochs": 60},
+    }
+    outcome, _ = train_here(tiny_recipe(dataset, tmp_path / "training", changes))
+    assert outcome.figures == {}
+    losses = [line["loss/IT"] for line in steps_of(tmp_path / "training")]
+    assert losses[0] > math.log(8) / 2
+    assert max(losses[-5:]) < 0.1
+    model = Pretrained.from_pretrained(tmp_path / "training")
+    recipe = tiny_recipe(dataset, tmp_path / "training", changes)
+    with open_data(recipe.data) as data:
+        from trainer.sequence import Reading, SequenceLoader
+
+        with SequenceLoader(data.training, "IT", Reading(1, recipe.data.image_size_px, 8)) as loader:
+            batch = next(loader)
+    similarities = model.encode_texts(batch.texts, 1) @ model.encode_videos(batch.frames_BT3HW, 1).T
+    assert similarities.argmax(dim=1).tolist() == list(range(8))  # chance is one of eight
+
+
+def test_the_exported_average_is_the_one_made_by_hand_from_the_weights_of_every_step(numbered_output, tmp_path):
+    changes = {
+        "data": {"granularities": {"LVST": {"num_frames": 1}, "IT": {}}},
+        "optim": {"epochs": 1, "ema_decay": 0.75},
+        "checkpoints": {"every_steps": 1, "keep": 100},
+    }
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", changes)
+    with open_data(recipe.data) as data:
+        average = {name: tensor.clone() for name, tensor in build(recipe, data, ALONE).module.state_dict().items()}
+    outcome, _ = train_here(recipe)
+    assert outcome.num_steps >= 4
+    for step in range(1, outcome.num_steps + 1):
+        for name, weight in checkpoint_of(tmp_path / "training", step).items():
+            average[name] = 0.75 * average[name] + 0.25 * weight
+    exported = weights_of(tmp_path / "training")
+    # a million times the rounding of one step; an average that missed a step is 1e-4 away
+    assert largest_difference(exported, average) < 1e-6
+    assert largest_difference(exported, checkpoint_of(tmp_path / "training", outcome.num_steps)) > 1e-4
+
+
+def test_an_evaluation_on_the_way_is_written_chooses_the_best_checkpoint_and_changes_no_weight(
+    trained, numbered_output, tmp_path
+):
+    recipe, outcome, _ = trained
+    changes = {
+        "evaluation": {"every_steps": 6},
+        "checkpoints": {"keep": 1, "best": "IT/t2v_median_rank", "every_steps": 1000},
+    }
+    train_here(tiny_recipe(numbered_output, tmp_path / "training", changes))
+    evaluated = [line for line in log_of(tmp_path / "training") if "held_out/IT/num_samples" in line]
+    assert [line["step"] for line in evaluated] == [*range(5, outcome.num_steps - 1, 6), outcome.num_steps - 1]
+    assert largest_difference(weights_of(tmp_path / "training"), weights_of(Path(recipe.output))) == 0
+    ranks = [line["held_out/IT/t2v_median_rank"] for line in evaluated]
+    best = evaluated[ranks.index(min(ranks))]["step"] + 1
+    kept = sorted(path.name for path in (tmp_path / "training" / "checkpoints").iterdir())
+    assert kept == sorted({f"step-{best:09d}", f"step-{outcome.num_steps:09d}"})
+
+
+def test_a_frame_size_that_the_image_tower_does_not_read_is_refused(trained, numbered_output, tmp_path):
+    recipe, _, _ = trained
+    changes = {"model": None, "start_from": recipe.output, "data": {"image_size_px": 32}}
+    with pytest.raises(RecipeError, match=r"data.image_size_px is 32, the image tower reads 48"):
+        train_here(tiny_recipe(numbered_output, tmp_path / "other", changes))
+
+
+def test_too_many_damaged_samples_end_a_training_with_one_sentence(tmp_path):
+    dataset = make_numbered_output(tmp_path / "data", 4)
+    for tar in (dataset / "IT").glob("*.tar"):
+        content = bytearray(tar.read_bytes())
+        start = content.find(b"\xff\xd8\xff")
+        content[start : start + 4000] = bytes(4000)
+        tar.write_bytes(content)
+    changes = {"data": {"granularities": {"IT": {}}, "held_out_share": 0, "batch_size": 2, "max_damaged_share": 0.1}}
+    with pytest.raises(GexError, match=r"cannot be read, more than max_damaged_share = 0.1 allows"):
+        train_here(tiny_recipe(dataset, tmp_path / "training", changes))
