@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from flows.stages import stage
+from flows.stages import Filled, failed, stage
+from gex_pipeline.errors import GexError
 from gex_pipeline.stages.models import evaluate_model
 
 
@@ -17,8 +18,8 @@ class EvaluateParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str  # the output of a training, or an exported model
-    dataset: str  # folder or URI of a data set
+    model: Filled  # the output of a training, or an exported model
+    dataset: Filled  # folder or URI of a data set
     max_samples: int | None = None  # of a granularity at most, chosen by a seed; none: all
 
 
@@ -29,9 +30,12 @@ def evaluate_stage(parameters: EvaluateParameters) -> list[dict[str, Any]]:
 
 
 @flow(name="evaluate", description="Measure a trained model on a published data set.", log_prints=False)
-def evaluate(parameters: EvaluateParameters) -> list[dict[str, Any]]:
+def evaluate(parameters: EvaluateParameters) -> list[dict[str, Any]] | State[Any]:
     """Measure; returns an evaluation a granularity."""
-    found = evaluate_stage(parameters)
+    try:
+        found = evaluate_stage(parameters)
+    except GexError as error:
+        return failed(error, "gex", "eval", parameters.model, parameters.dataset)
     create_markdown_artifact(key="evaluation", markdown=evaluation_markdown(found), description=parameters.model)
     return found
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
-from prefect.states import State
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flows.stages import Filled, failed, stage
@@ -22,7 +21,7 @@ from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import Retry, Run, begin, end_without_snapshot, find_recipe, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
-from gex_pipeline.stages import build, prepare, publish, rebuild, summaries
+from gex_pipeline.stages import build, drift, prepare, publish, rebuild, summaries
 
 
 class ExpandParameters(BaseModel):
@@ -106,6 +105,12 @@ def write_report(output_uri: str) -> str:
     return address
 
 
+@stage("drift")
+def look_for_drift(run: Run) -> list[dict[str, Any]]:
+    """The new samples against those published before them."""
+    return drift.drift_of(run.layout.output_uri, run.recipe.validation.max_psi)
+
+
 @flow(name="expand", description="Make the missing granularities out of the clips that are there.", log_prints=False)
 def expand(parameters: ExpandParameters) -> int | State[Any] | None:
     """Run a recipe; returns the number of the published snapshot, None when there was nothing new."""
@@ -158,12 +163,24 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
     if snapshot is None:
         return None
     create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
+    if run.snapshot:
+        _mark_drift(look_for_drift(run))
     if parameters.report:
         progress().stage("report", None, "")
         address = write_report(recipe.output_uri)
         create_link_artifact(key="report", link=address, link_text=f"report of {recipe.name}")
     mark(run, "done")
     return snapshot.snapshot
+
+
+def _mark_drift(rows: list[dict[str, Any]]) -> None:
+    """An artifact where there was something before, a warning where the new samples are not like it."""
+    if rows:
+        create_markdown_artifact(key="drift", markdown=drift.drift_markdown(rows), description="new against before")
+    for row in rows:
+        if row["is_alarm"]:
+            get_run_logger().warning("drift: %s", drift.in_words(row))
+            progress().note(f"drift: {drift.in_words(row)}")
 
 
 def _expand_clips(run: Run, lease: Lease) -> Snapshot | None:

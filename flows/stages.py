@@ -1,23 +1,60 @@
-"""What all flows have in common: how a stage is tried again."""
+"""What all flows have in common: how a stage is tried again, how a failure is told, what a parameter may be."""
 
 from __future__ import annotations
 
+import logging
+import os
+import shlex
+import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from functools import wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
 
-from prefect import Task, task
+from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+from prefect.states import Failed
 from prefect.tasks import exponential_backoff
+from pydantic import AfterValidator, Field
 
+from gex_pipeline import run_log
 from gex_pipeline.errors import GexError
+from gex_pipeline.granularity import Node
+from gex_pipeline.run_state import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _filled(value: str) -> str:
+    if "{{" in value:
+        raise ValueError(
+            f"{value!r} is a place for a variable that was not set when the deployment was made; "
+            "set it and deploy again, or give the parameter to the run"
+        )
+    return value
+
+
+# Prefect keeps "{{ $NAME }}" as it stands when NAME is not set. The pattern tells the server to refuse such a run.
+Filled = Annotated[str, AfterValidator(_filled), Field(json_schema_extra={"pattern": r"^([^{]|\{[^{])*\{?$"})]
+
+
+def need_variables(names: list[str]) -> dict[str, Any]:
+    """A step of prefect.yaml: ends a deployment whose variables are not set before it is made.
+
+    Raises:
+        ValueError: one is not set.
+    """
+    unset = [name for name in names if not os.environ.get(name)]
+    if unset:
+        raise ValueError(f"set {' and '.join(unset)}, and deploy again; docs/operating.md says what they are")
+    return {}
+
+
 def stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A task that is tried again when its error may pass; results are small and not kept by Prefect."""
-    return task(
+
+    as_task = task(
         name=name,
         task_run_name=run_name,
         retries=3,
@@ -27,6 +64,50 @@ def stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], 
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+    return lambda function: as_task(_naming_itself(function, name, is_run_named=run_name is not None))
+
+
+def _naming_itself(function: Callable[P, R], name: str, *, is_run_named: bool) -> Callable[P, R]:
+    """`function`, whose errors carry the name of the task run as a note, and whose begin and end are logged."""
+
+    @wraps(function)
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
+        run_log.install()
+        facts = _facts(name, args)
+        run_log.write("begin", **facts)
+        started_s = time.monotonic()
+        try:
+            result = function(*args, **kwargs)
+        except GexError as error:
+            context = TaskRunContext.get()
+            error.add_note(context.task_run.name if context and is_run_named else name)
+            run_log.write(str(error), level=logging.ERROR, **facts, seconds=round(time.monotonic() - started_s, 3))
+            raise
+        run_log.write("end", **facts, seconds=round(time.monotonic() - started_s, 3))
+        return result
+
+    return named
+
+
+def _facts(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """What a stage's lines of the log have in common."""
+    facts = {"stage": name}
+    for argument in arguments:
+        if isinstance(argument, Run):
+            facts["run"] = argument.run_id
+        elif isinstance(argument, Node):
+            facts["granularity"] = argument.name
+    return facts
+
+
+def failed(error: GexError, *command: str) -> State[Any]:
+    """The final state of a flow: in which stage it failed, why, and which command goes on.
+
+    Whoever called the flow gets the error itself.
+    """
+    stage_name = next(iter(getattr(error, "__notes__", ())), "")
+    where = f"stage '{stage_name}' failed: " if stage_name else ""
+    return Failed(message=f"{where}{str(error).rstrip('. ')}. To go on: {shlex.join(command)}", data=error)
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_run_logger
+from typing import Any
+
+from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from flows.stages import stage
+from flows.stages import Filled, failed, stage
+from gex_pipeline.errors import GexError
 from gex_pipeline.stages.models import train_model
 
 
@@ -15,7 +18,7 @@ class TrainParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str  # a training recipe (TOML), or a published data set: the paper's recipe over it
+    recipe: Filled  # a training recipe (TOML), or a published data set: the paper's recipe over it
 
 
 @stage("train")
@@ -28,9 +31,12 @@ def train_stage(recipe: str) -> tuple[str, dict[str, float]]:
 
 
 @flow(name="train", description="Train the model of the paper on a published data set.", log_prints=False)
-def train(parameters: TrainParameters) -> str:
+def train(parameters: TrainParameters) -> str | State[Any]:
     """Train to the end, or go on; returns where the model is."""
-    model, figures = train_stage(parameters.recipe)
+    try:
+        model, figures = train_stage(parameters.recipe)
+    except GexError as error:
+        return failed(error, "gex", "train", parameters.recipe)
     if figures:
         create_markdown_artifact(key="held-out", markdown=figures_markdown(figures), description="held-out sources")
     if model:

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from flows.stages import stage
+from flows.stages import Filled, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.ray_jobs import verify_shards
 from gex_pipeline.recipe import RaySettings
@@ -25,7 +25,7 @@ class VerifyParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output: str  # folder or URI of a data set
+    output: Filled  # folder or URI of a data set
     deep: bool = False  # decode every frame and look at every joint, beside digests and texts
     ray: str | None = None  # address of a Ray cluster; none: the cores of this machine
 

@@ -127,12 +127,15 @@ def _summary(database: Database, node: Node, bytes_a_second: float, operation: O
 
 
 def first_shard(run: Run, granularity: str) -> int:
-    """The first free shard number: one past the published ones."""
+    """The first free shard number: one past those that are, or were, published."""
     numbers = [
         int(match.group(1))
         for shard in run.manifest.shards(granularity)
         if (match := _SHARD_NUMBER.search(shard.receipt))
     ]
+    for entry in run.manifest.snapshots:
+        if granularity in entry.granularities and (retired := entry.granularities[granularity].last_shard) is not None:
+            numbers.append(retired)
     return max(numbers, default=-1) + 1
 
 
@@ -159,9 +162,10 @@ def _parents(database: Database, run: Run, node: Node, *, planned: bool, summari
 
 
 def _settled(database: Database, run: Run, node: Node) -> None:
-    """Parents that are used in a published sample, or rejected by an earlier snapshot and not tried again."""
+    """Parents that are (or were) used in a published sample, or stand rejected and are not tried again."""
     empty = "SELECT []::VARCHAR[] AS parents"
-    database.view_parquet("published", run.published_receipts(node.name), empty=empty)
+    known = [*run.published_receipts(node.name), *run.previous_tables(f"retired-{node.name}")]
+    database.view_parquet("published", known, empty=empty)
     find_retried(database, run)
     database.run("plan_settled", granularity=node.name)
 

@@ -9,26 +9,28 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline import ray_node, storage
+from gex_pipeline import ray_node, run_log, storage
 from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.ray_code import copied_code
+from gex_pipeline.ray_worker import TRIES, Builder, Verifier
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.shard_format import FRAMES_EXTENSION
-from gex_pipeline.shard_job import ShardJob, build_shard
+from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
 
-_TRIES = 3
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
 CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
+_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
 _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -63,8 +65,15 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    address = job_address() or settings.address
+    if address.startswith("ray://"):
+        # Tried with Ray 2.60: a driver behind Ray Client has no core worker, which Ray Data asks for its objects.
+        raise GexError(
+            f"Ray Data does not run through Ray Client ({address}); on a machine of the cluster say address = "
+            "'host:port', from elsewhere send the run there: gex run RECIPE --submit http://HOST:8265"
+        )
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if settings.address == "local":
+    if address == "local":
         # With its default of 1, ray.init waits for ever for a first worker that dies before it has registered.
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -76,11 +85,24 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
-        with ray_node.watched() if settings.address == "local" else nullcontext():
-            _start_ray(settings.address, options)
+        with ray_node.watched() if address == "local" else nullcontext(), ExitStack() as until_started:
+            if address != "local" and settings.send_code and job_address() is None:
+                options["runtime_env"] = code_environment(until_started.enter_context(copied_code()))
+            _start_ray(address, options)
+            until_started.close()
             yield
     finally:
         ray.shutdown()
+
+
+def job_address() -> str | None:
+    """Inside a job that was submitted to a cluster: the address of that cluster, whatever the recipe says."""
+    return os.environ.get("RAY_ADDRESS") if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else None
+
+
+def code_environment(folder: Path) -> dict[str, Any]:
+    """What workers are started with so that they run the packages in a folder."""
+    return {"py_modules": [str(path) for path in sorted(folder.iterdir())]}
 
 
 def _start_ray(address: str, options: dict[str, Any]) -> None:
@@ -94,7 +116,10 @@ def _start_ray(address: str, options: dict[str, Any]) -> None:
             # A node of which a process died while it came up; Ray has no class of its own for that.
             raise TransientError(f"Ray did not start ({first}). Run the same command again") from error
         if isinstance(error, (ConnectionError, ValueError)):
-            raise GexError(f"no Ray cluster at {address!r}: {first}") from error
+            raise GexError(
+                f"no Ray cluster at {address!r}: {first}. One with tokens wants RAY_AUTH_MODE=token here, and "
+                "RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN"
+            ) from error
         raise
 
 
@@ -109,6 +134,7 @@ def run_shards(
     import ray.util.annotations
     from ray.data.exceptions import ExecutionTimeoutError
 
+    _check_room(settings)
     _configure_data()
     rows = [{"shard": shard} for shard in shards]
     with warnings.catch_warnings():
@@ -116,19 +142,52 @@ def run_shards(
         # that a decoder crashes again for ever.
         warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Builder(job), num_cpus=settings.cpus_a_shard, max_retries=_TRIES
+            Builder(job),
+            num_cpus=settings.cpus_a_shard,
+            memory=settings.memory_a_shard_bytes,
+            concurrency=settings.max_shards,
+            max_retries=TRIES,
         )
     failures = []
     try:
         for row in dataset.iter_rows():
+            facts = {"run": job.plan_digest, "stage": "build", "granularity": job.granularity, **row}
             if row["error"]:
                 failures.append(ShardFailure(row["shard"], row["error"], row["transient"]))
+                run_log.write("shard not built", level=logging.ERROR, **facts)
             else:
                 on_done(row)
+                run_log.write("shard built", **facts)
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise TransientError(f"the Ray job of {job.granularity} broke off ({first}); finished shards stay") from error
+        raise TransientError(
+            f"the Ray job of {job.granularity} broke off ({_cause(error)}); finished shards stay"
+        ) from error
     return failures
+
+
+def _cause(error: BaseException) -> str:
+    """One line of what Ray says: the innermost error of a worker's trace, else the first line."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return next((line for line in reversed(lines) if _ERROR_LINE.match(line)), lines[0] if lines else "")[:500]
+
+
+def _check_room(settings: RaySettings) -> None:
+    """Fail where a shard would wait for ever. On a cluster that adds nodes, Ray Data asks it for them.
+
+    Raises:
+        GexError: no node is large enough for one shard.
+    """
+    import ray
+
+    needed = {"CPU": settings.cpus_a_shard, "memory": settings.memory_a_shard_bytes or 0}
+    rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if settings.autoscaling or any(all(room.get(name, 0) >= num for name, num in needed.items()) for room in rooms):
+        return
+    raise GexError(
+        f"no node of the Ray cluster has {needed['CPU']:g} CPUs and {needed['memory']} bytes of memory, which [ray] "
+        "cpus_a_shard and memory_a_shard_bytes ask for one shard; ask for less, or say autoscaling = true when the "
+        "cluster adds nodes by itself"
+    )
 
 
 class ScorerPool:
@@ -236,35 +295,6 @@ def _configure_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-class _Builder:
-    """The worker's side: one shard, tried again where the failure may pass."""
-
-    def __init__(self, job: ShardJob) -> None:
-        self._job = job
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = int(row["shard"])
-        done = {"num_samples": 0, "num_lost": 0, "num_bytes": 0, "seconds": 0.0, "peak_memory_bytes": 0}
-        try:
-            result = _with_patience(lambda: build_shard(self._job, shard))
-        except GexError as error:
-            return {"shard": shard, **done, "error": str(error), "transient": error.transient}
-        except Exception as error:  # noqa: BLE001  the shard's boundary: a failed shard, not a failed job
-            return {"shard": shard, **done, "error": f"{type(error).__name__}: {error}", "transient": False}
-        return {**vars(result), "error": "", "transient": False}
-
-
-def _with_patience(build: Callable[[], Any]) -> Any:
-    for attempt in range(_TRIES):
-        try:
-            return build()
-        except TransientError:
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(2.0**attempt)
-    raise AssertionError("unreachable")
-
-
 def verify_shards(checks: Sequence[ShardCheck], settings: RaySettings) -> Iterator[list[Finding]]:
     """Verify these shards on a cluster, a row a shard; the same findings as on this machine's cores.
 
@@ -276,27 +306,13 @@ def verify_shards(checks: Sequence[ShardCheck], settings: RaySettings) -> Iterat
         _configure_data()
         rows = [{"number": number} for number in range(len(checks))]
         dataset = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(
-            _Verifier(checks), num_cpus=settings.cpus_a_shard
+            Verifier(checks), num_cpus=settings.cpus_a_shard
         )
         try:
             for row in dataset.iter_rows():
                 yield [Finding(**finding) for finding in json.loads(row["findings"])]
         except ray.exceptions.RayError as error:
-            raise GexError(f"the Ray job broke off: {str(error).strip().splitlines()[0]}") from error
-
-
-class _Verifier:
-    """The worker's side of verifying: one shard."""
-
-    def __init__(self, checks: Sequence[ShardCheck]) -> None:
-        self._checks = checks
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from gex_pipeline.shards.checks import verify_shard
-
-        check = self._checks[int(row["number"])]
-        findings = _with_patience(lambda: verify_shard(check))
-        return {"findings": json.dumps([asdict(finding) for finding in findings])}
+            raise GexError(f"the Ray job broke off: {_cause(error)}") from error
 
 
 def raise_failures(granularity: str, failures: Sequence[ShardFailure], num_built: int) -> None:

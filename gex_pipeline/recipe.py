@@ -21,10 +21,10 @@ from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.media.settings import FrameSettings, VideoSettings
 from gex_pipeline.settings_errors import explain
-from gex_pipeline.validate.settings import ScorerSettings
+from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings
 
 _SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
-_NOT_HASHED = ("name", "output", "ray")
+_NOT_HASHED = ("name", "output", "ray", "validation")
 
 
 class Settings(BaseModel):
@@ -112,9 +112,13 @@ class RaySettings(Settings):
     """Where and how wide the jobs run; changes nothing in the output."""
 
     address: str = "local"  # "local" starts a private Ray; "auto" or "host:port" joins a cluster
+    send_code: bool = True  # a cluster's workers get this package from the run; false: what they have installed
     num_cpus: int | None = Field(default=None, ge=1)  # logical CPUs of a private Ray; None: the machine's
     object_store_bytes: int = Field(default=200_000_000, ge=80_000_000)  # of a private Ray
     cpus_a_shard: float = Field(default=1.0, gt=0)  # CPUs one shard's worker takes
+    memory_a_shard_bytes: int | None = Field(default=None, ge=1)  # memory it takes; None: it is not counted
+    max_shards: int | None = Field(default=None, ge=1)  # shards at once at most; None: as many as there is room for
+    autoscaling: bool = False  # the cluster adds nodes: a shard that fits on none of those there waits
     scorers: int = Field(default=1, ge=1)  # workers that score summaries
     scorer_gpus: float = Field(default=0, ge=0)  # GPUs each of them takes
 
@@ -144,6 +148,7 @@ class Recipe(Settings):
     shards: ShardSettings = ShardSettings()  # when a shard is full
     scores: ScorerSettings = ScorerSettings()  # how summaries are scored
     ray: RaySettings = RaySettings()  # where the jobs run
+    validation: ValidationSettings = ValidationSettings()  # when a new snapshot that differs raises an alarm
     base: str = Field(default=".", exclude=True)  # folder that relative paths start from: the recipe's own
 
     @property

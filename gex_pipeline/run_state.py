@@ -197,7 +197,7 @@ def _check_same_nodes(recipe: Recipe, manifest: Manifest) -> None:
 def _changes(old: Any, new: Any, path: str = "") -> list[str]:
     """The keys that differ, each with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        skipped = ("name", "output", "ray") if not path else ()
+        skipped = ("name", "output", "ray", "validation") if not path else ()
         keys = [key for key in dict.fromkeys([*old, *new]) if key not in skipped]
         return [change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [f"{path} was {_short(old)}, is {_short(new)}"]

@@ -1,5 +1,6 @@
 """``gex``: one verb a command. Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 3 accounts do not add up,
-4 a publication gate is closed, 75 failed for now (run the same command again).
+4 a publication gate is closed, 5 a new snapshot drifts (``gex validate``), 75 failed for now (run the same command
+again).
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ def _run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--accept-changes", action="store_true", help="go on though the recipe is not the one of the last snapshot"
     )
+    command.add_argument(
+        "--submit", metavar="http://HEAD:8265", help="run it as a job of this Ray cluster, and follow the job"
+    )
 
 
 def _retry_arguments(command: argparse.ArgumentParser) -> None:
@@ -74,6 +78,7 @@ def _retry_arguments(command: argparse.ArgumentParser) -> None:
 
 def _status_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", help="folder or URI of a data set")
+    command.add_argument("--watch", action="store_true", help="show it again every 2 s until no run is at work on it")
     command.add_argument("--json", action="store_true", help="print as JSON")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import dataclass
 
 from gex_pipeline import storage
@@ -29,8 +30,23 @@ _PREFECT = {
 
 def command(arguments: argparse.Namespace) -> int:
     """Run a recipe."""
+    if arguments.submit:
+        from gex_pipeline.ray_submit import submit
+
+        return submit(arguments.submit, arguments.recipe, _flags(arguments), _say_now)
     how = How(not arguments.no_report, arguments.check_bytes, arguments.accept_changes)
     return run_recipe(arguments.recipe, how)
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    """The flags of a run, for a job that does the same."""
+    flags = ("no_report", "check_bytes", "accept_changes")
+    return [f"--{name.replace('_', '-')}" for name in flags if getattr(arguments, name)]
+
+
+def _say_now(line: str) -> None:
+    say(line)
+    sys.stdout.flush()
 
 
 @dataclass(frozen=True)

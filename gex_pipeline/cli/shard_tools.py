@@ -170,6 +170,17 @@ def verify(arguments: argparse.Namespace) -> int:
     return 1 if num_wrong else 0
 
 
+def retire(arguments: argparse.Namespace) -> int:
+    """Take snapshots out of a data set."""
+    from gex_pipeline.stages.retire import retire_snapshots
+
+    found = retire_snapshots(
+        arguments.output, arguments.older_than_days, arguments.snapshot or (), dry_run=arguments.dry_run
+    )
+    _print(arguments, asdict(found), lambda _: say(found.words))
+    return 0
+
+
 def _target(arguments: argparse.Namespace) -> Target:
     return open_target(arguments.target, arguments.snapshot, arguments.granularity)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +65,14 @@ def _browse(command: argparse.ArgumentParser) -> None:
     command.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
+def _retire(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", metavar="OUTPUT", help="folder or URI of a data set")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--older-than-days", type=_days, metavar="N", help="snapshots that were published before that")
+    which.add_argument("--snapshot", type=int, action="append", metavar="N", help="this one; may be repeated")
+    command.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
+
+
 def _none(_: argparse.ArgumentParser) -> None:
     """No arguments of its own."""
 
@@ -72,6 +81,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days")
     return value
 
 
@@ -101,6 +117,11 @@ _COMMANDS: dict[str, tuple[str, str, _Arguments]] = {
         "verify demo/output",
         _verify,
     ),
+    "retire": (
+        "take old snapshots out of a data set: their shards are no longer listed, and removed",
+        "retire demo/output --older-than-days 365 --dry-run",
+        _retire,
+    ),
 }
 
 
@@ -111,6 +132,9 @@ def add_shard_commands(parser: argparse.ArgumentParser) -> None:
     for name, (text, example, arguments) in _COMMANDS.items():
         tool = add_command(tools, name, text, f"gex shards {example}")
         arguments(tool)
+        if name == "retire":
+            tool.add_argument("--json", action="store_true", help="print as JSON")
+            continue
         if name == "diff":
             tool.add_argument("before", metavar="A", help="an output, OUTPUT@N for its snapshot N, or a tar")
             tool.add_argument("after", metavar="B", help="the other one")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -16,9 +18,24 @@ from gex_pipeline.run_state import NOTHING_NEW, read_state
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 from gex_pipeline.tables import Database
 
+_AGAIN_S = 2.0
+
 
 def command(arguments: argparse.Namespace) -> int:
-    """Show an output."""
+    """Show an output; with --watch again and again until nobody holds it."""
+    while arguments.watch:
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[H\x1b[2J")
+        _show(arguments)
+        sys.stdout.flush()
+        holder = read_holder(Layout(storage.absolute(arguments.output)))
+        if holder is None or holder.has_ended:
+            return 0
+        time.sleep(_AGAIN_S)
+    return _show(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> int:
     output_uri = storage.absolute(arguments.output)
     manifest, state = read_manifest(output_uri), read_state(Layout(output_uri))
     if manifest is None and state is None:
@@ -37,7 +54,8 @@ def command(arguments: argparse.Namespace) -> int:
         return 0
     if manifest is not None:
         for snapshot in manifest.snapshots:
-            say(f"snapshot {snapshot.snapshot}  {snapshot.created}  recipe {snapshot.recipe_hash}")
+            retired = f"  retired {snapshot.retired}" if snapshot.retired else ""
+            say(f"snapshot {snapshot.snapshot}  {snapshot.created}  recipe {snapshot.recipe_hash}{retired}")
         show_accounts(manifest.snapshots[-1].accounts)
         show_granularities(manifest)
     if state is not None and under_way:

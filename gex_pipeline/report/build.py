@@ -25,9 +25,13 @@ from gex_pipeline.report.figures import (
     open_tables,
     published_manifest,
     to_json_bytes,
+    view_table,
 )
 from gex_pipeline.report.samples import Sample, choose_samples, sample_json
 from gex_pipeline.report.sheet import contact_sheet
+from gex_pipeline.report.validation import validation_section
+from gex_pipeline.shards.manifest import Manifest
+from gex_pipeline.tables import Database
 
 _HERE = Path(__file__).parent
 _WAYS = {
@@ -51,19 +55,32 @@ def build_report(output_uri: str, *, num_samples: int = 12) -> str:
         figures = collect_figures(output_uri, manifest, database)
         samples = choose_samples(database, figures, output_uri, manifest, num_samples)
         sheet_png = contact_sheet(database, figures, output_uri)
-    content = {**as_json(figures), "samples": [sample_json(sample) for sample in samples]}
+        validation = validation_section(database, output_uri)
+        answering = _answering(database, output_uri, manifest)
+    content = {**as_json(figures), "answering": answering, "samples": [sample_json(sample) for sample in samples]}
     storage.publish_bytes(to_json_bytes(content), layout.report("report.json"))
     if sheet_png is None:
         storage.remove(layout.report("contact-sheet.png"))
     else:
         storage.publish_bytes(sheet_png, layout.report("contact-sheet.png"))
-    page = render(figures, samples, has_sheet=sheet_png is not None)
+    page = render(
+        figures, samples, {"has_sheet": sheet_png is not None, "validation": validation, "answering": answering}
+    )
     storage.publish_bytes(page.encode(), layout.report("report.html"))
     return layout.report("report.html")
 
 
-def render(figures: Figures, samples: tuple[Sample, ...], *, has_sheet: bool) -> str:
-    """The page as text."""
+def _answering(database: Database, output_uri: str, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """How fast a model wrote the summaries of each granularity; empty where none did."""
+    return {
+        name: database.rows("report_answering")[0]
+        for name in manifest.granularity_names()
+        if view_table(database, output_uri, manifest, f"answering-{name}")
+    }
+
+
+def render(figures: Figures, samples: tuple[Sample, ...], parts: dict[str, Any] | None = None) -> str:
+    """The page as text; `parts` has what else the template shows: has_sheet, validation, answering."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -76,7 +93,7 @@ def render(figures: Figures, samples: tuple[Sample, ...], *, has_sheet: bool) ->
     return environment.get_template("template.html.j2").render(
         figures=figures,
         samples=samples,
-        has_sheet=has_sheet,
+        **({"has_sheet": False, "validation": None, "answering": {}} | (parts or {})),
         graph=charts.graph_chart(figures.nodes, names),
         panels=[(panel, charts.panel_chart(panel, names)) for panel in figures.panels],
         score_cards=_score_cards(figures, names),

@@ -6,7 +6,6 @@ Every text goes through Markup.format and is escaped there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from gex_pipeline.report import paper
 from gex_pipeline.report.axis import Axis
 from gex_pipeline.report.figures import Distribution, NodeFigures, Panel, ScoreFigures
+from gex_pipeline.report.svg import Svg
 from gex_pipeline.report.wording import count, duration, number
 
 _NODE_PX = (206, 84)
@@ -23,34 +23,6 @@ _PANEL_PX = (460, 14)  # width of a panel and of its margins
 _SCORE_PX = (260, 96)
 NUM_COLOURS = 8
 _Box = tuple[float, float, float, float]  # left, bottom, width, height
-
-
-@dataclass
-class _Svg:
-    """Collects elements of one picture."""
-
-    width_px: float
-    height_px: float
-    label: str
-    parts: list[Markup] = field(default_factory=list)
-
-    def add(self, name: str, content: object = "", **attributes: object) -> None:
-        """Add one element; '_' in an attribute's name stands for '-', a trailing one for nothing."""
-        pairs = Markup(" ").join(
-            Markup('{}="{}"').format(key.rstrip("_").replace("_", "-"), _plain(value))
-            for key, value in attributes.items()
-        )
-        self.parts.append(Markup("<{0} {1}>{2}</{0}>").format(name, pairs, content))
-
-    def markup(self) -> Markup:
-        """The picture; its label is read by screen readers."""
-        return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-            _plain(self.width_px), _plain(self.height_px), self.label, Markup("").join(self.parts)
-        )
-
-
-def _plain(value: object) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def colour_of(name: str, names: Sequence[str]) -> str:
@@ -65,7 +37,7 @@ def graph_chart(nodes: Iterable[NodeFigures], names: Sequence[str]) -> Markup:
     width_px, height_px = _NODE_PX
     columns = max(column for column, _ in places.values()) + 1
     rows = max(row for _, row in places.values()) + 1
-    svg = _Svg(
+    svg = Svg(
         columns * width_px + (columns - 1) * _GAP_PX[0] + 4,
         rows * height_px + (rows - 1) * _GAP_PX[1] + 4,
         "Graph of granularities: " + ", ".join(f"{n.name} from {n.parent}" for n in shown.values() if n.parent),
@@ -105,7 +77,7 @@ def _tree_places(nodes: dict[str, NodeFigures]) -> dict[str, tuple[int, float]]:
     return places
 
 
-def _add_edge(svg: _Svg, start: tuple[float, float], end: tuple[float, float], node: NodeFigures) -> None:
+def _add_edge(svg: Svg, start: tuple[float, float], end: tuple[float, float], node: NodeFigures) -> None:
     x0, y0 = start[0] + _NODE_PX[0], start[1] + _NODE_PX[1] / 2
     x1, y1 = end[0] - 9, end[1] + _NODE_PX[1] / 2
     bend = x0 + 34  # the curve ends a little behind it, the rest is straight and carries the label
@@ -123,7 +95,7 @@ def _add_edge(svg: _Svg, start: tuple[float, float], end: tuple[float, float], n
     svg.add("text", node.operation, x=middle, y=y1 + 16, class_="operation")
 
 
-def _add_node(svg: _Svg, place: tuple[float, float], node: NodeFigures, colour: str) -> None:
+def _add_node(svg: Svg, place: tuple[float, float], node: NodeFigures, colour: str) -> None:
     (x, y), (width_px, height_px) = place, _NODE_PX
     svg.add("rect", x=x, y=y, width=width_px, height=height_px, rx=12, class_="node")
     svg.add("rect", x=x + 12, y=y + 14, width=4, height=height_px - 28, rx=2, class_=f"{colour} fill")
@@ -147,7 +119,7 @@ def panel_chart(panel: Panel, names: Sequence[str]) -> Markup:
     width_px, margin_px = _PANEL_PX
     unit = "s" if panel.quantity == "duration_s" else "words"
     height_px = len(panel.distributions) * _ROW_PX + 30
-    svg = _Svg(width_px, height_px, f"Distributions of {panel.quantity} by granularity")
+    svg = Svg(width_px, height_px, f"Distributions of {panel.quantity} by granularity")
     span_px = width_px - 2 * margin_px
     for tick in panel.axis.ticks:
         x = margin_px + panel.axis.position(tick) * span_px
@@ -159,7 +131,7 @@ def panel_chart(panel: Panel, names: Sequence[str]) -> Markup:
     return svg.markup()
 
 
-def _add_distribution(svg: _Svg, axis: Axis, distribution: Distribution, top_px: float, style: tuple[str, str]) -> None:
+def _add_distribution(svg: Svg, axis: Axis, distribution: Distribution, top_px: float, style: tuple[str, str]) -> None:
     (width_px, margin_px), (colour, unit) = _PANEL_PX, style
     span_px = width_px - 2 * margin_px
     base_px = top_px + _ROW_PX - 4
@@ -200,7 +172,7 @@ def _bars(axis: Axis, counts: Sequence[int], box: _Box, scale_of: Sequence[int] 
 def score_chart(figures: ScoreFigures, colour: str) -> Markup:
     """One score's histogram, rejected samples below the accepted ones, with its mean and its gate."""
     width_px, height_px = _SCORE_PX
-    svg = _Svg(width_px, height_px, f"Histogram of {figures.score} over {figures.granularity}")
+    svg = Svg(width_px, height_px, f"Histogram of {figures.score} over {figures.granularity}")
     left_px, span_px, base_px = 8, width_px - 16, height_px - 20
     axis = figures.axis
     box = (left_px, base_px, span_px, base_px - 8)

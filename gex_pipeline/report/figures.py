@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gex_pipeline import registry, storage
@@ -178,8 +178,12 @@ def open_tables(output_uri: str, manifest: Manifest) -> Iterator[Database]:
 
 
 def view_table(database: Database, output_uri: str, manifest: Manifest, name: str) -> bool:
-    """Make a view of what ``tables/{name}-*`` holds, named by what stands before the first '-'; False without any."""
-    uris = _table_uris(output_uri, manifest, name)
+    """Make a view of what ``tables/{name}-*`` says of published samples, named by what stands before the first '-'.
+
+    False without any table.
+    """
+    there = replace(manifest, snapshots=tuple(one for one in manifest.snapshots if one.retired is None))
+    uris = _table_uris(output_uri, there, name)
     if uris:
         database.view_parquet(name.partition("-")[0], uris)
     return bool(uris)

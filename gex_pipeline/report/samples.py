@@ -33,6 +33,7 @@ _PLAYED_CODECS = ("h264", "vp8", "vp9", "av1")
 _STRIP_FRAMES = 4
 _STRIP_HEIGHT_PX = 180
 _POSTER_HEIGHT_PX = 240
+_THUMBNAIL_PX = (240, 130)
 _POSTER_QUALITY = 80
 
 
@@ -75,8 +76,8 @@ def choose_samples(
     names = [node.name for node in figures.nodes if node.media != "clips"]
     candidates = database.rows("report_sample_keys", num=4 * num_samples, max_bytes=cap_bytes)
     keys = _spread({name: [row for row in candidates if row["granularity"] == name] for name in names}, num_samples)
-    rows = _rows_of(database, keys)
-    long_texts = _rows_of(database, [row["parents"][0] for row in rows.values() if row["source_text_digest"]])
+    rows = rows_of(database, keys)
+    long_texts = rows_of(database, [row["parents"][0] for row in rows.values() if row["source_text_digest"]])
     makers = _makers(database, output_uri, manifest, names, list(rows))
     samples = []
     for key in keys:
@@ -111,7 +112,8 @@ def _spread(candidates: dict[str, list[dict[str, Any]]], num_samples: int) -> li
     return [key for keys in chosen.values() for key in keys]
 
 
-def _rows_of(database: Database, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+def rows_of(database: Database, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The receipt rows of these samples, by key."""
     return {row["key"]: row for row in database.rows("report_sample_rows", keys=list(keys))}
 
 
@@ -156,6 +158,24 @@ def load_media(output_uri: str, row: dict[str, Any], cap_bytes: int) -> Media:
     return Media("strip", strip_uri, note=f"{_STRIP_FRAMES} frames of the video, which is {why}")
 
 
+def poster_uri(output_uri: str, row: dict[str, Any]) -> str:
+    """One small picture of a sample as a data URI; empty where it cannot be shown."""
+    from gex_pipeline.media.sampling import run_pictures
+
+    extension = row["media_extension"]
+    with tempfile.TemporaryDirectory(prefix="gex-report-") as folder:
+        path = fetched(output_uri, row, Path(folder))
+        try:
+            if extension in _IMAGE_TYPES:
+                return _shrunk_image(path, _THUMBNAIL_PX)
+            if extension == FRAMES_EXTENSION:
+                pictures = iter(run_pictures(path.read_bytes(), 1))
+                return _jpeg_uri(_with_height(picture, _THUMBNAIL_PX[1]) for picture in pictures)
+            return _jpeg_uri(_frames(path, 1, _THUMBNAIL_PX[1]))
+        except (RejectedError, DamagedRunError):
+            return ""
+
+
 def _strip_of_run(content: bytes, row: dict[str, Any]) -> Media:
     from gex_pipeline.media.sampling import run_pictures
 
@@ -167,12 +187,12 @@ def _strip_of_run(content: bytes, row: dict[str, Any]) -> Media:
     return Media("strip", strip_uri, note=f"{_STRIP_FRAMES} of {num} frames, which stand in the video's place")
 
 
-def _with_height(picture_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _with_height(picture_HWC: NDArray[np.uint8], height_px: int = _STRIP_HEIGHT_PX) -> NDArray[np.uint8]:
     import numpy as np
     from PIL import Image
 
-    width_px = max(1, round(picture_HWC.shape[1] * _STRIP_HEIGHT_PX / picture_HWC.shape[0]))
-    return np.asarray(Image.fromarray(picture_HWC).resize((width_px, _STRIP_HEIGHT_PX)))
+    width_px = max(1, round(picture_HWC.shape[1] * height_px / picture_HWC.shape[0]))
+    return np.asarray(Image.fromarray(picture_HWC).resize((width_px, height_px)))
 
 
 def _frames(path: Path, num_frames: int, height_px: int) -> Iterator[NDArray[np.uint8]]:
@@ -192,12 +212,12 @@ def _jpeg_uri(frames: Iterator[NDArray[np.uint8]]) -> str:
     return _data_uri("image/jpeg", buffer.getvalue())
 
 
-def _shrunk_image(path: Path) -> str:
+def _shrunk_image(path: Path, size_px: tuple[int, int] = (640, 640)) -> str:
     import numpy as np
     from PIL import Image
 
     with Image.open(path) as picture:
-        picture.thumbnail((640, 640))
+        picture.thumbnail(size_px)
         return _jpeg_uri(iter([np.asarray(picture.convert("RGB"))]))
 
 

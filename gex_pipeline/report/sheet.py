@@ -124,7 +124,10 @@ def _load(
                 frames.append(_Frame(time_s, segment, picture))
         except (RejectedError, UnidentifiedImageError, OSError, DamagedRunError):
             return None
-    text, scores = (summary["text"], json.loads(summary["scores"] or "{}")) if summary else (None, {})
+    scores = json.loads(sample.get("scores") or "{}")
+    text = None
+    if summary:
+        text, scores = summary["text"], scores | json.loads(summary["scores"] or "{}")
     return _Row(sample, text, scores, tuple(frames))
 
 

@@ -1,6 +1,7 @@
 """``dataset.json``: the snapshots of a data set, append-only; the only list of what is published.
 
-Readers take the union of the shards of all snapshots up to the one they ask for.
+Readers take the union of the shards of all snapshots up to the one they ask for. A retired snapshot keeps its place and
+lists no shards.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class GranularityEntry:
     media_extension: str
     shards: tuple[ShardEntry, ...]
     totals: dict[str, Any]  # samples, shards, bytes, duration_s, words
+    last_shard: int | None = None  # of a retired snapshot: the highest number of its shards; it is not given out again
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Snapshot:
     accounts: tuple[Account, ...]
     tables: tuple[str, ...]  # relative to the output
     software: dict[str, str]  # versions of what made the bytes
+    retired: str | None = None  # ISO 8601, UTC: when its shards were taken out; the rest of it stays
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ class Manifest:
     def to_json(self) -> bytes:
         """The bytes of ``dataset.json``."""
         content = {"format_version": FORMAT_VERSION, **asdict(self)}
+        for snapshot in content["snapshots"]:
+            # Without what only retired snapshots have, versions that know no retirement read the file too.
+            for part, name in [(snapshot, "retired"), *((g, "last_shard") for g in snapshot["granularities"].values())]:
+                if part[name] is None:
+                    del part[name]
         return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
 
 

@@ -2,7 +2,7 @@
 
 Results are written in parts as they come, so that a killed run asks again only for what it had not
 written; answers of language models are in the response cache besides. When all are there the parts
-become three tables: summaries, scores, losses.
+become three tables: summaries, scores, losses. A fourth, answering, says how fast a model answered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gex_pipeline.recipe import Bound
 from gex_pipeline.run_state import Run
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.summarize.cache import ResponseCache
-from gex_pipeline.summarize.compress import Compression, SummaryResult, summarise
+from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
 from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.tables import Database
 
@@ -53,6 +53,18 @@ _PART_SCHEMA = pa.schema(
     ]
 )
 
+_PACE_SCHEMA = pa.schema(
+    [
+        ("num_answers", pa.int64()),
+        ("num_cached", pa.int64()),
+        ("num_prompt_tokens", pa.int64()),
+        ("num_generated_tokens", pa.int64()),
+        ("startup_s", pa.float64()),
+        ("answering_s", pa.float64()),
+        ("tokens_per_s", pa.float64()),
+    ]
+)
+
 
 def summarise_node(run: Run, node: Node) -> None:
     """Make the tables ``summaries-``, ``scores-`` and ``losses-`` of one granularity, once.
@@ -70,11 +82,13 @@ def summarise_node(run: Run, node: Node) -> None:
     if requests:
         progress().stage(f"{node.name} summarise", len(requests), "texts")
         with ScorerPool(run.recipe.scores, run.recipe.ray) as pool:
-            results = _results(run, node, requests, pool)
+            counted = _Counted()
+            results = _results(run, node, requests, pool, counted)
             for number, part in enumerate(_batched(results), start=_num_parts(run, node)):
                 rows = _score_videos(run, node, [_row(result, parents[result.key]) for result in part], pool)
                 _write_part(run, node, number, rows)
                 progress().advance(len(part))
+        _publish_pace(run, node, counted.last)
     _publish_tables(run, node, parents)
 
 
@@ -83,7 +97,32 @@ def _request(key: str, text: dict[str, Any]) -> SummaryRequest:
     return SummaryRequest(key=key, source_digest=text["text_digest"], captions=captions, text=text["text"])
 
 
-def _results(run: Run, node: Node, requests: list[SummaryRequest], pool: ScorerPool) -> Iterator[SummaryResult]:
+class _Counted:
+    """Remembers the last counts of a compression."""
+
+    def __init__(self) -> None:
+        self.last = Progress()
+
+    def keep(self, now: Progress) -> None:
+        self.last = now
+
+
+def _publish_pace(run: Run, node: Node, counted: Progress) -> None:
+    """Tokens a second of what answered in this session; nothing where no model counted tokens."""
+    if counted.tokens_per_s is None:
+        return
+    row = {name: getattr(counted, name) for name in _PACE_SCHEMA.names}
+    table = pa.Table.from_pylist([row], _PACE_SCHEMA)
+    write_table(run.layout.table(f"answering-{node.name}", run.snapshot), table, {})
+    progress().note(
+        f"{node.name}: {counted.num_answers} answers, {counted.tokens_per_s:,.0f} tokens/s for "
+        f"{counted.answering_s:.1f} s after {counted.startup_s:.1f} s of starting"
+    )
+
+
+def _results(
+    run: Run, node: Node, requests: list[SummaryRequest], pool: ScorerPool, counted: _Counted
+) -> Iterator[SummaryResult]:
     settings = run.recipe.granularity[node.name]
 
     def score(asked: list[SummaryRequest], candidates: list[str]) -> list[dict[str, float]]:
@@ -95,6 +134,7 @@ def _results(run: Run, node: Node, requests: list[SummaryRequest], pool: ScorerP
         cache=ResponseCache(run.layout.response_cache),
         score=score,
         gate=lambda scores: failing_gates(settings.gates, scores),
+        on_progress=counted.keep,
         batch_size=_PART_ROWS,
     )
     return summarise(requests, compression)

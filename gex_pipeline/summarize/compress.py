@@ -65,9 +65,9 @@ class Progress:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens read and written a second of answering; None where nothing was answered in tokens."""
+        """Tokens read and written a second of answering; None where no model counted any."""
         num_tokens = self.num_prompt_tokens + self.num_generated_tokens
-        return num_tokens / self.answering_s if num_tokens and self.answering_s else None
+        return num_tokens / self.answering_s if self.num_prompt_tokens and self.answering_s else None
 
 
 class _Stopwatch:

@@ -40,6 +40,7 @@ _ENGINE_RESOURCES = frozenset(
         "max_num_seqs",
         "max_parallel_loading_workers",
         "pipeline_parallel_size",
+        "stream_interval",
         "swap_space",
         "tensor_parallel_size",
     }

@@ -60,6 +60,8 @@ class SummarizerSettings(BaseModel):
     """More keyword arguments of the vLLM engine; they override ours."""
     concurrency: int = Field(default=1, ge=1)
     """Number of engines (`vllm`)."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Most engines: while requests wait, more are started where there is room; none: no more (`vllm`)."""
     batch_size: int = Field(default=64, ge=1)
     """Requests handed to an engine at a time (`vllm`)."""
     engine_timeout_s: float = Field(default=1800, gt=0)
@@ -77,6 +79,8 @@ class SummarizerSettings(BaseModel):
             raise ValueError(f"summarizer backend {self.backend!r} needs `model`; only 'extractive' works without one")
         if self.backend == "http":
             _check_url(self.url)
+        if self.max_concurrency is not None and self.max_concurrency < self.concurrency:
+            raise ValueError(f"max_concurrency = {self.max_concurrency} is under concurrency = {self.concurrency}")
         for low, high in (("min_words", "max_words"), ("accept_min_words", "accept_max_words")):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} = {getattr(self, low)} is over {high} = {getattr(self, high)}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from gex_pipeline.summarize.settings import SummarizerSettings
 
 _SMALL_CPUS = 0.1  # of every stage but the engine: whole CPUs leave none for the engine on a small machine
 _KV_CACHE_BYTES = 64 << 20  # of an engine on a CPU; the default there is sized for a machine of its own
+_GPU_SEQUENCES = 1024  # vLLM's own default there, at most
+_MIN_BATCHES = 4  # in flight at an engine, so that it never waits for the slowest of one
 _ERROR_COLUMN = "__inference_error__"
 _ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
 _ENGINE_STAGE = "vLLMEngineStage"
@@ -132,24 +135,31 @@ def _pipeline(rows: list[dict[str, Any]], settings: SummarizerSettings) -> Any:
 def engine_config(settings: SummarizerSettings, cluster: dict[str, float]) -> dict[str, Any]:
     """Arguments of `vLLMEngineProcessorConfig` for a cluster with these resources."""
     on_gpu = cluster.get("GPU", 0) >= 1
-    engine: dict[str, Any] = {} if on_gpu else _cpu_engine()
+    # Whole answers are wanted: an engine that hands on every token, and counts them, spends its time on that.
+    engine: dict[str, Any] = {"disable_log_stats": True, "stream_interval": settings.max_tokens}
+    engine |= {} if on_gpu else _cpu_engine()
     if settings.max_model_len:
         engine["max_model_len"] = settings.max_model_len
     if settings.revision:
         engine |= {"revision": settings.revision, "tokenizer_revision": settings.revision}
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if not on_gpu:
-        # The engine inside its actor's process: three processes importing torch one after the other cost half a minute.
+        # The model inside the engine's process: one process less that imports torch, and half of the start.
         environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     model = settings.model or ""
     if Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().absolute())
         environment["HF_HUB_OFFLINE"] = "1"
+    num_at_once = (engine | settings.engine).get("max_num_seqs") or _GPU_SEQUENCES
+    num_batches = max(_MIN_BATCHES, math.ceil(2 * num_at_once / settings.batch_size))
     config: dict[str, Any] = {
         "model_source": model,
         "engine_kwargs": engine | settings.engine,
-        "concurrency": settings.concurrency,
+        "concurrency": _num_engines(settings),
         "batch_size": settings.batch_size,
+        # As many requests at an engine as it answers at once, and as many again for when some of these are done.
+        "max_concurrent_batches": num_batches,
+        "max_pending_requests": num_batches * settings.batch_size,
         "should_continue_on_error": True,
         "log_engine_metrics": False,
         "runtime_env": {"env_vars": environment},
@@ -166,6 +176,12 @@ def engine_config(settings: SummarizerSettings, cluster: dict[str, float]) -> di
         cpus = 1.0 if cluster.get("CPU", 0) >= 2 else 0.5
         config["placement_group_config"] = {"bundle_per_worker": {"CPU": cpus}}
     return config
+
+
+def _num_engines(settings: SummarizerSettings) -> int | tuple[int, int]:
+    if settings.max_concurrency is None:
+        return settings.concurrency
+    return settings.concurrency, settings.max_concurrency
 
 
 def _cpu_engine() -> dict[str, Any]:

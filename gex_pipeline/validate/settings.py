@@ -36,3 +36,12 @@ class ScorerSettings(BaseModel):
     """How many samples get video-text cosines (the first by key, which is a random choice); with clip_model only."""
     clip_frames: int = Field(default=8, ge=1)
     """Frames a video that stand for it in the video-text cosines."""
+
+
+class ValidationSettings(BaseModel):
+    """When `gex validate` and the flow raise an alarm; decides nothing about what is published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_psi: float = Field(default=0.2, gt=0)
+    """Largest population stability index of a quantity between a new snapshot and what was there before."""

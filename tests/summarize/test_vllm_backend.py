@@ -134,8 +134,12 @@ def test_engines_take_gpus_where_there_are_some_and_parts_of_cpus_elsewhere() ->
     chosen = settings(engine={"max_num_seqs": 7, "gpu_memory_utilization": 0.5}, concurrency=2)
     gpu = engine_config(chosen, {"GPU": 8, "CPU": 64})
     assert "placement_group_config" not in gpu
-    assert gpu["engine_kwargs"] == {"max_model_len": 512, "max_num_seqs": 7, "gpu_memory_utilization": 0.5}
+    whole = {"disable_log_stats": True, "stream_interval": chosen.max_tokens}  # answers whole, not token by token
+    assert gpu["engine_kwargs"] == whole | {"max_model_len": 512, "max_num_seqs": 7, "gpu_memory_utilization": 0.5}
     assert gpu["concurrency"] == 2
+    assert gpu["max_pending_requests"] == gpu["max_concurrent_batches"] * chosen.batch_size >= 2 * 7
+    unbound = engine_config(settings(batch_size=64), {"GPU": 8})
+    assert (unbound["max_concurrent_batches"], unbound["max_pending_requests"]) == (32, 2048)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in gpu["runtime_env"]["env_vars"]
 
     cpu = engine_config(chosen, {"CPU": 2})
@@ -144,3 +148,13 @@ def test_engines_take_gpus_where_there_are_some_and_parts_of_cpus_elsewhere() ->
     assert cpu["runtime_env"]["env_vars"]["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert cpu["chat_template_stage"]["num_cpus"] + 1.0 + 2 * 0.1 <= 2  # the whole pipeline fits on two CPUs
     assert cpu["should_continue_on_error"] is True
+
+
+@needs_model
+def test_a_range_of_engines_and_gpus_an_engine_reach_ray() -> None:
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+    chosen = settings(engine={"tensor_parallel_size": 2}, concurrency=1, max_concurrency=3)
+    config = vLLMEngineProcessorConfig(**engine_config(chosen, {"GPU": 8, "CPU": 64}))
+    assert config.get_concurrency() == {"min_size": 1, "max_size": 3}
+    assert config.engine_kwargs["tensor_parallel_size"] == 2

@@ -1,0 +1,263 @@
+"""Tokens a second of the vLLM stage against the bare engine: how much of the engine Ray Data leaves to the summaries.
+
+The same requests are answered twice a round, in turn (A B A B): by `VllmBackend`, a Ray Data job as a run starts it,
+and by `LLM.chat` in a process of its own, with the same model, messages, sampling and engine settings. Both start an
+engine; starting is timed apart. Tokens are those of prompts and answers. On a machine that others use too, wall time
+says little: processor time of all processes of a side, per token, is given as well (of the stage from its first block
+of answers on, without what it did before). Ends with 1 when a side leaves a
+request unanswered, when prompts have other lengths, or when the ratio of wall time is under `--least`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gex_pipeline.demo.captions import caption
+from gex_pipeline.demo.stories import make_story, seeded
+from gex_pipeline.summarize.compress import Compression, Progress, summarise
+from gex_pipeline.summarize.prompt import build_messages
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, sampling, text_digest
+from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.vllm_backend import VllmBackend
+
+ROOT = Path(__file__).parent.parent
+_TOLD = "SIDE "
+TINY = ROOT / "tests" / "tiny_lm" / "model"
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What one side did with all requests."""
+
+    num_answers: int
+    num_prompt_tokens: int
+    num_generated_tokens: int
+    startup_s: float
+    answering_s: float
+    cpu_tokens: int = 0  # tokens of the answers that `cpu_s` was taken for
+    cpu_s: float = 0.0  # of this process and all below it
+
+    @property
+    def cpu_us_a_token(self) -> float:
+        """Microseconds of processor a token."""
+        return 1e6 * self.cpu_s / self.cpu_tokens
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens read and written a second."""
+        return (self.num_prompt_tokens + self.num_generated_tokens) / self.answering_s
+
+
+def tree_cpu_s() -> float:
+    """Processor seconds of this process and of all that live below it."""
+    stats: dict[int, tuple[int, int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        stats[int(entry.name)] = (int(fields[1]), int(fields[11]) + int(fields[12]))
+    ours, size = {os.getpid()}, 0
+    while size != len(ours):
+        size = len(ours)
+        ours |= {pid for pid, (parent, _) in stats.items() if parent in ours}
+    return sum(stats[pid][1] for pid in ours) / os.sysconf("SC_CLK_TCK")
+
+
+class Watched(VllmBackend):
+    """The backend, whose processor time is taken from its first block of answers to its last."""
+
+    first_s = last_s = 0.0
+    cpu_tokens = 0
+
+    def answer(self, requests: Iterable[SummaryRequest], settings: SummarizerSettings) -> Iterator[SummaryAnswer]:
+        """The same answers."""
+        listed = list(requests)
+        for number, answer in enumerate(super().answer(listed, settings), 1):
+            if number <= settings.batch_size:  # a block is there at once
+                self.first_s = self.first_s or tree_cpu_s()
+            else:
+                self.cpu_tokens += answer.num_prompt_tokens + answer.num_generated_tokens
+            if number == len(listed):
+                self.last_s = tree_cpu_s()  # while its processes live
+            yield answer
+
+
+def draw_requests(num: int) -> list[SummaryRequest]:
+    """Caption groups of drawn videos, in the words that the tiny model knows."""
+    requests = []
+    for number in range(num):
+        rng = seeded("vllm stage", number)
+        captions = tuple(caption(scene, rng) for scene in make_story(rng.randint(4, 8), rng))
+        text = " ".join(f"{one}." for one in captions)
+        requests.append(SummaryRequest(f"k{number}", text_digest(text), captions, text))
+    return requests
+
+
+def make_wide_model(folder: Path, hidden: int, layers: int) -> Path:
+    """Random weights of that width and depth under the tiny model's tokenizer: an engine with more to compute."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    config = Qwen2Config.from_pretrained(TINY)
+    config.hidden_size, config.intermediate_size = hidden, 3 * hidden
+    config.num_hidden_layers, config.max_window_layers, config.layer_types = layers, layers, None
+    config.num_attention_heads = config.num_key_value_heads = hidden // 64
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(**{k: v for k, v in config.to_dict().items() if k != "layer_types"})).save_pretrained(
+        folder
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run_stage(requests: list[SummaryRequest], settings: SummarizerSettings) -> Side:
+    """One pass of the stage's own loop over the backend; nothing is checked, so every request is asked once."""
+    seen = Progress()
+
+    def keep(progress: Progress) -> None:
+        nonlocal seen
+        seen = progress
+
+    watched = Watched(settings)
+    job = Compression(settings, on_progress=keep, backend=watched)
+    num = sum(1 for _ in summarise(requests, job))
+    assert num == len(requests)
+    return Side(
+        seen.num_answers,
+        seen.num_prompt_tokens,
+        seen.num_generated_tokens,
+        seen.startup_s,
+        seen.answering_s,
+        watched.cpu_tokens,
+        watched.last_s - watched.first_s,
+    )
+
+
+def run_bare(requests: list[SummaryRequest], settings: SummarizerSettings, on_gpu: bool) -> Side:
+    """The engine alone, in this process, which must be a fresh one."""
+    from gex_pipeline.summarize.chat_template import chat_template_text
+    from gex_pipeline.summarize.vllm_backend import engine_config
+
+    config = engine_config(settings, {"GPU": 1} if on_gpu else {"CPU": 2})
+    os.environ.update(config["runtime_env"]["env_vars"])
+    if not on_gpu:
+        # As in the stage, whatever that variable says: the engine in a process of its own, the model inside it.
+        os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+        config["engine_kwargs"]["distributed_executor_backend"] = "uni"
+    from vllm import LLM, SamplingParams
+
+    started_s = time.monotonic()
+    engine = LLM(model=config["model_source"], **config["engine_kwargs"])
+    messages: list[Any] = [build_messages(request, settings) for request in requests]
+    params = [SamplingParams(**sampling(request, settings)) for request in requests]
+    begun_s, cpu_before_s = time.monotonic(), tree_cpu_s()
+    outputs = engine.chat(
+        messages,
+        params,
+        use_tqdm=False,
+        chat_template=chat_template_text(settings),
+        chat_template_kwargs=config["chat_template_stage"]["chat_template_kwargs"],
+    )
+    answering_s, cpu_s = time.monotonic() - begun_s, tree_cpu_s() - cpu_before_s
+    num_prompt = sum(len(output.prompt_token_ids or ()) for output in outputs)
+    num_generated = sum(len(output.outputs[0].token_ids) for output in outputs)
+    tokens = num_prompt + num_generated
+    return Side(len(outputs), num_prompt, num_generated, begun_s - started_s, answering_s, tokens, cpu_s)
+
+
+def run_bare_apart(arguments: list[str]) -> Side:
+    """`run_bare` in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, __file__, *arguments, "--bare"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    told = [line for line in done.stdout.splitlines() if line.startswith(_TOLD)]  # engines log there too
+    return Side(**json.loads(told[-1].removeprefix(_TOLD)))
+
+
+def _settings(arguments: argparse.Namespace) -> SummarizerSettings:
+    values: dict[str, Any] = {"max_attempts": 1, "max_tokens": 48, "min_grounding": 0.0, "batch_size": arguments.batch}
+    if arguments.max_model_len:
+        values["max_model_len"] = arguments.max_model_len
+    if arguments.engine:
+        values["engine"] = json.loads(arguments.engine)
+    return SummarizerSettings(backend="vllm", model=arguments.model, **values)
+
+
+def compare(arguments: argparse.Namespace, words: list[str]) -> int:
+    """Both sides in turn; prints a line a round and the median ratio."""
+    from gex_pipeline.ray_jobs import ray_session
+    from gex_pipeline.recipe import RaySettings
+
+    # Ray's workers step back (nice 15) before whatever else runs on the machine, which the bare engine does not.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    requests, settings = draw_requests(arguments.requests), _settings(arguments)
+    ratios, wrong = [], []
+    for number in range(arguments.rounds):
+        with ray_session(RaySettings(num_cpus=arguments.cpus)):
+            stage = run_stage(requests, settings)
+        bare = run_bare_apart(words)
+        ratios.append(stage.tokens_per_s / bare.tokens_per_s)
+        print(
+            f"round {number}: stage {stage.tokens_per_s:,.0f} tokens/s in {stage.answering_s:.1f} s (start "
+            f"{stage.startup_s:.1f} s), bare {bare.tokens_per_s:,.0f} tokens/s in {bare.answering_s:.1f} s (start "
+            f"{bare.startup_s:.1f} s), ratio {ratios[-1]:.3f}; processor {stage.cpu_us_a_token:.0f} and "
+            f"{bare.cpu_us_a_token:.0f} us a token, ratio {bare.cpu_us_a_token / stage.cpu_us_a_token:.3f}; "
+            f"load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+        if (stage.num_answers, bare.num_answers) != (len(requests), len(requests)):
+            wrong.append(f"{len(requests)} requests, {stage.num_answers} and {bare.num_answers} answers")
+        if stage.num_prompt_tokens != bare.num_prompt_tokens:
+            wrong.append(f"{stage.num_prompt_tokens} and {bare.num_prompt_tokens} tokens of prompts")
+    median = statistics.median(ratios)
+    print(f"ratio {median:.3f} (median of {len(ratios)}; {min(ratios):.3f} to {max(ratios):.3f})")
+    for text in wrong:
+        print(f"WRONG {text}")
+    return 1 if wrong or median < arguments.least else 0
+
+
+def main() -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(TINY), help="directory or hub id (default: the tests' tiny model)")
+    parser.add_argument("--wide", metavar="HIDDENxLAYERS", help="instead: random weights of this size, as 512x8")
+    parser.add_argument("--requests", type=int, default=2000, help="texts to summarise (default 2000)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that both sides run (default 3)")
+    parser.add_argument("--batch", type=int, default=64, help="batch_size of the summarizer (default 64)")
+    parser.add_argument("--engine", metavar="JSON", help="more settings of both engines, as in a recipe")
+    parser.add_argument("--max-model-len", type=int, default=1024, help="of the engine (default 1024)")
+    parser.add_argument("--cpus", type=int, help="logical CPUs of Ray (default: the machine's)")
+    parser.add_argument("--least", type=float, default=0.9, help="smallest ratio that is no failure (default 0.9)")
+    parser.add_argument("--gpu", action="store_true", help="the bare engine's settings are those for a GPU")
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.bare:
+        side = run_bare(draw_requests(arguments.requests), _settings(arguments), arguments.gpu)
+        print(f"\n{_TOLD}{json.dumps(dataclasses.asdict(side))}", flush=True)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="gex-bench-") as folder:
+        words = sys.argv[1:]
+        if arguments.wide:
+            hidden, _, layers = arguments.wide.partition("x")
+            arguments.model = str(make_wide_model(Path(folder), int(hidden), int(layers)))
+            words = [*words, "--model", arguments.model]
+        return compare(arguments, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

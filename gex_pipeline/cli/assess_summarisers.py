@@ -1,0 +1,53 @@
+"""``gex assess-summarisers``: candidates against references, as a table, a plot and a recommendation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from gex_pipeline import storage
+from gex_pipeline.cli.show import reasons, say, say_json, table
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.progress import LineProgress, shown_by
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run what is not there yet, and show the table."""
+    from gex_pipeline.report.assessment_page import SCORE_NAMES, tokens_of, write_page
+    from gex_pipeline.stages.assessment import assess
+    from gex_pipeline.stages.assessment_recipe import load_assessment, read_tasks
+
+    recipe = load_assessment(arguments.file)
+    folder = storage.absolute(arguments.out or f"assessment-{arguments.file.stem}")
+    tasks, notes = read_tasks(recipe, arguments.tasks)
+    for note in notes:
+        sys.stderr.write(f"gex: note: {note}\n")
+    with shown_by(LineProgress()):
+        assessment = assess(recipe, tasks, folder)
+    page = write_page(assessment.content, assessment.rows, folder)
+    if arguments.json:
+        say_json(assessment.content)
+    else:
+        rows = [
+            (
+                item["name"],
+                *(f"{item['scores'][name]['mean']:.3f}" if name in item["scores"] else "-" for name in SCORE_NAMES),
+                f"{item['seconds_a_task']:.3g}",
+                tokens_of(item),
+                f"{item['num_summaries']} of {item['num_tasks']}",
+                reasons(item["rejected"], "\n"),
+            )
+            for item in assessment.content["candidates"]
+        ]
+        headings = ("candidate", *SCORE_NAMES.values(), "s a task", "tokens a task", "summaries", "rejected")
+        table(headings, rows, numbers=(1, 2, 3, 4, 5, 6, 7))
+        found = assessment.content["recommendation"]
+        say(f"recommended   {found['candidate'] or 'none'}: {found['why']}")
+        say(f"the rule      {found['rule']}")
+        say(f"page          {page}")
+    if assessment.errors:
+        failed = assessment.content["failed"]
+        is_transient = all(error.transient for error in assessment.errors)
+        message = "; ".join(f"{name} did not run: {error}" for name, error in failed.items())
+        raise (TransientError if is_transient else GexError)(f"{message}. Run again for what is missing")
+    return 0

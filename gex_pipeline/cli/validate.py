@@ -1,0 +1,55 @@
+"""``gex validate``: a published output measured with models, beside the paper's figures; and its drift."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.cli.show import say, say_json, table
+from gex_pipeline.progress import LineProgress, shown_by
+
+DRIFT = 5
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Validate, rewrite the report, show; 5 when a new snapshot is not like what was there before."""
+    from gex_pipeline.report.build import build_report
+    from gex_pipeline.report.paper import SCORES
+    from gex_pipeline.report.validation import pair_words
+    from gex_pipeline.stages.drift import in_words
+    from gex_pipeline.stages.validation import ValidationOptions, validate_output
+
+    options = ValidationOptions(
+        clip_model=arguments.clip,
+        num_videos=arguments.videos,
+        num_texts=arguments.texts,
+        max_psi=arguments.max_psi,
+        seed=arguments.seed,
+    )
+    with shown_by(LineProgress()):
+        content = validate_output(storage.absolute(arguments.output), options)
+    page = build_report(storage.absolute(arguments.output)) if not arguments.no_report else None
+    alarms = [row for row in content["drift"] if row["is_alarm"]]
+    if arguments.json:
+        say_json(content)
+    else:
+        paper = {name: f"{item.mean:.3f} ± {item.std:.3f}" for name, item in SCORES.items()}
+        rows = [(*_row(item, pair_words(item["score"])), paper.get(item["score"], "-")) for item in content["pairs"]]
+        rows += [(*_row(item, item["score"]), "-") for item in content["stored"]]
+        table(("score", "granularity", "samples", "mean ± deviation", "paper"), rows, numbers=(2, 3, 4))
+        for row in alarms:
+            say(f"DRIFT    {in_words(row)}")
+        if content["drift"] and not alarms:
+            say(f"drift    none of {len(content['drift'])} quantities, PSI at most {content['max_psi']:g}")
+        if page:
+            say(f"report   {page}")
+    for note in content["notes"]:
+        sys.stderr.write(f"gex: note: {note}\n")
+    return DRIFT if alarms else 0
+
+
+def _row(item: dict[str, Any], words: str) -> tuple[str, ...]:
+    found = f"{item['mean']:.3f} ± {item['std']:.3f}" if item["num"] else "-"
+    return (words, item["granularity"], f"{item['num']:,}", found)

@@ -1,0 +1,62 @@
+"""The commands of ``gex`` that judge texts: their arguments, and what they say of themselves."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gex_pipeline.cli.parsing import CommandTable
+
+
+def _assess_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, help="tasks and candidates (TOML)")
+    command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: assessment-FILE)")
+    command.add_argument("--tasks", type=_count, metavar="N", help="only so many, chosen by the seed of the file")
+    command.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _validate_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("output", help="folder or URI of a data set")
+    command.add_argument("--clip", metavar="MODEL", help="CLIP model: a directory or a hub id (default: the recipe's)")
+    command.add_argument(
+        "--videos", type=_count, default=100, metavar="N", help="videos of every granularity (default 100)"
+    )
+    command.add_argument(
+        "--texts", type=_count, default=1000, metavar="N", help="pairs of a long and a short text (default 1000)"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice and the picture (default 0)")
+    command.add_argument(
+        "--max-psi", type=_positive, metavar="X", help="drift: stability index that is an alarm (default: the recipe's)"
+    )
+    command.add_argument("--no-report", action="store_true", help="do not write the report again")
+    command.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+VALIDATION_COMMANDS: CommandTable = {
+    "assess-summarisers": (
+        "compare summarisers on tasks with references: ROUGE, BERTScore and seconds a task, as the paper's table 7",
+        "gex assess-summarisers assessment.toml",
+        _assess_arguments,
+    ),
+    "validate": (
+        "measure a published output with models, beside the paper's table 8, and its drift; 5 when it drifts",
+        "gex validate demo/output --clip openai/clip-vit-base-patch32",
+        _validate_arguments,
+    ),
+}

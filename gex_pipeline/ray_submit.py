@@ -1,0 +1,132 @@
+"""Sends ``gex run`` to a cluster as a Ray job, follows it and ends as it ends.
+
+In: the address of the cluster's dashboard and a recipe. This package and the recipe file travel with the job, which
+runs on the head node and uses the cluster it is on, whatever the recipe's address says. The job's name follows from
+what is run: asked for while it runs, it is followed and not started twice; a client that is gone leaves it running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError, MissingExtraError
+from gex_pipeline.ray_code import copied_code
+from gex_pipeline.recipe import Recipe, load_recipe
+
+_LOOK_S = 1.0
+_RECIPE = "recipe.toml"
+_PASSED_ON = ("PREFECT_API_URL",)  # nothing secret: what a job is started with stands in the dashboard
+
+
+def submit(address: str, place: str, flags: Sequence[str], say: Callable[[str], None]) -> int:
+    """Run a recipe as a job of the cluster whose dashboard is at `address`; returns the job's exit code.
+
+    Raises:
+        RecipeError: the recipe is wrong; GexError: there is no such cluster, or the job could not be started;
+        MissingExtraError: Ray's job client is not installed.
+    """
+    sent = _sent_recipe(place)
+    there = _RECIPE if sent else storage.absolute(place)
+    entrypoint = shlex.join(["python", "-m", "gex_pipeline.cli.main", "run", there, *flags])
+    identity = [entrypoint, sent.decode() if sent else "", storage.absolute(place)]
+    name = f"gex-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
+    client = _client(address)
+    job = _running(client, name)
+    if job is None:
+        job = _start(client, name, entrypoint, sent)
+        say(f"job {job} is started; 'ray job stop {job} --address {address}' ends it")
+    else:
+        say(f"job {job} is running already; following it")
+    return _follow(client, job, say)
+
+
+def _sent_recipe(place: str) -> bytes | None:
+    """The recipe file's content when the job can have a copy; None when it has to read it where it lies."""
+    if "://" in place or Path(place).is_dir():
+        return None
+    recipe = load_recipe(place)  # a wrong one is told here and at once
+    return None if _has_relative_paths(recipe) else Path(place).read_bytes()
+
+
+def _has_relative_paths(recipe: Recipe) -> bool:
+    clips = recipe.source.clips
+    media = recipe.source.media.model_dump()
+    named = [recipe.output, *([clips] if isinstance(clips, str) else clips)]
+    named += [media[name] for name in ("uri", "root") if name in media]
+    return any("://" not in one and not one.startswith("/") for one in named)
+
+
+def _client(address: str) -> Any:
+    try:
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise MissingExtraError("ray[default]", "cluster") from error
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise GexError(
+            f"the Ray cluster at {address!r} wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the "
+            "file with it"
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise GexError(f"no Ray dashboard at {address!r}: {first}") from error
+
+
+def _running(client: Any, name: str) -> str | None:
+    """The job of this name that has not ended, if any."""
+    return next(
+        (
+            job.submission_id
+            for job in client.list_jobs()
+            if (job.submission_id or "").startswith(f"{name}-") and not job.status.is_terminal()
+        ),
+        None,
+    )
+
+
+def _start(client: Any, name: str, entrypoint: str, sent: bytes | None) -> str:
+    number = sum((job.submission_id or "").startswith(f"{name}-") for job in client.list_jobs())
+    with copied_code() as folder:
+        if sent:
+            (folder / _RECIPE).write_bytes(sent)
+        environment = {variable: os.environ[variable] for variable in _PASSED_ON if variable in os.environ}
+        try:
+            job: str = client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=f"{name}-{number}",
+                runtime_env={"working_dir": str(folder), "env_vars": environment},
+                entrypoint_num_cpus=0,
+            )
+        except RuntimeError as error:
+            raise GexError(f"the job was not started: {str(error).strip().splitlines()[-1]}") from error
+    return job
+
+
+def _follow(client: Any, job: str, say: Callable[[str], None]) -> int:
+    """Say what the job says until it has ended."""
+    num_said = 0
+    while True:
+        details = client.get_job_info(job)
+        said = client.get_job_logs(job)
+        complete = said if details.status.is_terminal() else said[: said.rfind("\n") + 1]
+        if new := complete[num_said:].rstrip("\n"):
+            say(new)
+        num_said = len(complete)
+        if details.status.is_terminal():
+            break
+        time.sleep(_LOOK_S)
+    if str(details.status) in ("SUCCEEDED", "JobStatus.SUCCEEDED"):
+        return 0
+    if details.driver_exit_code is None:
+        say(f"job {job} ended without an exit code: {details.message}")
+    return details.driver_exit_code or 1

@@ -1,0 +1,98 @@
+"""The worker's side of a Ray job: one shard built or verified, tried again where the failure may pass, and counted.
+
+In: a row with a shard's number. Out: a row of small figures, or of the failure. What is counted goes to Ray's metrics,
+which a cluster offers to Prometheus as ``ray_gex_*``; where Ray exports none, nothing happens.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.shard_job import ShardJob, ShardResult, build_shard
+from gex_pipeline.shards.findings import ShardCheck
+
+TRIES = 3
+_COUNTED = {
+    "gex_shards_built": "shards that were built",
+    "gex_shards_failed": "shards that were not built, and stay planned",
+    "gex_samples": "samples in built shards",
+    "gex_lost_parents": "clips or samples that built shards could not use",
+    "gex_bytes": "bytes of built shards",
+    "gex_seconds": "seconds that building took, of all workers together",
+}
+
+
+class Builder:
+    """Builds one shard a row."""
+
+    def __init__(self, job: ShardJob) -> None:
+        self._job = job
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A shard's figures, or its failure."""
+        shard = int(row["shard"])
+        try:
+            result = _with_patience(lambda: build_shard(self._job, shard))
+        except GexError as error:
+            return self._failed(shard, str(error), transient=error.transient)
+        except Exception as error:  # noqa: BLE001  the shard's boundary: a failed shard, not a failed job
+            return self._failed(shard, f"{type(error).__name__}: {error}", transient=False)
+        _count(self._job.granularity, result)
+        return {**vars(result), "error": "", "transient": False}
+
+    def _failed(self, shard: int, error: str, *, transient: bool) -> dict[str, Any]:
+        _counter("gex_shards_failed").inc(1, {"granularity": self._job.granularity})
+        done = {"num_samples": 0, "num_lost": 0, "num_bytes": 0, "seconds": 0.0, "peak_memory_bytes": 0}
+        return {"shard": shard, **done, "error": error, "transient": transient}
+
+
+class Verifier:
+    """Verifies one shard a row."""
+
+    def __init__(self, checks: Sequence[ShardCheck]) -> None:
+        self._checks = checks
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A shard's findings as JSON."""
+        from gex_pipeline.shards.checks import verify_shard
+
+        check = self._checks[int(row["number"])]
+        findings = _with_patience(lambda: verify_shard(check))
+        return {"findings": json.dumps([asdict(finding) for finding in findings])}
+
+
+def _with_patience(build: Callable[[], Any]) -> Any:
+    for attempt in range(TRIES):
+        try:
+            return build()
+        except TransientError:
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(2.0**attempt)
+    raise AssertionError("unreachable")
+
+
+def _count(granularity: str, result: ShardResult) -> None:
+    figures = {
+        "gex_shards_built": 1,
+        "gex_samples": result.num_samples,
+        "gex_lost_parents": result.num_lost,
+        "gex_bytes": result.num_bytes,
+        "gex_seconds": result.seconds,
+    }
+    for name, amount in figures.items():
+        if amount:  # Ray takes no increment of 0
+            _counter(name).inc(amount, {"granularity": granularity})
+
+
+@cache
+def _counter(name: str) -> Any:
+    from ray.util.metrics import Counter
+
+    return Counter(name, description=_COUNTED[name], tag_keys=("granularity",))

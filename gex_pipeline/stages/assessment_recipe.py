@@ -1,0 +1,228 @@
+"""What an assessment of summarisers is to do: one TOML file → one frozen tree; tasks as the summarise stage asks them.
+
+A task is a long text with its captions and a reference. Tasks come from JSON Lines of their own, or from the
+references and the metadata of a corpus, whose captions are joined as `integrate` joins them. Asks nobody anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from gex_pipeline import storage
+from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.operations.compress_text import CompressTextSettings
+from gex_pipeline.operations.integrate import join_texts
+from gex_pipeline.recipe import Bound, Columns, RaySettings, Settings
+from gex_pipeline.settings_errors import explain
+from gex_pipeline.summarize.request import SummaryRequest, text_digest
+from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.validate.settings import ScorerSettings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+_GATES: dict[str, Bound] = CompressTextSettings.model_fields["gates"].default
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
+
+
+class TaskSettings(Settings):
+    """Where the tasks are: `file`, or `references` with `clips`."""
+
+    file: str | None = None  # JSON Lines: id (or key), text or captions or both, reference
+    references: str | None = None  # JSON Lines of a corpus: its source id, Reference, clips (their number)
+    clips: str | None = None  # JSON Lines of the same corpus: a caption a line
+    columns: Columns = Columns()  # names of the columns in `clips`; the source id's also in `references`
+    num: int | None = Field(default=None, ge=1)  # so many, chosen by the seed; none: all
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [name for name in ("file", "references", "clips") if getattr(self, name)]
+        if given not in (["file"], ["references", "clips"]):
+            raise ValueError(f"found {' and '.join(given) or 'nothing'}; name a file, or references and clips")
+        return self
+
+
+class Candidate(Settings):
+    """One summariser, as a recipe's `compress_text` has it."""
+
+    summarizer: SummarizerSettings  # who summarises, and how its answers are checked
+    gates: dict[str, Bound] = Field(
+        default=_GATES
+    )  # score against the long text -> bound; a summary outside is rejected
+
+
+class AssessmentRecipe(Settings):
+    """One complete assessment."""
+
+    name: str = "summarisers"  # shown on the page
+    seed: int = 0  # of the choice of tasks and of the bootstrap
+    tasks: TaskSettings  # what is summarised, and what it should have become
+    candidate: dict[str, Candidate]  # by name
+    scores: ScorerSettings = ScorerSettings()  # models of the scores, as in a recipe
+    ray: RaySettings = RaySettings()  # where engines run
+    base: str = Field(default=".", exclude=True)  # folder that relative paths start from: the file's own
+
+    @model_validator(mode="after")
+    def _names_are_file_names(self) -> Self:
+        if not self.candidate:
+            raise ValueError("candidate: no [candidate.NAME] table; expected one summariser at least")
+        for name in self.candidate:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"candidate.{name}: a name has letters, digits and . _ + - only, at most 80")
+        return self
+
+    def locate(self, uri: str) -> str:
+        """`uri` with a relative path made absolute from the file's folder."""
+        return uri if "://" in uri or uri.startswith("/") else str(Path(self.base).absolute() / uri)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One long text and what its summary should say."""
+
+    request: SummaryRequest
+    reference: str
+
+
+def load_assessment(path: str | Path) -> AssessmentRecipe:
+    """Read and check an assessment's TOML file.
+
+    Raises:
+        RecipeError: file, key, value found and what was expected.
+    """
+    file = Path(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        return AssessmentRecipe.model_validate({**content, "base": str(file.parent)})
+    except FileNotFoundError as error:
+        raise RecipeError(f"{str(path)!r} does not exist") from error
+    except OSError as error:
+        raise RecipeError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {explain(error, AssessmentRecipe)}") from error
+
+
+def read_tasks(recipe: AssessmentRecipe, num: int | None = None) -> tuple[list[Task], list[str]]:
+    """The tasks, chosen by the seed and in the order of their ids; and what was left out, a sentence each.
+
+    Raises:
+        GexError: a file cannot be read, a line is no task, an id comes twice, or no task is left.
+    """
+    settings = recipe.tasks
+    notes: list[str] = []
+    if settings.file is not None:
+        tasks = [_task(row, where) for where, row in _lines(recipe.locate(settings.file))]
+    else:
+        tasks, notes = _corpus_tasks(recipe)
+    tasks.sort(key=lambda task: task.request.key)
+    keys = [task.request.key for task in tasks]
+    twice = [key for key, following in itertools.pairwise(keys) if key == following]
+    if twice:
+        raise GexError(f"task {twice[0]!r} comes twice; every task needs an id of its own")
+    if not tasks:
+        raise GexError(f"there is no task: {'; '.join(notes) or 'the file is empty'}")
+    num = num or settings.num
+    if num is not None and num < len(tasks):
+        tasks = sorted(_sample(tasks, num, recipe.seed), key=lambda task: task.request.key)
+    return tasks, notes
+
+
+def _sample(tasks: list[Task], num: int, seed: int) -> list[Task]:
+    """As many tasks as asked for, by the digest of seed and id: another order of the file changes nothing."""
+
+    def drawn(task: Task) -> bytes:
+        return hashlib.sha256(f"{seed} {task.request.key}".encode(errors="surrogatepass")).digest()
+
+    return sorted(tasks, key=drawn)[:num]
+
+
+def tasks_digest(tasks: list[Task]) -> str:
+    """SHA-256 (hex) of what is asked and expected."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        row = [task.request.key, task.request.text, list(task.request.captions), task.reference]
+        digest.update(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _lines(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON Lines file, each with where it stands."""
+    if not storage.exists(uri):
+        raise GexError(f"{uri!r} does not exist")
+    try:
+        lines = storage.read_bytes(uri).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise GexError(f"{uri!r} is not UTF-8: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise GexError(f"{uri} line {number} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise GexError(f"{uri} line {number}: found {line[:80]!r}, expected an object")
+        yield f"{uri} line {number}", row
+
+
+def _task(row: Mapping[str, Any], where: str) -> Task:
+    key, captions, text = row.get("id", row.get("key")), row.get("captions"), row.get("text")
+    reference = _text(row.get("reference", row.get("Reference")), f"{where}: reference")
+    if key is None or isinstance(key, (dict, list)) or not str(key):
+        raise GexError(f"{where}: found no id, expected 'id' or 'key'")
+    if captions is None:
+        captions = _SENTENCE_END.split(_text(text, f"{where}: text (or captions)"))
+    if not isinstance(captions, list) or not captions:
+        raise GexError(f"{where}: captions = {captions!r}, expected a list of texts")
+    checked = tuple(_text(caption, f"{where}: captions") for caption in captions)
+    long_text = join_texts(list(checked)) if text is None else _text(text, f"{where}: text")
+    return Task(SummaryRequest(str(key), text_digest(long_text), checked, long_text), reference)
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise GexError(f"{what} is {value!r}, expected a text")
+    return value.strip()
+
+
+def _corpus_tasks(recipe: AssessmentRecipe) -> tuple[list[Task], list[str]]:
+    """A task for every source with a reference, its captions in time order."""
+    settings, names = recipe.tasks, recipe.tasks.columns
+    clips: dict[str, dict[tuple[float, float], str]] = {}
+    for _, row in _lines(recipe.locate(settings.clips or "")):
+        caption, source = row.get(names.caption), row.get(names.source_id)
+        span_s = _seconds(row.get(names.start)), _seconds(row.get(names.end))
+        # What ingest would reject is no clip here either.
+        if isinstance(caption, str) and caption.strip() and source is not None and span_s[0] < span_s[1]:
+            clips.setdefault(str(source), {})[span_s] = caption.strip()
+    tasks, notes = [], []
+    for where, row in _lines(recipe.locate(settings.references or "")):
+        source = str(row.get(names.source_id))
+        captions = [caption for _, caption in sorted(clips.get(source, {}).items())]
+        if len(captions) != row.get("clips", len(captions)) or not captions:
+            # The reference sums up clips that are usable; which of these captions it is about nobody says.
+            notes.append(
+                f"{source} is left out: its reference is about {row.get('clips')} clips, found {len(captions)}"
+            )
+            continue
+        tasks.append(_task({"id": source, "captions": captions, "reference": row.get("Reference")}, where))
+    return tasks, notes
+
+
+def _seconds(value: Any) -> float:
+    """``HH:MM:SS.mmm``, ``MM:SS`` or seconds, as seconds; NaN for anything else."""
+    try:
+        return math.fsum(float(part) * 60**power for power, part in enumerate(reversed(str(value).split(":"))))
+    except ValueError:
+        return math.nan

@@ -1,0 +1,90 @@
+"""Drift: the samples of the newest snapshot against everything published before it, by what receipts say of them.
+
+Texts' lengths, durations and stored scores of every granularity. Loads no model and reads no media.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from gex_pipeline.shards.samples import Samples, open_samples
+from gex_pipeline.shards.target import open_target
+from gex_pipeline.validate.drift import Values, compare
+
+_DIGITS = 6
+_WHOLE = "num_words"  # a count, whose bins begin between two values
+
+
+def find_drift(samples: Samples, max_psi: float) -> list[dict[str, Any]]:
+    """A row a granularity and quantity that both sides have, alarms first; none for a first snapshot."""
+    manifest = samples.target.manifest
+    numbers = [entry.snapshot for entry in manifest.snapshots] if manifest else []
+    if len(numbers) < 2:
+        return []
+    database = samples.database
+    database.run("validation_values", newest=numbers[-1])
+    rows = []
+    for row in database.rows("validation_drift"):
+        starts = _starts(row["deciles"], is_whole=row["quantity"] == _WHOLE)
+        found = database.rows(
+            "validation_bins", granularity=row["granularity"], quantity=row["quantity"], starts=starts
+        )
+        counts = {item["bin"]: (item["before"], item["new"]) for item in found}
+        change = compare(
+            Values(row["num_before"], row["mean_before"], row["std_before"]),
+            Values(row["num_new"], row["mean_new"], row["std_new"]),
+            [counts.get(number, (0, 0)) for number in range(len(starts))],
+            max_psi,
+        )
+        del row["deciles"]
+        rows.append({name: _rounded(value) for name, value in (row | asdict(change)).items()})
+    return sorted(rows, key=lambda row: (not row["is_alarm"], -row["psi"]))
+
+
+def drift_of(output_uri: str, max_psi: float) -> list[dict[str, Any]]:
+    """`find_drift` over an output.
+
+    Raises:
+        GexError: nothing is published there, or it cannot be read.
+    """
+    with open_samples(open_target([output_uri])) as samples:
+        return find_drift(samples, max_psi)
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """One row as a sentence."""
+    errors = "" if row["standard_errors"] is None else f", {row['standard_errors']:+.1f} standard errors"
+    return (
+        f"{row['granularity']} {row['quantity']}: mean {row['mean_new']:.4g} after {row['mean_before']:.4g}{errors}, "
+        f"PSI {row['psi']:.2f}"
+    )
+
+
+def drift_markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table."""
+    lines = [
+        "| granularity | quantity | before | new | standard errors | PSI | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        errors = "-" if row["standard_errors"] is None else f"{row['standard_errors']:+.1f}"
+        lines.append(
+            f"| {row['granularity']} | {row['quantity']} | {row['mean_before']:.4g} | {row['mean_new']:.4g} | {errors} "
+            f"| {row['psi']:.2f} | {'**drift**' if row['is_alarm'] else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def _starts(deciles: list[float], *, is_whole: bool) -> list[float]:
+    """Lower edges of bins with about a tenth of the old values each; equal deciles are one edge."""
+    edges = sorted({value + 0.5 if is_whole else value for value in deciles})
+    # The first bin holds everything under the first decile; of a constant, what is below, it, and what is above.
+    if len(edges) == 1 and not is_whole:
+        edges = [edges[0], edges[0] + 1e-9]
+    return [-math.inf, *edges]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, _DIGITS) if isinstance(value, float) else value

@@ -1,0 +1,87 @@
+"""prefect.yaml and automations.yaml as they lie in the repository, without a server."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from flows.expand import ExpandParameters
+from flows.retire import RetireParameters
+from flows.stages import failed, need_variables
+from gex_pipeline.errors import GexError
+
+FLOWS = Path(__file__).parents[2] / "flows"
+CONTENT = yaml.safe_load((FLOWS / "prefect.yaml").read_text(encoding="utf-8"))
+DEPLOYMENTS = {one["name"]: one for one in CONTENT["deployments"]}
+
+
+def test_each_deployment_has_a_name_of_its_own_so_that_it_can_be_made_alone():
+    assert len(DEPLOYMENTS) == len(CONTENT["deployments"]) == 6
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_names_a_flow_and_parameters_that_it_takes(name):
+    deployment = DEPLOYMENTS[name]
+    module, _, function = deployment["entrypoint"].rpartition(".")
+    flow = getattr(importlib.import_module(module), function)
+    schema = flow.parameters.model_dump()["definitions"]
+    (model,) = [one for title, one in schema.items() if title.endswith("Parameters")]
+    given = deployment.get("parameters", {}).get("parameters", {})
+    assert set(given) <= set(model["properties"])
+    assert deployment["work_pool"]["name"] == "gex"
+    assert deployment["enforce_parameter_schema"]
+
+
+@pytest.mark.parametrize("name", [name for name, one in DEPLOYMENTS.items() if "{{" in json.dumps(one)])
+def test_every_variable_of_a_deployment_is_asked_for_before_it_is_made(name):
+    text = json.dumps(DEPLOYMENTS[name]["parameters"])
+    ((asked,),) = [step.values() for step in DEPLOYMENTS[name]["build"]]
+    assert [f"{{{{ ${variable} }}}}" in text for variable in asked["names"]] == [True]
+    assert text.count("{{") == 1
+
+
+def test_variables_that_are_not_set_are_named(monkeypatch):
+    monkeypatch.setenv("GEX_ONE", "x")
+    monkeypatch.setenv("GEX_TWO", "")
+    monkeypatch.delenv("GEX_THREE", raising=False)
+    assert need_variables(["GEX_ONE"]) == {}
+    with pytest.raises(ValueError, match=r"^set GEX_TWO and GEX_THREE, and deploy again"):
+        need_variables(["GEX_ONE", "GEX_TWO", "GEX_THREE"])
+
+
+def test_a_place_for_a_variable_is_no_parameter():
+    for value in ("{{ $GEX_RECIPE }}", "a/{{x"):
+        with pytest.raises(ValidationError, match="is a place for a variable that was not set"):
+            ExpandParameters(recipe=value)
+    assert ExpandParameters(recipe="/data/{a}/b{").recipe == "/data/{a}/b{"
+
+
+def test_a_retirement_says_which_snapshots_in_one_way():
+    for wrong in ({}, {"older_than_days": 3, "snapshots": [1]}):
+        with pytest.raises(ValidationError, match="say either older_than_days or snapshots"):
+            RetireParameters(output="/data", **wrong)
+
+
+def test_a_failure_is_told_with_its_stage_and_a_command_that_can_be_pasted():
+    error = GexError("no room. ")
+    error.add_note("build LVLT")
+    state = failed(error, "gex", "run", "/data/a b.toml")
+    assert state.is_failed()
+    assert state.message == "stage 'build LVLT' failed: no room. To go on: gex run '/data/a b.toml'"
+    assert state.data is error
+    assert failed(GexError("no recipe"), "gex", "run", "x").message == "no recipe. To go on: gex run x"
+
+
+def test_the_automations_are_ones():
+    from prefect.events.schemas.automations import AutomationCore
+
+    content = yaml.safe_load((FLOWS / "automations.yaml").read_text(encoding="utf-8"))
+    (silent,) = [AutomationCore.model_validate(one) for one in content["automations"]]
+    heartbeat_s = int(CONTENT["definitions"]["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert silent.trigger.within.total_seconds() == 3 * heartbeat_s
+    assert silent.actions[0].state.value == "CRASHED"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gex_pipeline.errors import GexError
+from gex_pipeline.report.build import build_report
+from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.stages.validation import ValidationOptions, validate_output
+from tests.report import outputs
+from tests.report.page import Page
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> Path:
+    folder = Path(outputs.make_output(tmp_path_factory.mktemp("validated")))
+    validate_output(str(folder), ValidationOptions())
+    return folder
+
+
+def page_of(output: Path) -> Page:
+    build_report(str(output))
+    return Page((output / "report/report.html").read_text(encoding="utf-8"))
+
+
+def test_a_report_without_a_validation_does_not_speak_of_it(page: Page) -> None:
+    assert "validation" not in [attributes.get("id") for attributes in page.of("section")]
+
+
+def test_a_validation_of_another_snapshot_is_marked(output: Path) -> None:
+    assert "not the newest" not in page_of(output).text
+    file = output / "report/validation.json"
+    kept = file.read_bytes()
+    file.write_text(json.dumps(json.loads(kept) | {"snapshot": 3}))
+    try:
+        assert "Of snapshot 3 ( not the newest : run gex validate again)" in page_of(output).text
+        file.write_text("{")
+        with pytest.raises(GexError, match=r"validation\.json is damaged"):
+            build_report(str(output))
+    finally:
+        file.write_bytes(kept)
+
+
+def test_a_validated_sample_that_is_gone_has_no_picture(output: Path) -> None:
+    file = output / "report/validation.json"
+    content = json.loads(file.read_bytes())
+    for item in content["worst"]:
+        item["samples"][0]["key"] = "0" * 32
+    file.write_text(json.dumps(content))
+    assert "0000000000" in page_of(output).text
+
+
+def test_the_pace_of_a_model_stands_above_its_scores(output: Path) -> None:
+    row = {
+        "num_answers": 2,
+        "num_cached": 0,
+        "num_prompt_tokens": 700,
+        "num_generated_tokens": 100,
+        "startup_s": 30.0,
+        "answering_s": 4.0,
+        "tokens_per_s": 200.0,
+    }
+    manifest = read_manifest(str(output))
+    (only,) = manifest.snapshots
+    table = outputs.write_rows(output, "answering-LVST-000000", [row])
+    outputs.publish(output, replace(manifest, snapshots=(replace(only, tables=(*only.tables, table)),)))
+    text = page_of(output).text
+    assert (
+        "2 answers of a language model, 200 tokens a second (prompts and answers, 4 s; starting took 30 s more)" in text
+    )
+    content = json.loads((output / "report/report.json").read_bytes())
+    assert content["answering"]["LVST"]["tokens_per_s"] == 200

@@ -1,0 +1,200 @@
+"""`gex validate` over published outputs: what it says is computed again here, from the files alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gex_pipeline.cli.main import main
+from gex_pipeline.media.frames import sample_frames
+from gex_pipeline.report.figures import open_tables, published_manifest
+from gex_pipeline.report.validation import plane_chart, validation_section
+from gex_pipeline.shards.reader import iter_samples, read_member
+from tests.report.outputs import make_output
+from tests.report.page import Page
+from tests.validate.published import publish_two
+from tests.validate.tiny_clip import write_tiny_clip
+
+NUM = 24
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory) -> Path:
+    return write_tiny_clip(tmp_path_factory.mktemp("models") / "tiny", ["a red field wall light sea flag door hat car"])
+
+
+@pytest.fixture(scope="module")
+def drifted(tmp_path_factory) -> Path:
+    """The second snapshot's texts are twice as long, and its scores lower."""
+    return publish_two(tmp_path_factory.mktemp("drifted"), NUM, later_words=40, later_score=0.3)
+
+
+@pytest.fixture(scope="module")
+def found(drifted, clip_folder) -> tuple[int, dict[str, Any]]:
+    """The exit code and the content of ``validation.json``; the report is written too."""
+    code = main(["validate", str(drifted), "--clip", str(clip_folder), "--videos", "40", "--json"])
+    return code, json.loads((drifted / "report/validation.json").read_text(encoding="utf-8"))
+
+
+def members(output: Path, granularity: str) -> dict[str, dict[str, bytes]]:
+    """Key → extension → bytes."""
+    return {
+        sample.key: {member.extension: read_member(str(tar), member) for member in sample.members}
+        for tar in sorted((output / granularity).glob("*.tar"))
+        for sample in iter_samples(str(tar))
+    }
+
+
+def pair(content: dict[str, Any], score: str, granularity: str) -> dict[str, Any]:
+    (item,) = [item for item in content["pairs"] if (item["score"], item["granularity"]) == (score, granularity)]
+    return item
+
+
+def test_cosines_of_long_and_short_texts_are_those_of_the_model(found, drifted, clip_folder):
+    from gex_pipeline.validate.clip import ClipCosine
+
+    clip = ClipCosine(str(clip_folder))
+    long_texts = {key: item["txt"].decode() for key, item in members(drifted, "LVLT").items()}
+    shorts = members(drifted, "LVST").values()
+    parents = [json.loads(item["json"])["parents"][0] for item in shorts]
+    values = clip.text_text([long_texts[parent] for parent in parents], [item["txt"].decode() for item in shorts])
+    item = pair(found[1], "clip_text_cosine", "LVST")
+    assert item["num"] == 2 * NUM
+    assert item["mean"] == pytest.approx(statistics.fmean(values), abs=1e-4)
+    assert item["std"] == pytest.approx(statistics.pstdev(values), abs=1e-4)
+    assert item["num_cut"] >= NUM  # the tiny model reads 24 tokens
+
+
+def test_cosines_of_videos_are_those_of_their_frames(found, drifted, clip_folder, tmp_path):
+    from gex_pipeline.validate.clip import ClipCosine
+
+    clip = ClipCosine(str(clip_folder))
+    expected = {}
+    for key, item in members(drifted, "LVLT").items():
+        (tmp_path / "v.mp4").write_bytes(item["mp4"])
+        seen = clip.embed_video(list(sample_frames(tmp_path / "v.mp4", 8)))
+        expected[key] = float(seen @ clip.embed_texts([item["txt"].decode()])[0])
+    content = found[1]
+    lowest = next(item for item in content["worst"] if item["score"] == "clip_video_long_text")
+    assert len(lowest["samples"]) == 10
+    values = [sample["value"] for sample in lowest["samples"]]
+    assert values == sorted(values)
+    for sample in lowest["samples"]:
+        assert sample["value"] == pytest.approx(expected[sample["key"]], abs=1e-4)
+    item = pair(content, "clip_video_long_text", "LVLT")
+    assert item["num"] == 40
+    assert item["min"] == pytest.approx(values[0], abs=1e-5)
+    assert min(expected.values()) - 1e-4 <= item["min"]
+    # Summaries are drawn by their parents: the same forty videos.
+    long_keys = {json.loads(one["json"])["parents"][0]: key for key, one in members(drifted, "LVST").items()}
+    drawn_short = {long_keys[key] for key in expected} & set(content["plane"]["keys"])
+    assert len(drawn_short) == len(content["plane"]["keys"]) == 40
+
+
+def test_a_new_snapshot_that_is_not_like_the_one_before_is_alarm_and_code_5(found, drifted):
+    code, content = found
+    assert code == 5
+    drift = {(row["granularity"], row["quantity"]): row for row in content["drift"]}
+    assert {key for key, row in drift.items() if row["is_alarm"]} == {("LVLT", "num_words"), ("LVST", "rouge1")}
+    words = {name: len(item["txt"].split()) for name, item in members(drifted, "LVLT").items()}
+    row = drift["LVLT", "num_words"]
+    assert row["mean_before"] * NUM + row["mean_new"] * NUM == pytest.approx(sum(words.values()))
+    assert row["mean_new"] == row["mean_before"] + 20
+    assert row["psi"] > row["psi_by_chance"]
+    assert drift["LVST", "num_words"]["psi"] == 0
+    assert drift["LVST", "duration_s"]["standard_errors"] is None
+
+
+def test_the_threshold_is_settable_and_a_like_snapshot_is_none(tmp_path, drifted, capsys):
+    like = publish_two(tmp_path, NUM, later_words=20, later_score=0.6)
+    assert main(["validate", str(like), "--no-report"]) == 0
+    assert "drift    none of" in capsys.readouterr().out
+    assert main(["validate", str(drifted), "--no-report", "--max-psi", "50"]) == 0
+    capsys.readouterr()
+
+
+def test_without_clip_texts_are_looked_at_and_what_is_missing_is_said(tmp_path, capsys):
+    output = make_output(tmp_path)
+    assert main(["validate", output]) == 0
+    shown = capsys.readouterr()
+    assert "No CLIP model is named" in shown.err
+    content = json.loads(Path(output, "report/validation.json").read_bytes())
+    assert (content["pairs"], content["plane"], content["drift"], content["clip_model"]) == ([], None, [], None)
+    assert {row["score"]: row["mean"] for row in content["stored"]} == {
+        "rouge1": 0.5,
+        "sentence_cosine": 0.75,
+        "bertscore_f1": 0.8,
+    }
+    (item,) = [item for item in content["worst"] if item["score"] == "rouge1"]
+    assert [sample["value"] for sample in item["samples"]] == [0.25, 0.75]
+    assert item["samples"][0]["long_text"].startswith("a red field. then green.")
+    page = Page(Path(output, "report/report.html").read_text(encoding="utf-8"))
+    assert "No CLIP model is named" in page.text
+    assert "<script>alert" not in "".join(page.scripts)
+
+
+def test_a_video_that_cannot_be_read_is_left_out_and_said(tmp_path, clip_folder):
+    output = Path(make_output(tmp_path))
+    (tar,) = (output / "LVLT").glob("*.tar")
+    content = bytearray(tar.read_bytes())
+    start = content.index(b"moov")
+    content[start : start + 400] = bytes(400)  # the index of the first video
+    tar.write_bytes(content)
+    assert main(["validate", str(output), "--clip", str(clip_folder), "--json"]) == 0
+    found = json.loads((output / "report/validation.json").read_bytes())
+    assert pair(found, "clip_video_long_text", "LVLT")["num"] == 1
+    assert pair(found, "clip_video_long_text", "LVLT")["num_unreadable"] == 1
+    assert any("cannot be looked at" in note for note in found["notes"])
+    assert pair(found, "clip_image_text", "IT")["num"] == 5
+    with open_tables(str(output), published_manifest(str(output))) as database:
+        section = validation_section(database, str(output))
+    shown = {sample["key"] for item in found["worst"] for sample in item["samples"]}
+    assert section is not None
+    assert len(shown) == 5 + 1 + 2  # pictures, the sound long video, the summaries, which have their own videos
+    assert set(section["posters"]) == shown
+    assert all(uri.startswith("data:image/jpeg") for uri in section["posters"].values())
+
+
+def test_the_report_shows_it_beside_the_papers_table(found, drifted):
+    html = (drifted / "report/report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert "0.220 ± 0.037" in page.text
+    assert "0.791 ± 0.084" in page.text
+    assert "2 alarms" in page.text
+    posters = [item["src"] for item in page.of("img") if item["src"].startswith("data:image/jpeg")]
+    assert len(posters) >= 20
+    with Image.open(io.BytesIO(base64.b64decode(posters[-1].partition(",")[2]))) as picture:
+        dominant = np.asarray(picture.convert("RGB")).mean(axis=(0, 1))
+    assert dominant.max() > 150
+    assert dominant.min() < 40  # a video of one colour
+    assert all(item["src"].startswith("data:") for item in page.of("img"))
+    for item in found[1]["worst"]:
+        with Image.open(drifted / "report" / item["sheet"]) as sheet:
+            assert sheet.height > 10 * 200
+
+
+def test_the_same_output_gives_the_same_figures(found, drifted, clip_folder):
+    main(["validate", str(drifted), "--clip", str(clip_folder), "--videos", "40", "--no-report", "--json"])
+    assert json.loads((drifted / "report/validation.json").read_text(encoding="utf-8")) == found[1]
+
+
+def test_the_picture_has_a_mark_for_every_feature(found):
+    points = found[1]["plane"]["points"]
+    page = Page(str(plane_chart(points)))
+    assert len(page.of("rect")) == 40
+    assert [item["class"].split()[1] for item in page.of("circle")].count("ring") == 40
+    assert len(page.of("line")) == 40
+    assert {kind: len(rows) for kind, rows in points.items()} == {"video": 40, "long_text": 40, "short_text": 40}
+
+
+def test_nothing_published_is_one_sentence(tmp_path, capsys):
+    assert main(["validate", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("gex: ")
