@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ def worker_options(num_workers: int, prefetch_batches: int) -> dict[str, Any]:
     """Keyword arguments for torch's DataLoader; without workers the asking process does the work."""
     if not num_workers:
         return {}
+    # how many is the recipe's choice; torch warns of more than there are cores, at every loader
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     return {
         "num_workers": num_workers,
         "prefetch_factor": prefetch_batches,
