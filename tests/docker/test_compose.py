@@ -38,7 +38,8 @@ def test_no_secret_has_a_value_or_a_default_in_the_file():
 
     used = variables(COMPOSE.read_text(encoding="utf-8"))
     assert {name for name, kind, _ in used if kind == "?"} == set(NAMES)
-    assert {name for name, kind, _ in used if kind == "-"} == {"GEX_IMAGE", "GEX_WORKER_CPUS", "GEX_WORKER_MEMORY"}
+    free = {"GEX_IMAGE", "GEX_OUTPUT", "GEX_RECIPE", "GEX_WORKER_CPUS", "GEX_WORKER_MEMORY"}
+    assert {name for name, kind, _ in used if kind == "-"} == free
     assert not [name for name, kind, _ in used if kind is None]
     for service, settings in services().items():
         for name, value in (settings.get("environment") or {}).items():
