@@ -60,11 +60,6 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     """
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     address = job_address() or settings.address
     if address.startswith("ray://"):
         # Tried with Ray 2.60: a driver behind Ray Client has no core worker, which Ray Data asks for its objects.
@@ -72,6 +67,11 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             f"Ray Data does not run through Ray Client ({address}); on a machine of the cluster say address = "
             "'host:port', from elsewhere send the run there: gex run RECIPE --submit http://HOST:8265"
         )
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         # With its default of 1, ray.init waits for ever for a first worker that dies before it has registered.
