@@ -28,6 +28,9 @@ example:
   gex retry OUTPUT             what was rejected, and why; with --reason, try it again
   gex report OUTPUT            (re)write OUTPUT/report/report.html
   gex shards verify OUTPUT     check every byte, text and joint; 'gex shards --help' says what else
+  gex validate OUTPUT          likeness of videos and texts, drift against the snapshot before
+  gex train training.toml      train a model on it; 'gex train --template scratch' prints a recipe
+  gex eval MODEL OUTPUT        what it learned
 """
 
 

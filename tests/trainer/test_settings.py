@@ -16,7 +16,7 @@ def test_the_recommended_tree_is_the_defaults_and_writes_each_of_them_out():
     recommended = read_model_settings("iam-recommended")
     assert recommended == ModelSettings()
     for part in (recommended.iam, recommended.towers, recommended):
-        assert set(type(part).model_fields) - part.model_fields_set <= {"revision"}
+        assert set(type(part).model_fields) - part.model_fields_set <= {"revision", "shape"}
 
 
 def test_the_tree_of_the_paper_has_nothing_that_the_paper_does_not_name():
