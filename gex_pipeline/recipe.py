@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from gex_pipeline import registry
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.media.settings import FrameSettings, VideoSettings
-from gex_pipeline.settings_errors import explain
+from gex_pipeline.settings_errors import explain, read_toml
 from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings
 
 _SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
@@ -201,17 +200,9 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         RecipeError: file, key, value found and what was expected.
     """
-    file = Path(path)
+    content = read_toml(path, "recipe")
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"recipe {str(path)!r} does not exist") from error
-    except OSError as error:
-        raise RecipeError(f"recipe {str(path)!r} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a TOML file: {error}") from error
-    try:
-        return make_recipe(content, base=str(file.parent))
+        return make_recipe(content, base=str(Path(path).parent))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 

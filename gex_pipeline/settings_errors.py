@@ -1,14 +1,35 @@
-"""What is wrong with a table of settings, in one sentence: pydantic's findings in, key, value and expectation out.
+"""Files of settings: a TOML file in, its tables out; and what is wrong with one, in one sentence.
 
-Imports pydantic only.
+Pydantic's findings become key, value and expectation. Imports nothing else of weight.
 """
 
 from __future__ import annotations
 
 import difflib
+import tomllib
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from gex_pipeline.errors import RecipeError
+
+
+def read_toml(path: str | Path, what: str = "") -> dict[str, Any]:
+    """The tables of a file; `what` it is called in a sentence.
+
+    Raises:
+        RecipeError: there is none, it cannot be read, or it is no TOML.
+    """
+    name = f"{what} {str(path)!r}".lstrip()
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{name} does not exist") from error
+    except OSError as error:
+        raise RecipeError(f"{name} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:

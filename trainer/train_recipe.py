@@ -6,7 +6,6 @@ shipped tree or a file (``settings = "iam-paper"``) and change keys of it. Impor
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
-from gex_pipeline.settings_errors import explain
+from gex_pipeline.settings_errors import explain, read_toml
 from gex_pipeline.shards.manifest import read_manifest
 from trainer.data_settings import PAPER_GRANULARITIES, DataSettings
 from trainer.optim_settings import OptimSettings
@@ -79,17 +78,9 @@ def load_train_recipe(path: str | Path) -> TrainRecipe:
     Raises:
         RecipeError: file, key, value found and what was expected.
     """
-    file = Path(path)
+    content = read_toml(path, "training recipe")
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"training recipe {str(path)!r} does not exist") from error
-    except OSError as error:
-        raise RecipeError(f"training recipe {str(path)!r} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a TOML file: {error}") from error
-    try:
-        return make_train_recipe(content, file.parent)
+        return make_train_recipe(content, Path(path).parent)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.operations.compress_text import CompressTextSettings
 from gex_pipeline.operations.integrate import join_texts
 from gex_pipeline.recipe import Bound, Columns, RaySettings, Settings
-from gex_pipeline.settings_errors import explain
+from gex_pipeline.settings_errors import explain, read_toml
 from gex_pipeline.summarize.request import SummaryRequest, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 from gex_pipeline.validate.settings import ScorerSettings
@@ -99,16 +98,9 @@ def load_assessment(path: str | Path) -> AssessmentRecipe:
     Raises:
         RecipeError: file, key, value found and what was expected.
     """
-    file = Path(path)
+    content = read_toml(path)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-        return AssessmentRecipe.model_validate({**content, "base": str(file.parent)})
-    except FileNotFoundError as error:
-        raise RecipeError(f"{str(path)!r} does not exist") from error
-    except OSError as error:
-        raise RecipeError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+        return AssessmentRecipe.model_validate({**content, "base": str(Path(path).parent)})
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain(error, AssessmentRecipe)}") from error
 
