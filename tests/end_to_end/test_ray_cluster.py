@@ -48,6 +48,8 @@ def head():
             **{key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"},
             "PREFECT_HOME": str(folder / "prefect"),
             "PYTHONPATH": str(ROOT),
+            # A job starts `python`, as every Ray job does: the cluster's, which is this one.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
             "RAY_metrics_report_interval_ms": "500",
