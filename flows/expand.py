@@ -13,6 +13,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flows.stages import Filled, failed, stage
+from gex_pipeline import timeline
 from gex_pipeline.errors import GexError
 from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
@@ -64,36 +65,36 @@ def rebuild_shards(run: Run, damaged: list[rebuild.Damage]) -> None:
 @stage("ingest")
 def ingest_clips(run: Run) -> Account:
     """Metadata → clips table and rejects."""
-    mark(run, "ingest")
-    return prepare.ingest_clips(run)
+    with timeline.stage(run, "ingest"):
+        return prepare.ingest_clips(run)
 
 
 @stage("summarise", "summarise {node.name}")
 def summarise_texts(run: Run, node: Node) -> None:
     """Long texts → accepted summaries and rejects, in checkpointed parts."""
-    mark(run, f"{node.name} summarise")
-    summaries.summarise_node(run, node)
+    with timeline.stage(run, "summarise", node.name):
+        summaries.summarise_node(run, node)
 
 
 @stage("plan", "plan {node.name}")
 def plan_shards(run: Run, node: Node) -> int:
     """Parents → samples → shards."""
-    mark(run, f"{node.name} plan")
-    return len(build.plan_shards(run, node))
+    with timeline.stage(run, "plan", node.name):
+        return len(build.plan_shards(run, node))
 
 
 @stage("build", "build {node.name}")
 def build_shards(run: Run, node: Node) -> int:
     """Planned shards → tars and receipts."""
-    mark(run, f"{node.name} build")
-    return build.build_shards(run, node)
+    with timeline.stage(run, "build", node.name):
+        return build.build_shards(run, node)
 
 
 @stage("publish")
 def publish_snapshot(run: Run) -> Snapshot | None:
     """Receipts → balance → dataset.json."""
-    mark(run, "publish")
-    return publish.publish(run)
+    with timeline.stage(run, timeline.PUBLISH):
+        return publish.publish(run)
 
 
 @stage("report")

@@ -11,14 +11,15 @@ import logging
 import os
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline import ray_node, run_log, storage
+from gex_pipeline import ray_node, run_log, storage, timeline
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.ray_worker import TRIES, Builder, Verifier
@@ -28,6 +29,7 @@ from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
 
+_ASK_S = 5.0  # a worker that is busy with what nobody waits for any more is not waited for
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
 CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
 _ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
@@ -210,6 +212,8 @@ class ScorerPool:
     def __exit__(self, *_: object) -> None:
         import ray
 
+        with suppress(ray.exceptions.RayError):  # of workers that have died nobody knows what they spent
+            timeline.add_cpu(sum(ray.get([worker.cpu_s.remote() for worker in self._workers], timeout=_ASK_S)))
         for worker in self._workers:
             ray.kill(worker)
 
@@ -277,6 +281,10 @@ class _Scorer:
 
     def score_videos(self, rows: list[VideoToScore]) -> list[dict[str, float]]:
         return [self._score_video(row) for row in rows]
+
+    def cpu_s(self) -> float:
+        """Processor seconds of this worker."""
+        return time.process_time()
 
     def _score_video(self, row: VideoToScore) -> dict[str, float]:
         clip = self._scorers.clip

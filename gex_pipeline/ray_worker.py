@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from typing import Any
 
@@ -18,13 +18,16 @@ from gex_pipeline.shard_job import ShardJob, ShardResult, build_shard
 from gex_pipeline.shards.findings import ShardCheck
 
 TRIES = 3
+_NOTHING = {"int": 0, "float": 0.0, "str": ""}  # in a row of a shard that failed, by type
 _COUNTED = {
     "gex_shards_built": "shards that were built",
     "gex_shards_failed": "shards that were not built, and stay planned",
     "gex_samples": "samples in built shards",
-    "gex_lost_parents": "clips or samples that built shards could not use",
+    "gex_lost_parents": "clips or samples that built shards could not use, by reason",
     "gex_bytes": "bytes of built shards",
+    "gex_bytes_read": "bytes of media that were read for built shards",
     "gex_seconds": "seconds that building took, of all workers together",
+    "gex_cpu_seconds": "seconds of processor that building took",
 }
 
 
@@ -48,8 +51,8 @@ class Builder:
 
     def _failed(self, shard: int, error: str, *, transient: bool) -> dict[str, Any]:
         _counter("gex_shards_failed").inc(1, {"granularity": self._job.granularity})
-        done = {"num_samples": 0, "num_lost": 0, "num_bytes": 0, "seconds": 0.0, "peak_memory_bytes": 0}
-        return {"shard": shard, **done, "error": error, "transient": transient}
+        figures = {field.name: _NOTHING[str(field.type)] for field in fields(ShardResult)}
+        return {**figures, "shard": shard, "error": error, "transient": transient}
 
 
 class Verifier:
@@ -82,17 +85,20 @@ def _count(granularity: str, result: ShardResult) -> None:
     figures = {
         "gex_shards_built": 1,
         "gex_samples": result.num_samples,
-        "gex_lost_parents": result.num_lost,
         "gex_bytes": result.num_bytes,
+        "gex_bytes_read": result.bytes_read,
         "gex_seconds": result.seconds,
+        "gex_cpu_seconds": result.cpu_s,
     }
     for name, amount in figures.items():
         if amount:  # Ray takes no increment of 0
             _counter(name).inc(amount, {"granularity": granularity})
+    for reason, num in json.loads(result.lost).items():
+        _counter("gex_lost_parents", "reason").inc(num, {"granularity": granularity, "reason": reason})
 
 
 @cache
-def _counter(name: str) -> Any:
+def _counter(name: str, *more_tags: str) -> Any:
     from ray.util.metrics import Counter
 
-    return Counter(name, description=_COUNTED[name], tag_keys=("granularity",))
+    return Counter(name, description=_COUNTED[name], tag_keys=("granularity", *more_tags))

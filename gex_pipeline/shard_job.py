@@ -7,7 +7,11 @@ builds it again to the same bytes. One bad sample costs itself; it becomes rows 
 from __future__ import annotations
 
 import json
+import platform
+import resource
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -70,7 +74,12 @@ class ShardResult:
     num_samples: int
     num_lost: int
     num_bytes: int
+    bytes_read: int  # of media
+    lost: str  # JSON: parents it could not use, by reason
+    host: str
+    started_s: float  # Unix time
     seconds: float
+    cpu_s: float  # of this process and of those it started
     peak_memory_bytes: int
 
 
@@ -80,7 +89,8 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
     Raises:
         GexError: storage refuses; TransientError when it may pass.
     """
-    started = time.monotonic()
+    started_s, clock_s, cpu_s = time.time(), time.monotonic(), _cpu_s()
+    bytes_read = 0
     operation: Operation = registry.load_operation(job.recipe.granularity[job.granularity].operation)(
         job.recipe, job.granularity
     )
@@ -96,6 +106,7 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
                 losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
                 if made.record is not None:
                     records.append(_add_sample(writer, made.record, made, job, shard))
+                bytes_read += sum(work.fetched) + _bytes_copied(made)
                 _empty(scratch)
         receipt = Receipt(
             job.granularity, shard, job.plan_digest, job.recipe.hash, len(records), writer.num_bytes, writer.sha256
@@ -115,7 +126,17 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
     _check_current(job)
     _write_receipt(job, receipt, records, losses)
     return ShardResult(
-        shard, len(records), len(losses), receipt.num_bytes, time.monotonic() - started, _peak_memory_bytes()
+        shard=shard,
+        num_samples=len(records),
+        num_lost=len(losses),
+        num_bytes=receipt.num_bytes if records else 0,
+        bytes_read=bytes_read,
+        lost=json.dumps(Counter(loss.reason for loss in losses), sort_keys=True),
+        host=platform.node(),
+        started_s=started_s,
+        seconds=time.monotonic() - clock_s,
+        cpu_s=_cpu_s() - cpu_s,
+        peak_memory_bytes=_peak_memory_bytes(),
     )
 
 
@@ -192,6 +213,11 @@ def _add_media(writer: ShardWriter, name: str, media: Path | bytes | MediaPlace 
             stream.seek(media.offset_bytes or 0)
             return writer.add_stream(name, stream, media.size_bytes or 0)
     return None
+
+
+def _bytes_copied(made: Made) -> int:
+    """Bytes that a sample takes over out of its parent's shard."""
+    return sum(part.size_bytes or 0 for part in (made.media, made.frames) if isinstance(part, MediaPlace))
 
 
 def _pictures(frames: tuple[bytes, ...] | MediaPlace) -> Sequence[bytes]:
@@ -287,9 +313,12 @@ def _empty(folder: Path) -> None:
         path.unlink()
 
 
-def _peak_memory_bytes() -> int:
-    import resource
-    import sys
+def _cpu_s() -> float:
+    """Processor seconds of this process and of the children it has waited for."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
+
+def _peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -99,6 +99,8 @@ def test_a_shard_is_a_tar_with_its_receipt_and_no_losses(folder):
     receipt = read_receipt(f"{made.output_uri}/LVLT/LVLT-000000.parquet")
     tar = Path(f"{made.output_uri}/LVLT/LVLT-000000.tar")
     assert (result.num_samples, result.num_lost, result.num_bytes) == (2, 0, tar.stat().st_size)
+    assert result.bytes_read == sum(path.stat().st_size for path in (folder / "clips").iterdir())
+    assert 0 < result.cpu_s < 60
     assert (receipt.num_samples, receipt.num_bytes, receipt.plan_digest) == (2, tar.stat().st_size, job.plan_digest)
     assert (receipt.recipe_hash, receipt.sha256) == (
         made.hash,
@@ -156,6 +158,7 @@ def test_a_damaged_clip_costs_itself_and_the_rest_of_its_group_goes_on(folder):
     made = recipe(folder)
     _, (result,) = build(made)
     assert (result.num_samples, result.num_lost) == (2, 2)
+    assert json.loads(result.lost) == {"media_missing": 1, "media_truncated": 1}
     assert losses(made) == {"a-1": "media_truncated", "a-3": "media_missing"}
     a = next(sample for sample in samples(made) if sample["source_id"] == "a")
     assert [segment["text"] for segment in a["segments"]] == ["caption of a-0", "caption of a-2", "caption of a-4"]

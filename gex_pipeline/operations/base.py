@@ -92,6 +92,7 @@ class Workspace:
     layout: Layout
     folder: Path
     rebuilds: bool = False  # whether the digest of what is made is known, so that a source tar may have grown
+    fetched: list[int] = field(default_factory=list)  # bytes of every fetched file
 
     def relative(self, uri: str) -> str:
         """A shard's path relative to the output."""
@@ -113,11 +114,13 @@ class Workspace:
                 storage.copy_range(place.uri, place.offset_bytes, place.size_bytes, target)
                 try:
                     self._check_stamp(member)
+                    self.fetched.append(place.size_bytes)
                     yield target
                 finally:
                     target.unlink(missing_ok=True)
                 return
             with storage.local_copy(place.uri, self.folder) as path:
+                self.fetched.append(path.stat().st_size if path.is_file() else 0)
                 yield path
         except FileMissingError as error:
             raise RejectedError(Reason.media_missing, str(error), parent_id=member.id) from error

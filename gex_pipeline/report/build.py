@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gex_pipeline.report.figures import (
 from gex_pipeline.report.samples import Sample, choose_samples, sample_json
 from gex_pipeline.report.sheet import contact_sheet
 from gex_pipeline.report.validation import validation_section
+from gex_pipeline.report.work import collect_work, work_chart
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.tables import Database
 
@@ -57,15 +59,20 @@ def build_report(output_uri: str, *, num_samples: int = 12) -> str:
         sheet_png = contact_sheet(database, figures, output_uri)
         validation = validation_section(database, output_uri)
         answering = _answering(database, output_uri, manifest)
-    content = {**as_json(figures), "answering": answering, "samples": [sample_json(sample) for sample in samples]}
+        work = collect_work(database, output_uri, manifest)
+    content = {
+        **as_json(figures),
+        "answering": answering,
+        "work": {"stages": [asdict(one) for one in work.stages], "total": asdict(work.total)} if work else None,
+        "samples": [sample_json(sample) for sample in samples],
+    }
     storage.publish_bytes(to_json_bytes(content), layout.report("report.json"))
     if sheet_png is None:
         storage.remove(layout.report("contact-sheet.png"))
     else:
         storage.publish_bytes(sheet_png, layout.report("contact-sheet.png"))
-    page = render(
-        figures, samples, {"has_sheet": sheet_png is not None, "validation": validation, "answering": answering}
-    )
+    parts = {"has_sheet": sheet_png is not None, "validation": validation, "answering": answering, "work": work}
+    page = render(figures, samples, parts)
     storage.publish_bytes(page.encode(), layout.report("report.html"))
     return layout.report("report.html")
 
@@ -80,7 +87,8 @@ def _answering(database: Database, output_uri: str, manifest: Manifest) -> dict[
 
 
 def render(figures: Figures, samples: tuple[Sample, ...], parts: dict[str, Any] | None = None) -> str:
-    """The page as text; `parts` has what else the template shows: has_sheet, validation, answering."""
+    """The page as text; `parts` has what else the template shows: has_sheet, validation, answering, work."""
+    parts = {"has_sheet": False, "validation": None, "answering": {}, "work": None} | (parts or {})
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -93,7 +101,8 @@ def render(figures: Figures, samples: tuple[Sample, ...], parts: dict[str, Any] 
     return environment.get_template("template.html.j2").render(
         figures=figures,
         samples=samples,
-        **({"has_sheet": False, "validation": None, "answering": {}} | (parts or {})),
+        **parts,
+        work_chart=work_chart(parts["work"], names) if parts["work"] else None,
         graph=charts.graph_chart(figures.nodes, names),
         panels=[(panel, charts.panel_chart(panel, names)) for panel in figures.panels],
         score_cards=_score_cards(figures, names),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from gex_pipeline import storage
+from gex_pipeline import storage, timeline
 from gex_pipeline.granularity import Node
 from gex_pipeline.planning import operation_of, plan_node, publish_plan, use_clips
 from gex_pipeline.progress import progress
@@ -86,6 +86,7 @@ def build_shards(run: Run, node: Node) -> int:
 
     def on_done(result: dict[str, Any]) -> None:
         report.advance(pending[result["shard"]].num_samples)
+        timeline.add_shard(result)
 
     plan_uri = run.layout.table(f"plan-{node.name}", run.snapshot)
     job = ShardJob(run.recipe, node.name, plan_uri, plan_digest=run.run_id, run_id=run.run_id)

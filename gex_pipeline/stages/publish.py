@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from gex_pipeline import storage
+from gex_pipeline import storage, timeline
 from gex_pipeline.errors import BalanceError, GateError
 from gex_pipeline.granularity import Node
 from gex_pipeline.planning import operation_of, use_clips, view_parents
@@ -144,6 +144,7 @@ def publish(run: Run) -> Snapshot | None:
     publish_retried(run)
     for node in built_nodes(run):
         _publish_sizes(run, node, entries[node.name])
+    timeline.publish_timeline(run)
     snapshot = Snapshot(
         snapshot=run.snapshot,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 from itertools import pairwise
 
 import av
@@ -52,6 +53,50 @@ def test_totals_of_the_manifest_are_those_of_the_samples(paper_output):
     )
     assert paper_output.last["granularities"]["LVLT"]["totals"]["duration_s"] == pytest.approx(drawn_s, abs=1e-3)
     assert paper_output.last["granularities"]["LVLT"]["totals"]["copied"] == 4
+
+
+def test_the_timeline_has_every_stage_and_every_shard_with_its_bytes(paper_output):
+    rows = rows_of(paper_output.folder / "tables/timeline-000000.parquet")
+    assert "tables/timeline-000000.parquet" in paper_output.last["tables"]
+    stages = [(row["stage"], row["granularity"]) for row in rows if row["shard"] is None]
+    expected = [(stage, name) for name in paper_output.granularities for stage in ("plan", "build")]
+    expected.insert(expected.index(("plan", "LVST")), ("summarise", "LVST"))
+    assert stages == [("ingest", None), *expected, ("publish", None)]
+    for name, entry in paper_output.last["granularities"].items():
+        shards = [row for row in rows if row["shard"] is not None and row["granularity"] == name]
+        assert sorted(row["shard"] for row in shards) == list(range(len(entry["shards"])))
+        assert sum(row["bytes_written"] for row in shards) == entry["totals"]["bytes"]
+        assert sum(row["num_samples"] for row in shards) == entry["totals"]["samples"]
+        assert all(0 < row["cpu_s"] < 60 and 0 < row["seconds"] < 60 for row in shards)
+        (build,) = [
+            row for row in rows if row["shard"] is None and (row["stage"], row["granularity"]) == ("build", name)
+        ]
+        ends = max(row["started_s"] + row["seconds"] for row in shards)
+        assert build["started_s"] <= min(row["started_s"] for row in shards)
+        assert ends <= build["started_s"] + build["seconds"] + 0.1
+    assert all(row["is_complete"] for row in rows)
+
+
+def test_what_ray_holds_is_counted_by_cpus_and_seconds(running):
+    import ray
+
+    from gex_pipeline.ray_usage import Held
+
+    @ray.remote(num_cpus=0.5)
+    class Holder:
+        def here(self):
+            return True
+
+    started_s = time.monotonic()
+    with Held() as held:
+        holder = Holder.remote()
+        ray.get(holder.here.remote())
+        up_s = time.monotonic()
+        time.sleep(2.5)
+    ended_s = time.monotonic()
+    ray.kill(holder)
+    assert 0.5 * (ended_s - up_s) - 0.6 <= held.cpu_s <= 0.5 * (ended_s - started_s) + 0.1
+    assert held.gpu_s == 0
 
 
 def metadata_of_output(output):

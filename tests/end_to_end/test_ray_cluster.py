@@ -116,7 +116,8 @@ with ray_session(settings):
     for _ in range(40):
         lines = urlopen(sys.argv[4] + "/metrics").read().decode().splitlines()
         counted = {line.split("{")[0]: float(line.split()[-1]) for line in lines if line.startswith("ray_gex_")}
-        if counted.get("ray_gex_samples_total") == 3:
+        lost = [line for line in lines if line.startswith("ray_gex_lost_parents_total{")]
+        if counted.get("ray_gex_samples_total") == 3 and lost:
             break
         time.sleep(0.25)
     try:
@@ -126,25 +127,30 @@ with ray_session(settings):
 ends = [Path(run.layout.receipt("SVST", row["shard"])).stat().st_mtime for row in built]
 spans = sorted((end - row["seconds"], end) for row, end in zip(built, ends))
 asked = [task.required_resources for task in tasks]
-print(json.dumps([len(failures), [row["num_samples"] for row in built], asked, spans, refused, counted]))
+print(json.dumps([len(failures), [row["num_samples"] for row in built], asked, spans, refused, counted, lost]))
 """
 
 
 def test_workers_of_a_cluster_with_a_token_get_this_package_and_what_a_shard_needs(head, small_clips, tmp_path):
-    """The head's own package raises when it is imported, and its folder is another one."""
+    """The head's own package raises when it is imported, and its folder is another one. One clip has no file."""
     (tmp_path / "clips").symlink_to(small_clips)
-    write_jsonl(tmp_path / "clips.jsonl", [clip_row("a", n, n + 0.48, file=f"a-{n}.mp4") for n in range(3)])
+    files = ["a-0.mp4", "a-1.mp4", "a-2.mp4", "nowhere.mp4"]
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("a", n, n + 0.48, file=file) for n, file in enumerate(files)])
     command = [sys.executable, "-c", BUILDS, str(tmp_path), head.address, head.dashboard, head.metrics]
     done = subprocess.run(
         command, cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=90, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    num_failures, built, asked, spans, refused, counted = json.loads(done.stdout.splitlines()[-1])
-    assert (num_failures, built) == (0, [1, 1, 1])
-    assert asked == [{"CPU": 0.5, "memory": 123_000_000.0}] * 3
+    num_failures, built, asked, spans, refused, counted, lost = json.loads(done.stdout.splitlines()[-1])
+    assert (num_failures, sorted(built)) == (0, [0, 1, 1, 1])
+    assert asked == [{"CPU": 0.5, "memory": 123_000_000.0}] * 4
     assert all(end <= start + 0.05 for (_, end), (start, _) in pairwise(spans)), spans  # one after the other
-    assert (counted["ray_gex_shards_built_total"], counted["ray_gex_samples_total"]) == (3, 3)
+    assert (counted["ray_gex_shards_built_total"], counted["ray_gex_samples_total"]) == (4, 3)
     assert counted["ray_gex_bytes_total"] == sum(path.stat().st_size for path in tmp_path.glob("output/SVST/*.tar"))
+    assert counted["ray_gex_bytes_read_total"] == sum((small_clips / file).stat().st_size for file in files[:3])
+    (line,) = lost
+    assert 'reason="media_missing"' in line
+    assert line.endswith(" 1.0")
     assert refused.startswith("no node of the Ray cluster has 0.5 CPUs and 1125899906842624 bytes of memory")
 
 

@@ -1,0 +1,70 @@
+"""What Ray holds for whoever works on it: CPU-seconds and GPU-seconds of a block, asked for once a second.
+
+What is held is what a cluster costs, whether it is used or not. What was held when the block began belongs to others;
+what these take later is counted in.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+_EVERY_S = 1.0
+_KINDS = ("CPU", "GPU")
+
+
+def is_ray_running() -> bool:
+    """Whether this process is connected to a Ray; does not load it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+class Held:
+    """Use as a context manager; the figures grow until it ends."""
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(_KINDS, 0.0)
+        self._others = _held_now()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._count, name="gex-held", daemon=True)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU-seconds, in Ray's logical CPUs."""
+        return self._seconds["CPU"]
+
+    @property
+    def gpu_s(self) -> float:
+        """GPU-seconds."""
+        return self._seconds["GPU"]
+
+    def __enter__(self) -> Held:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _count(self) -> None:
+        before, before_s = _held_now(), time.monotonic()
+        is_last = False
+        while not is_last:
+            is_last = self._ended.wait(_EVERY_S)
+            now, now_s = _held_now(), time.monotonic()
+            for kind in _KINDS:
+                held = (before[kind] + now[kind]) / 2 - self._others[kind]
+                self._seconds[kind] += max(held, 0.0) * (now_s - before_s)
+            before, before_s = now, now_s
+
+
+def _held_now() -> dict[str, float]:
+    """Logical CPUs and GPUs that are in use; none where the cluster does not answer."""
+    import ray
+
+    try:
+        there, free = ray.cluster_resources(), ray.available_resources()
+    except (ray.exceptions.RayError, RuntimeError):
+        return dict.fromkeys(_KINDS, 0.0)
+    return {kind: there.get(kind, 0.0) - free.get(kind, 0.0) for kind in _KINDS}
