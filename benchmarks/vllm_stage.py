@@ -236,7 +236,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(TINY), help="directory or hub id (default: the tests' tiny model)")
     parser.add_argument("--wide", metavar="HIDDENxLAYERS", help="instead: random weights of this size, as 512x8")
-    parser.add_argument("--requests", type=int, default=2000, help="texts to summarise (default 2000)")
+    parser.add_argument("--requests", type=int, default=8000, help="texts to summarise (default 8000)")
     parser.add_argument("--rounds", type=int, default=3, help="times that both sides run (default 3)")
     parser.add_argument("--batch", type=int, default=64, help="batch_size of the summarizer (default 64)")
     parser.add_argument("--engine", metavar="JSON", help="more settings of both engines, as in a recipe")
