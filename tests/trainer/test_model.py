@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from tests.trainer.tiny_models import MAX_TOKENS, draw_batch, gradients, settings_of, tiny_clip_config, tiny_model
+from tests.trainer.tiny_models import (
+    IMAGE_PX,
+    MAX_TOKENS,
+    TINY_IAM,
+    draw_batch,
+    gradients,
+    settings_of,
+    tiny_clip_config,
+    tiny_model,
+)
+from trainer.alignment import SwappedFrames, masked
 from trainer.loss import vtc_loss
 from trainer.model import VideoTextModel, parameter_groups
 from trainer.settings import read_model_settings
@@ -195,3 +205,20 @@ def test_under_autocast_the_embeddings_have_32_bits():
     assert {part.dtype for part in found} == {torch.float32}
     exact = model(video, texts, n_iter_video=3, n_iter_text=1)
     assert (found.video_BD * exact.video_BD).sum(1).min() > 0.99
+
+
+@pytest.mark.parametrize("shipped", ["iam-paper", "iam-recommended"])
+def test_a_step_stays_on_the_device_of_the_weights_and_asks_it_for_no_value(shipped):
+    """Tensors of the device "meta" have no values: reading one, or meeting a tensor of the CPU, is an error there."""
+    given = read_model_settings(shipped)
+    iam = given.iam.model_copy(update={name: TINY_IAM[name] for name in ("num_embeddings", "dim", "num_heads")})
+    model = tiny_model(given.model_copy(update={"iam": iam})).float().train().to("meta")
+    (video, texts), nothing = draw_batch(2), torch.device("meta")
+    found = model(video.to(nothing), texts.to(nothing), n_iter_video=3, n_iter_text=1)
+    (found.logit_scale * found.video_BD @ found.text_BD.T).sum().backward()
+    devices = {parameter.grad.device for parameter in model.parameters() if parameter.grad is not None}
+    assert {tensor.device for tensor in found} == devices == {nothing}
+    frames_T3HW = torch.zeros(3, 3, IMAGE_PX, IMAGE_PX, device=nothing)
+    with torch.inference_mode():
+        swapped = SwappedFrames(model, frames_T3HW, 3, 4)
+        assert swapped.encode(1, masked(frames_T3HW[0], [(0, 0), (4, 8)], 8)).device == nothing
