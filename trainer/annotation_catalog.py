@@ -37,12 +37,13 @@ from trainer.annotations import (
     read_msrvtt,
 )
 from trainer.catalog import Catalog
-from trainer.catalog_rows import ROWS_SCHEMA, SOURCES_SCHEMA, Rows, source_number
+from trainer.catalog_rows import HELD_OUT, ROWS_SCHEMA, SOURCES_SCHEMA, Rows, sides_of, source_number
 from trainer.data_settings import AnnotationSettings
 
 _SHARD_SAMPLES = 1000  # what is shuffled as one: rows that are mapped together, not files that are read together
 
 AnyAnnotations = Annotations[RetrievalPair] | Annotations[LabelledVideo] | Annotations[Question]
+Row = RetrievalPair | LabelledVideo | Question
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,13 @@ def catalog_of(samples: Sequence[MediaText], granularity: str, origin: str) -> C
     return catalog
 
 
+def held_out_rows(rows: Sequence[Row], held_out_share: float, seed: int) -> list[Row]:
+    """Those of sources that a training with this share and seed holds out, in their order."""
+    sources = np.array([source_number(row.video_id) for row in rows], dtype=np.int64)
+    sides = sides_of(sources, np.arange(len(rows) + 1), held_out_share, seed)
+    return [row for row, side in zip(rows, sides, strict=True) if side == HELD_OUT]
+
+
 def keys_of(samples: Sequence[MediaText]) -> list[str]:
     """The key of every sample, in their order."""
     seen: Counter[tuple[str, str, float, float]] = Counter()
@@ -140,7 +148,7 @@ def keys_of(samples: Sequence[MediaText]) -> list[str]:
     return keys
 
 
-def _texts_of(row: RetrievalPair | LabelledVideo | Question, class_names: Sequence[str]) -> tuple[str, ...]:
+def _texts_of(row: Row, class_names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(row, RetrievalPair):
         return row.texts
     if isinstance(row, LabelledVideo):

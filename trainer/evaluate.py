@@ -123,7 +123,8 @@ def evaluate_published(pretrained: Pretrained, data: PublishedData, options: Opt
         whole = CatalogPart(catalog, dict.fromkeys(catalog.names))
         part = catalog.split(data.held_out_share, data.held_out_seed).held_out if data.held_out_share else whole
         for name, read in reads.items():
-            about = {"dataset": data.uri, "snapshot": snapshot, "granularity": name, **_side(data)}
+            side = told_part(data.held_out_share, data.held_out_seed)
+            about = {"dataset": data.uri, "snapshot": snapshot, "granularity": name, **side}
             found.append(_evaluate_part(pretrained, part, read, options, about))
     return found
 
@@ -133,9 +134,27 @@ def held_out_of(pretrained: Pretrained, dataset_uri: str) -> tuple[float, int]:
 
     Whether it was trained on that data set is told by its place.
     """
-    trained = pretrained.trained
-    same = isinstance(trained.get("data"), str) and storage.absolute(trained["data"]) == storage.absolute(dataset_uri)
-    return (float(trained.get("held_out_share", 0)), int(trained.get("held_out_seed", 0))) if same else (0.0, 0)
+    place = pretrained.trained.get("data")
+    return trained_split(pretrained) if isinstance(place, str) and is_same_place(place, dataset_uri) else (0.0, 0)
+
+
+def trained_split(pretrained: Pretrained) -> tuple[float, int]:
+    """Share and seed by which a model's training held sources of its data out."""
+    return float(pretrained.trained.get("held_out_share", 0)), int(pretrained.trained.get("held_out_seed", 0))
+
+
+def is_same_place(first: str, second: str) -> bool:
+    """Whether two URIs lead to the same file or folder; of local ones links and ``..`` are followed."""
+    if storage.is_local(first) and storage.is_local(second):
+        return storage.local_path(first).resolve() == storage.local_path(second).resolve()
+    return first.rstrip("/") == second.rstrip("/")
+
+
+def told_part(held_out_share: float, held_out_seed: int) -> dict[str, Any]:
+    """Which part of the data is measured, as an evaluation names it."""
+    if not held_out_share:
+        return {"part": "all"}
+    return {"part": "held out", "held_out_share": held_out_share, "held_out_seed": held_out_seed}
 
 
 def read_as(pretrained: Pretrained, granularity: str, options: Options) -> ReadAs:
@@ -182,12 +201,6 @@ def _read_as_published(pretrained: Pretrained, catalog: Catalog, name: str, opti
     if options.num_frames is not None and set(catalog.of(name).extensions) <= set(IMAGE_EXTENSIONS):
         return replace(read, num_frames=1)  # the number was given for the videos among the granularities
     return read
-
-
-def _side(data: PublishedData) -> dict[str, Any]:
-    if not data.held_out_share:
-        return {"part": "all"}
-    return {"part": "held out", "held_out_share": data.held_out_share, "held_out_seed": data.held_out_seed}
 
 
 def _evaluate_part(

@@ -3,7 +3,8 @@
 Retrieval for captions, accuracy for classes (LVU over spans), mean average precision for Charades-Ego, multiple choice
 for How2QA. Classes are scored by the model's own head where it has one with just these classes, else by prompts, and
 the result says which. Each video, or part of one, is decoded once, however many texts it has. What cannot be read, or
-has no media, is named and in no figure. Definitions: docs/evaluation.md.
+has no media, is named and in no figure. Of annotations that the model was trained on, the rows that its training held
+out can be measured alone (`held_out_of_annotations`). Definitions: docs/evaluation.md.
 """
 
 # Arrays: V videos, T texts, K classes, P prompts a class, D embedding, S spans.
@@ -18,12 +19,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from gex_pipeline.errors import GexError
 from trainer.annotation_catalog import (
     AnyAnnotations,
     MediaText,
+    Row,
     catalog_of,
+    held_out_rows,
     keys_of,
     question_text,
     read_annotations,
@@ -33,7 +37,16 @@ from trainer.annotations.media_folder import IMAGE_ENDINGS
 from trainer.catalog import CatalogPart
 from trainer.data_settings import AnnotationSettings
 from trainer.encoding import EncodedVideos, Floats, classify_videos, encode_texts, encode_videos
-from trainer.evaluate import Evaluation, Options, ReadAs, chosen_numbers, read_as
+from trainer.evaluate import (
+    Evaluation,
+    Options,
+    ReadAs,
+    chosen_numbers,
+    is_same_place,
+    read_as,
+    told_part,
+    trained_split,
+)
 from trainer.evaluate_retrieval import retrieval_of_captions
 from trainer.frames import VIDEO_FORMATS, DamagedMediaError, video_length_s
 from trainer.loader import Damaged
@@ -67,6 +80,24 @@ class PublicData:
     """Prompts for classes; None: the paper's, and for Charades-Ego the names of the classes alone."""
     span_s: float = 60.0
     """LVU: videos are cut into as few equal spans as are no longer than this."""
+    held_out_share: float = 0.0
+    """Only rows of videos that training with this share and seed holds out; 0: all rows."""
+    held_out_seed: int = 0
+
+
+def held_out_of_annotations(pretrained: Pretrained, settings: AnnotationSettings) -> tuple[float, int]:
+    """Share and seed with which a model's training held videos of an annotation file out; 0 and 0 where it did not.
+
+    Whether it was trained on that file is told by kind and place, and for COIN, whose subsets are apart, by the subset.
+    """
+    try:
+        trained = AnnotationSettings.model_validate(pretrained.trained.get("annotations"))
+    except ValidationError:
+        return 0.0, 0  # trained on something else, or exported before the file was written down
+    same = trained.kind == settings.kind and is_same_place(trained.file, settings.file)
+    if same and settings.kind == "coin":
+        same = (trained.subset == "training") == (settings.subset == "training")
+    return trained_split(pretrained) if same else (0.0, 0)
 
 
 def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Options) -> Evaluation:
@@ -80,8 +111,13 @@ def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Opti
     started_s = time.monotonic()
     annotations = read_annotations(data.annotations)
     job = _Job(pretrained, data, options, annotations)
-    if not job.rows:
+    if not annotations.rows:
         raise GexError(f"no entry can be used. {annotations.describe()}")
+    if not job.rows:
+        raise GexError(
+            f"{data.annotations.file!r} has no usable entry of a held-out video (share {data.held_out_share:g}, seed "
+            f"{data.held_out_seed}); take a larger share, or 0 for all entries"
+        )
     try:
         outcome = job.evaluate()
     except ValueError as error:
@@ -89,6 +125,7 @@ def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Opti
     lacking = {str(lack): list(names) for lack, names in annotations.lacking.items()}
     about = {
         "annotations": data.annotations.model_dump(mode="json", exclude_none=True),
+        **told_part(data.held_out_share, data.held_out_seed),
         "num_entries": annotations.num_entries,
         "lacking": lacking,
         "told": annotations.describe(),
@@ -128,9 +165,11 @@ class _Job:
     annotations: AnyAnnotations
 
     @cached_property
-    def rows(self) -> list[RetrievalPair | LabelledVideo | Question]:
+    def rows(self) -> list[Row]:
         """The rows that are measured."""
-        found: list[RetrievalPair | LabelledVideo | Question] = list(self.annotations.rows)
+        found: list[Row] = list(self.annotations.rows)
+        if self.data.held_out_share:
+            found = held_out_rows(found, self.data.held_out_share, self.data.held_out_seed)
         numbers = chosen_numbers(len(found), self.options, self.data.annotations.kind)
         return found if numbers is None else [found[number] for number in numbers]
 
@@ -211,7 +250,7 @@ def _told(sample: MediaText) -> str:
     return f"{sample.source_id}{part}"
 
 
-def _whole(rows: Sequence[RetrievalPair | LabelledVideo | Question]) -> list[MediaText]:
+def _whole(rows: Sequence[Row]) -> list[MediaText]:
     """Each video, or part of one, once, in the order of the rows."""
     return list(dict.fromkeys(MediaText(row.video_id, row.media, "", row.span) for row in rows))
 
@@ -222,7 +261,7 @@ def _places(samples: Sequence[MediaText], found: EncodedVideos) -> dict[MediaTex
     return {sample: row_of[key] for sample, key in zip(samples, keys_of(samples), strict=True) if key in row_of}
 
 
-def _place_of(row: RetrievalPair | LabelledVideo | Question) -> MediaText:
+def _place_of(row: Row) -> MediaText:
     return MediaText(row.video_id, row.media, "", row.span)
 
 

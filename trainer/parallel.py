@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -89,7 +88,13 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 def _recompute(layer: nn.Module) -> None:
     """Let a layer forget its activations; a frozen one has none to forget."""
     if any(parameter.requires_grad for parameter in layer.parameters()):
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        forward = layer.forward
+
+        # a function of our own: torch compiles no frame of which `checkpoint` is the outermost
+        def recomputed(*args: Any, **kwargs: Any) -> Any:
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+        layer.forward = recomputed
 
 
 def _shard(module: nn.Module, layers: Sequence[nn.Module], processes: Processes) -> None:

@@ -89,11 +89,12 @@ def publish_trained(recipe: TrainRecipe, built: Built, data: RunData, figures: F
 
 def _trained(recipe: TrainRecipe, data: RunData, figures: Figures) -> dict[str, Any]:
     """What is said of the training in the model's configuration."""
-    source = recipe.data.annotations.kind if recipe.data.annotations else recipe.data.dataset
+    annotations = recipe.data.annotations
     return {
         "name": recipe.name,
         "task": recipe.task,
-        "data": source,
+        "data": annotations.kind if annotations else recipe.data.dataset,
+        "annotations": annotations.model_dump(mode="json", exclude_none=True) if annotations else None,
         "snapshot": recipe.data.snapshot,
         "samples": {name: data.training.num_samples(name) for name in recipe.data.granularities},
         "held_out_share": recipe.data.held_out_share,

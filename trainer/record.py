@@ -39,10 +39,12 @@ class Sink(Protocol):
 class Record:
     """All sinks of a training, every so many steps."""
 
-    def __init__(self, sinks: Sequence[Sink], *, every_steps: int = 1) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, every_steps: int = 1, keep: Callable[[], None] = lambda: None) -> None:
+        """`keep` brings what was written so far to where the death of this process does not reach it."""
         if every_steps < 1:
             raise ValueError(f"every_steps is {every_steps}; expected 1 or more")
         self._sinks, self._every_steps = list(sinks), every_steps
+        self.keep = keep
 
     def due(self, step: int) -> bool:
         """Whether a step (from 0) is one to write."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,9 @@ from trainer.record import WANDB_RUN, JsonLines, Lines, Record, Sink, TensorBoar
 from trainer.telling import step_line
 from trainer.train_recipe import TrainRecipe
 
-LOG, CURVE = "log.jsonl", "curve.svg"
+LOG, CURVE, TENSORBOARD = "log.jsonl", "curve.svg", "tensorboard"
+_TAKEN_UP = (LOG, WANDB_RUN)
+_KEPT = (LOG, WANDB_RUN, TENSORBOARD)  # wandb's own files are its affair, and grow while they are read
 
 
 @contextmanager
@@ -23,8 +25,9 @@ def open_record(
 ) -> Iterator[Record]:
     """The sinks that the recipe names, for these steps; what was written of them before is cut off.
 
-    Files of figures are local: for an output on an object store they are written here first and copied there when the
-    training ends, in whatever way.
+    Files of figures are local: for an output on an object store they are written here first, and copied there by
+    `Record.keep` and when the training ends. Called before every checkpoint, `keep` sees to it that a training that is
+    killed has the lines of all steps that it does not take again; those of later steps are cut off when it goes on.
 
     Raises:
         GexError: a sink cannot be opened.
@@ -37,11 +40,11 @@ def open_record(
         form = partial(step_line, num_steps=steps.stop)
         sinks: list[Sink] = [Lines(say, form), JsonLines(folder / LOG, next_step=next_step)]
         if recipe.record.tensorboard:
-            sinks.append(TensorBoard(folder / "tensorboard", next_step=next_step))
+            sinks.append(TensorBoard(folder / TENSORBOARD, next_step=next_step))
         if recipe.record.wandb_project:
             content = recipe.model_dump(mode="json")
             sinks.append(WeightsAndBiases(folder, recipe.record.wandb_project, recipe.name, content))
-        record = Record(sinks, every_steps=recipe.record.every_steps)
+        record = Record(sinks, every_steps=recipe.record.every_steps, keep=partial(_publish, folder, recipe, _KEPT))
         try:
             yield record
         finally:
@@ -56,11 +59,20 @@ def _local_output(recipe: TrainRecipe) -> Iterator[Path]:
         yield storage.local_path(recipe.output)
         return
     with storage.scratch_folder("gex-figures-") as folder:
-        for name in (LOG, WANDB_RUN):
+        for name in _TAKEN_UP:
             if storage.exists(recipe.place(name)):
                 (folder / name).write_bytes(storage.read_bytes(recipe.place(name)))
         try:
             yield folder
         finally:
-            for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
-                storage.publish_file(file, recipe.place(*file.relative_to(folder).parts))
+            _publish(folder, recipe)
+
+
+def _publish(folder: Path, recipe: TrainRecipe, names: Sequence[str] | None = None) -> None:
+    """Copy figures to an output on an object store: files and folders of these names, by default all."""
+    if storage.is_local(recipe.output):
+        return
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
+        parts = file.relative_to(folder).parts
+        if names is None or parts[0] in names:
+            storage.publish_file(file, recipe.place(*parts))

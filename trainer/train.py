@@ -102,6 +102,7 @@ def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] 
                 # with the checkpoint there, the line is there too: a model that is exported later writes no second one
                 if figures:
                     record.write(run.num_steps - 1, as_held_out(figures))
+                record.keep()
                 run.save(run.num_steps, figures)
             with run.averaged():
                 model = publish_trained(recipe, run.built, data, figures, processes)
@@ -126,6 +127,7 @@ def _steps(run: TrainingRun, steps: range, record: Record, stop: StopSignals) ->
                     record.write(step, as_held_out(found))
                 told = stop.told()
                 if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
+                    record.keep()
                     run.save(step + 1, found)
                 if told:
                     return step + 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trainer.pretrained import Pretrained
 
 _OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s")
-_OF_PUBLISHED = ("snapshot", "held_out", "held_out_seed")
+_OF_PUBLISHED = ("snapshot",)
 _TAKES = {
     "msrvtt": {"media", "captions"},
     "activitynet": {"media", "subset"},
@@ -98,20 +98,25 @@ def _options(arguments: argparse.Namespace) -> Options:
 def _on_published(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
     from trainer.evaluate import PublishedData, evaluate_published, held_out_of
 
-    share, seed = held_out_of(pretrained, arguments.target)
-    if arguments.held_out is not None:
-        share = arguments.held_out
-    if arguments.held_out_seed is not None:
-        seed = arguments.held_out_seed
+    share, seed = _split(arguments, held_out_of(pretrained, arguments.target))
     data = PublishedData(
         storage.absolute(arguments.target), arguments.snapshot, tuple(arguments.granularity or ()), share, seed
     )
     return evaluate_published(pretrained, data, _options(arguments))
 
 
+def _split(arguments: argparse.Namespace, trained: tuple[float, int]) -> tuple[float, int]:
+    """Share and seed of the held-out sources: as given, else those of the training."""
+    share, seed = trained
+    return (
+        share if arguments.held_out is None else arguments.held_out,
+        seed if arguments.held_out_seed is None else arguments.held_out_seed,
+    )
+
+
 def _on_annotations(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
     from trainer.data_settings import AnnotationSettings
-    from trainer.evaluate_annotations import PublicData, evaluate_annotations
+    from trainer.evaluate_annotations import PublicData, evaluate_annotations, held_out_of_annotations
     from trainer.prompts import read_templates
 
     names = ("media", "captions", "class_names")
@@ -125,7 +130,8 @@ def _on_annotations(arguments: argparse.Namespace, pretrained: Pretrained) -> li
     granularity = arguments.granularity[0] if arguments.granularity else None
     templates = read_templates(Path(arguments.templates)) if arguments.templates else None
     span = {} if arguments.span_s is None else {"span_s": arguments.span_s}
-    data = PublicData(settings, granularity, templates, **span)
+    share, seed = _split(arguments, held_out_of_annotations(pretrained, settings))
+    data = PublicData(settings, granularity, templates, held_out_share=share, held_out_seed=seed, **span)
     return [evaluate_annotations(pretrained, data, _options(arguments))]
 
 

@@ -91,6 +91,10 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--num-frames", type=_from_one, metavar="N", help="frames of a video (default: as trained)")
     command.add_argument("--n-iter-video", type=_from_zero, metavar="N", help="#iter of videos (default: as trained)")
     command.add_argument("--n-iter-text", type=_from_zero, metavar="N", help="#iter of texts (default: as trained)")
+    command.add_argument(
+        "--held-out", type=_share, metavar="SHARE", help="only sources that this share holds out (default: as trained)"
+    )
+    command.add_argument("--held-out-seed", type=int, metavar="N", help="which sources these are")
     command.add_argument("--max-samples", type=_from_one, metavar="N", help="measure so many, chosen by --seed")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of that choice (default 0)")
     command.add_argument("--ties", choices=_TIES, default="average", help="what a tie counts for (default average)")
@@ -99,10 +103,6 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print all that is needed to have the figures again")
     published = command.add_argument_group("of a published data set")
     published.add_argument("--snapshot", type=_from_zero, metavar="N", help="the last one to read (default: all)")
-    published.add_argument(
-        "--held-out", type=_share, metavar="SHARE", help="only sources that this share holds out (default: as trained)"
-    )
-    published.add_argument("--held-out-seed", type=int, metavar="N", help="which sources these are")
     public = command.add_argument_group("of a public data set")
     public.add_argument("--annotations", choices=_ANNOTATIONS, metavar="KIND", help=", ".join(_ANNOTATIONS))
     public.add_argument("--media", metavar="FOLDER", help="folder with the videos, at any depth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,23 +113,44 @@ def test_unreadable_samples_are_named_and_counted(gex, model, tmp_path):
     assert "IT: 5 videos, 1 unreadable" in out
 
 
-def test_what_training_held_out_is_measured_unless_another_share_is_given(gex, model, output, tmp_path):
-    folder = tmp_path / "trained"
-    folder.mkdir()
-    for file in Path(model).rglob("*"):
-        if file.is_file():
-            written_to = folder / file.relative_to(model)
-            written_to.parent.mkdir(exist_ok=True)
-            written_to.write_bytes(file.read_bytes())
+def trained_on(model: str, folder: Path, facts: dict) -> str:
+    """A copy of the model that says this of its training."""
+    shutil.copytree(model, folder)
     config = json.loads((folder / "config.json").read_text())
-    config["trained"] = {"data": output, "held_out_share": 0.5, "held_out_seed": 1}
-    (folder / "config.json").write_text(json.dumps(config))
-    code, out, err = gex(str(folder), output, "--granularity", "IT")
+    (folder / "config.json").write_text(json.dumps({**config, "trained": facts}))
+    return str(folder)
+
+
+def test_what_training_held_out_is_measured_unless_another_share_is_given(gex, model, output, tmp_path):
+    facts = {"data": f"{output}/../{Path(output).name}", "held_out_share": 0.5, "held_out_seed": 1}
+    folder = trained_on(model, tmp_path / "trained", facts)
+    code, out, err = gex(folder, output, "--granularity", "IT")
     assert code == 0, err
     assert "only held-out sources: share 0.5, seed 1" in out
-    code, out, err = gex(str(folder), output, "--granularity", "IT", "--held-out", "0")
+    code, out, err = gex(folder, output, "--granularity", "IT", "--held-out", "0")
     assert "IT: 6 videos" in out
     assert "only held-out" not in out
+
+
+def test_what_training_held_out_of_an_annotation_file_is_measured_unless_another_share_is_given(
+    gex, model, media, tmp_path
+):
+    csv = written(tmp_path / "test.csv", "video_id,sentence\n" + "".join(f"v{n},half {n}\n" for n in range(3)))
+    annotations = {"kind": "msrvtt", "file": str(csv), "media": media}
+    facts = {"data": "msrvtt", "annotations": annotations, "held_out_share": 0.5, "held_out_seed": 0}
+    folder = trained_on(model, tmp_path / "trained", facts)
+    arguments = (folder, "test.csv", "--annotations", "msrvtt", "--media", media)
+    code, out, err = gex(*arguments)
+    assert code == 0, err
+    assert "only held-out sources: share 0.5, seed 0" in out
+    (held_out,) = json.loads(gex(*arguments, "--json")[1])["evaluations"]
+    assert held_out["data"]["part"] == "held out"
+    assert 1 <= held_out["num_samples"] < 3
+    code, out, err = gex(*arguments, "--held-out", "0")
+    assert "msrvtt: 3 videos" in out
+    assert "only held-out" not in out
+    code, out, err = gex(*arguments, "--held-out", "0.9", "--held-out-seed", "2")
+    assert "only held-out sources: share 0.9, seed 2" in out
 
 
 def test_a_public_data_set(gex, model, media, tmp_path):

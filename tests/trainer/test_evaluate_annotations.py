@@ -16,11 +16,12 @@ from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY,
 from tests.trainer.by_hand import check_retrieval, file_of, logits_of, places_by_hand, text_of, unit
 from tests.trainer.conftest import write_tiny_model
 from trainer.annotations import AnnotationError
-from trainer.data_settings import AnnotationSettings
+from trainer.data_settings import AnnotationSettings, DataSettings
 from trainer.evaluate import Options
-from trainer.evaluate_annotations import PublicData, evaluate_annotations
+from trainer.evaluate_annotations import PublicData, evaluate_annotations, held_out_of_annotations
 from trainer.frames import image_frame
 from trainer.pretrained import Pretrained
+from trainer.run_data import open_data
 
 NAMES = [f"v{number}" for number in range(8)]
 CLASSES = ("MakeTea", "ReplaceTyre", "sit_down")
@@ -244,6 +245,67 @@ def test_class_folders_with_images_are_read_as_images_and_named_by_a_file(tmp_pa
         videos = unit(pretrained.model.encode_video(frames, 0).numpy())
     classes = unit([text_of(pretrained, f"A video of a {name}.", 1) for name in ("cat", "half of", "picture")])
     assert found.figures["top1_percent"] == pytest.approx(top1(videos @ classes.T, [0, 0, 1, 1, 2, 2]))
+
+
+# What training held out
+
+
+def test_what_is_measured_is_what_training_held_out_and_nothing_that_it_was_trained_on(tmp_path, media, pretrained):
+    """Every video of the training part is broken: one that were measured would be named."""
+    names = [f"video {number}" for number in range(24)]
+    rows = "".join(f"{name},caption {n} of {name}\n" for name in names for n in range(2))
+    csv = written(tmp_path / "test.csv", "video_id,sentence\n" + rows)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    settings = AnnotationSettings(kind="msrvtt", file=str(csv), media=str(folder))
+    whole = (media / "v1.mp4").read_bytes()
+    for name in names:
+        (folder / f"{name}.mp4").write_bytes(whole)
+    recipe = DataSettings(
+        annotations=settings, granularities={"SVST": {}}, batch_size=2, held_out_share=0.3, held_out_seed=5
+    )
+    with open_data(recipe) as data:
+        trained_on, held_out = (
+            {part.sample("SVST", number).source_id for number in range(part.num_samples("SVST"))}
+            for part in (data.training, data.held_out)
+        )
+    assert 3 <= len(held_out) <= 12
+    assert trained_on | held_out == set(names)
+    for name in trained_on:
+        (folder / f"{name}.mp4").write_bytes(bytes(len(whole)))
+    found = evaluate_annotations(pretrained, PublicData(settings, held_out_share=0.3, held_out_seed=5), FRAMES)
+    assert (found.num_samples, found.damaged) == (len(held_out), ())
+    assert found.data["num_captions"] == 2 * len(held_out)
+    assert (found.data["part"], found.data["held_out_share"], found.data["held_out_seed"]) == ("held out", 0.3, 5)
+    everything = evaluate_annotations(pretrained, PublicData(settings), FRAMES)
+    assert {one.key for one in everything.damaged} == trained_on
+    assert everything.data["part"] == "all"
+    with pytest.raises(GexError, match=r"test\.csv' has no usable entry of a held-out video \(share 1e-09, seed 5\)"):
+        evaluate_annotations(pretrained, PublicData(settings, held_out_share=1e-9, held_out_seed=5), FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "measured", "same"),
+    [
+        ({"kind": "lsmdc", "file": "a.csv"}, {"kind": "lsmdc", "file": "a.csv", "media": "elsewhere"}, True),
+        ({"kind": "lsmdc", "file": "sub/../a.csv"}, {"kind": "lsmdc", "file": "a.csv"}, True),
+        ({"kind": "lsmdc", "file": "a.csv"}, {"kind": "lsmdc", "file": "b.csv"}, False),
+        ({"kind": "lsmdc", "file": "a.csv"}, {"kind": "how2qa", "file": "a.csv"}, False),
+        ({"kind": "coin", "file": "a", "subset": "training"}, {"kind": "coin", "file": "a"}, False),
+        ({"kind": "coin", "file": "a", "subset": "testing"}, {"kind": "coin", "file": "a"}, True),
+        ({"kind": "folders", "file": "a/"}, {"kind": "folders", "file": "a"}, True),
+        (None, {"kind": "folders", "file": "a"}, False),
+    ],
+    ids=str,
+)
+def test_a_model_knows_the_annotations_that_it_was_trained_on(tmp_path, pretrained, trained_on, measured, same):
+    def placed(tables):
+        return tables and {**tables, "file": f"{tmp_path}/{tables['file']}"}
+
+    trained = {"annotations": placed(trained_on), "held_out_share": 0.25, "held_out_seed": 3}
+    model = replace(pretrained, trained=trained)
+    settings = AnnotationSettings(**placed(measured))
+    assert held_out_of_annotations(model, settings) == ((0.25, 3) if same else (0.0, 0))
 
 
 # What is read, and what is refused

@@ -64,14 +64,20 @@ def test_compiled_layers_give_the_same_weights_and_all_granularities_are_compile
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)  # put back afterwards
     before = torch.compiler.get_default_backend()
     torch.compiler.set_default_backend("eager")
+    num_graphs = {}
     try:
-        train_here(tiny_recipe(numbered_output, tmp_path / "training", changes, {"parallel": {"compile": True}}))
-        num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        for forgets in (False, True):  # a layer that forgets its activations is compiled like any other
+            compiled = {"parallel": {"compile": True, "activation_checkpointing": forgets}}
+            torch._dynamo.utils.counters.clear()
+            train_here(tiny_recipe(numbered_output, tmp_path / f"training-{forgets}", changes, compiled))
+            num_graphs[forgets] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            torch._dynamo.reset()
     finally:
         torch.compiler.set_default_backend(before)
         torch._dynamo.reset()
-    assert num_graphs > 16
-    assert largest_difference(weights_of(tmp_path / "training"), weights_of(tmp_path / "plain")) < CLOSE
+    assert num_graphs[True] == num_graphs[False] > 16
+    for forgets in num_graphs:
+        assert largest_difference(weights_of(tmp_path / f"training-{forgets}"), weights_of(tmp_path / "plain")) < CLOSE
 
 
 def test_half_precision_trains_weights_in_full_precision(plain, numbered_output, tmp_path):
@@ -151,6 +157,20 @@ def test_a_classifier_learns_the_names_of_class_folders_and_loads_with_its_head(
             assert [CLASSES[label] for label in logits.argmax(dim=1).tolist()] == batch.texts
             num_samples += len(batch.texts)
     assert num_samples == 20
+
+
+def test_what_such_a_training_held_out_is_what_is_measured_of_its_folders_by_itself(classified, capsys):
+    from gex_pipeline.cli.main import main
+
+    recipe, outcome, _ = classified
+    command = ["eval", outcome.model, recipe.data.annotations.file, "--annotations", "folders", "--json"]
+    assert main([*command, "--granularity", "SHAPES", "--workers", "0"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert (found["data"]["part"], found["data"]["held_out_share"], found["data"]["held_out_seed"]) == (
+        "held out", 0.3, 0
+    )  # fmt: skip
+    assert found["num_samples"] == outcome.figures["SHAPES/num_samples"] < 20
+    assert found["figures"]["top1_percent"] == outcome.figures["SHAPES/top1_percent"]
 
 
 def test_classifying_leaves_the_text_branch_and_the_temperature_as_they_are(classified, tmp_path):
