@@ -164,6 +164,8 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
     if snapshot is None:
         return None
     create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
+    if scores := scores_markdown(run):
+        create_markdown_artifact(key="scores", markdown=scores, description="accepted samples of the run")
     if run.snapshot:
         _mark_drift(look_for_drift(run))
     if parameters.report:
@@ -213,6 +215,17 @@ def balance_markdown(snapshot: Snapshot) -> str:
             f"| {account.num_known} | {excluded} | {rejected} | {account.difference} |"
         )
     return "\n".join(lines)
+
+
+def scores_markdown(run: Run) -> str:
+    """Means and standard deviations of the scores of the published samples; empty where nothing is scored."""
+    lines = [
+        f"| {node.name} | {row['score']} | {row['num']} | {row['mean']:.3f} | {row['std']:.3f} |"
+        for node in publish.built_nodes(run)
+        for row in publish.score_means(run, node)
+    ]
+    head = ["| granularity | score | samples | mean | std |", "| --- | --- | ---: | ---: | ---: |"]
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 if __name__ == "__main__":

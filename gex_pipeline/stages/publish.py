@@ -222,7 +222,7 @@ def check_gates(run: Run) -> None:
         bounds = getattr(run.recipe.granularity[node.name], "publication", {})
         if not bounds:
             continue
-        means = score_means(run, node)
+        means = {row["score"]: row["mean"] for row in score_means(run, node)}
         for score, bound in bounds.items():
             if score not in means:
                 broken.append(f"{node.name} has no score {score!r} (there are: {', '.join(means) or 'none'})")
@@ -232,14 +232,14 @@ def check_gates(run: Run) -> None:
         raise GateError("not published: " + "; ".join(broken))
 
 
-def score_means(run: Run, node: Node) -> dict[str, float]:
-    """Mean of every score over the snapshot's published samples of one granularity."""
+def score_means(run: Run, node: Node) -> list[dict[str, Any]]:
+    """``score``, ``num``, ``mean`` and ``std`` over the snapshot's accepted samples of one granularity."""
     uri = run.layout.table(f"scores-{node.name}", run.snapshot)
     if not storage.exists(uri):
-        return {}
+        return []
     with Database() as database:
         database.view_parquet("scores", [uri])
-        return {row["score"]: row["mean"] for row in database.rows("score_means")}
+        return database.rows("score_means")
 
 
 def _publish_losses(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import statistics
 import threading
 import time
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from gex_pipeline.errors import GexError, RecipeError
 from tests.end_to_end.late_server import LateChatServer
-from tests.end_to_end.running import counted_again, error_of, run_flow, source_table, write_recipe
+from tests.end_to_end.running import counted_again, error_of, rows_of, run_flow, source_table, write_recipe
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_every_stage_is_a_task_that_says_its_granularity(client, whole_run):
     assert {run.run_count for run in runs.values()} == {1}
 
 
-def test_the_balance_and_the_report_are_artifacts(client, whole_run):
+def test_the_balance_the_scores_and_the_report_are_artifacts(client, whole_run):
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
     folder, state = whole_run
@@ -81,12 +82,22 @@ def test_the_balance_and_the_report_are_artifacts(client, whole_run):
         )
     )  # fmt: skip
     artifacts = {artifact.key: artifact.data for artifact in found}
-    assert set(artifacts) == {"balance", "report"}
+    assert set(artifacts) == {"balance", "report", "scores"}
     assert str(folder / "output/report/report.html") in artifacts["report"]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in artifacts["balance"].splitlines()]
     assert rows[0] == ["stage", "granularity", "in", "used", "known", "excluded", "rejected", "difference"]
     assert ["integrate", "LVLT", "26 clips", "24", "0", "2 too_few_clips", "0", "0"] in rows
     assert [row[-1] for row in rows[2:]] == ["0"] * (len(rows) - 2)
+    told = [[cell.strip() for cell in line.strip("|").split("|")] for line in artifacts["scores"].splitlines()[2:]]
+    values: dict[str, list[float]] = {}
+    for row in rows_of(folder / "output/tables/scores-LVST-000000.parquet"):
+        if row["state"] == "accepted":
+            values.setdefault(row["score"], []).append(row["value"])
+    assert told == [
+        ["LVST", score, str(len(of)), f"{statistics.fmean(of):.3f}", f"{statistics.pstdev(of):.3f}"]
+        for score, of in sorted(values.items())
+    ]
+    assert values
 
 
 def test_the_run_is_on_the_server_that_the_environment_names(client, whole_run):
