@@ -114,6 +114,8 @@ def _start_ray(address: str, options: dict[str, Any]) -> None:
         ray.init(address=address, **options)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
+        if isinstance(error, OSError) and "AF_UNIX" in first:
+            raise GexError(f"Ray's sockets do not fit below TMPDIR ({first}); set TMPDIR to a shorter path") from error
         if address == "local" and (type(error) is Exception or isinstance(error, RuntimeError)):
             # A node of which a process died while it came up; Ray has no class of its own for that.
             raise TransientError(f"Ray did not start ({first}). Run the same command again") from error

@@ -5,5 +5,10 @@ WITH ends AS (
   UNION ALL SELECT id, state || ' at build' FROM build_losses
   UNION ALL SELECT id, state || ' at summary' FROM summary_losses
   UNION ALL SELECT id, state || ' by plan' FROM excluded
+), twice AS (
+  SELECT id FROM ends GROUP BY id HAVING count(*) > 1  -- without a text a parent: they are all parents there are
 )
-SELECT id, string_agg(how, ', ' ORDER BY how) AS ends FROM ends GROUP BY id HAVING count(*) > 1 ORDER BY id
+SELECT id, string_agg(how, ', ' ORDER BY how) AS ends
+FROM ends SEMI JOIN twice USING (id)
+GROUP BY id
+ORDER BY id

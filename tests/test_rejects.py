@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -9,7 +11,7 @@ from gex_pipeline.planning import view_parents
 from gex_pipeline.receipts import LOSS_SCHEMA, write_table
 from gex_pipeline.rejects import find_retried, standing_rejects
 from gex_pipeline.run_state import Retry, begin, find_recipe, open_run
-from gex_pipeline.shards.manifest import Manifest, Snapshot
+from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
 from gex_pipeline.tables import Database
 from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
 
@@ -50,6 +52,38 @@ def chosen(recipe, *reasons, granularities=()):
     with Database(threads=1) as database:
         find_retried(database, open_run(recipe, Retry(reasons, granularities)))
         return [row["id"] for row in database.query("SELECT id FROM retried_now ORDER BY granularity, id")]
+
+
+def retire_sample(recipe, key):
+    """The last snapshot as if it had been retired with one sample of LVLT."""
+    manifest = open_run(recipe).manifest
+    last = manifest.snapshots[-1]
+    uri = f"tables/retired-LVLT-{last.snapshot:06d}.parquet"
+    rows = pa.table({"shard": [0], "key": [key], "parents": [["a", "b"]]})
+    write_table(storage.join(recipe.output_uri, uri), rows, {})
+    last = replace(
+        last,
+        tables=(*last.tables, uri),
+        retired="2026-05-04T03:02:01+00:00",
+        granularities={"LVLT": GranularityEntry("integrate", "SVST", "mp4", (), {}, last_shard=0)},
+    )
+    storage.publish_bytes(
+        Manifest(recipe.name, (*manifest.snapshots[:-1], last)).to_json(), f"{recipe.output_uri}/dataset.json"
+    )
+
+
+def test_what_came_of_a_retired_sample_stands_rejected_no_more_and_is_not_tried_again(recipe):
+    publish(recipe, [loss("long", "gate_failed", "LVST", stage="summarise"), loss("other", "gate_failed", "LVST")])
+    assert standing(recipe) == [("LVST", "gate_failed", 1), ("LVST", "gate_failed", 1)]
+    retire_sample(recipe, "long")
+    assert standing(recipe) == [("LVST", "gate_failed", 1)]
+    assert chosen(recipe, "gate_failed") == ["other"]
+
+
+def test_a_clip_rejected_in_a_snapshot_that_was_retired_can_be_tried_again(recipe):
+    publish(recipe, [loss("clip", "media_missing")])
+    retire_sample(recipe, "long")
+    assert chosen(recipe, "media_missing") == ["clip"]
 
 
 def test_a_reject_stands_until_a_snapshot_tried_it_again(recipe):

@@ -34,8 +34,8 @@ def read_catalog(dataset_uri: str, snapshot: int | None = None, granularities: S
     """The samples published up to a snapshot (all by default) of these granularities (all by default).
 
     Raises:
-        GexError: nothing is published there, the snapshot or a granularity is not among what is, a granularity is
-            empty, or a receipt is missing, damaged or not the one that was published.
+        GexError: nothing is published there, the snapshot or a granularity is not among what is, the snapshot was
+            retired, a granularity is empty, or a receipt is missing, damaged or not the one that was published.
     """
     manifest = read_manifest(dataset_uri)
     if manifest is None:
@@ -43,6 +43,8 @@ def read_catalog(dataset_uri: str, snapshot: int | None = None, granularities: S
     numbers = [entry.snapshot for entry in manifest.snapshots]
     if snapshot is not None and snapshot not in numbers:
         raise GexError(f"{dataset_uri!r} has no snapshot {snapshot}; published are {_listed(numbers)}")
+    if snapshot is not None:
+        manifest.check_whole(snapshot, dataset_uri)
     names = manifest.granularity_names() if granularities is None else granularities
     shards = {name: _shards_of(manifest, dataset_uri, name, snapshot) for name in names}
     catalog = Catalog(Path(tempfile.mkdtemp(prefix="gex-catalog-")), dataset_uri)

@@ -34,6 +34,12 @@ class RunData:
     class_names: tuple[str, ...] = ()
     """Of a public data set with classes."""
 
+    @property
+    def num_samples(self) -> int:
+        """Samples of both parts and of neither, of all granularities together."""
+        parts = (self.training, self.held_out)
+        return sum(part.num_samples(name) for part in parts for name in part.names) + sum(self.num_mixed.values())
+
     def texts(self) -> Iterator[str]:
         """Texts of the training part, evenly from all of it where there are very many."""
         for name in self.training.names:

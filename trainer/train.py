@@ -167,6 +167,12 @@ class TrainingRun:
         progress = self.checkpoints.resume(self.state)
         if progress is None:
             return 0
+        before, now = progress.counters.get("num_samples"), self.data.num_samples
+        if before not in (None, now):  # of checkpoints of earlier versions it is not known
+            raise GexError(
+                f"the training at {self.recipe.output} began with {before} samples, and its data are {now} now: a "
+                "snapshot was retired, or annotations were changed. Begin another one: name another output"
+            )
         self.optimiser.restore_counters(progress.counters)
         return progress.data_position
 
@@ -219,7 +225,7 @@ class TrainingRun:
             data_position=step,
             seed=self.recipe.seed,
             recipe=self.recipe.model_dump(mode="json"),
-            counters=self.optimiser.counters(),
+            counters={**self.optimiser.counters(), "num_samples": self.data.num_samples},
             metrics=dict(figures),
         )
         self.checkpoints.save(self.state, progress)

@@ -116,7 +116,7 @@ def browse(arguments: argparse.Namespace) -> int:
         server.listen(arguments.host, arguments.port) as listening,
         open_index(_everything(arguments), arguments.granularity) as index,
     ):
-        _say_notes(index.notes)
+        _say_notes([*_everything(arguments).notes, *index.notes])
         address = server.address_of(listening, arguments.host)
         if not server.is_loopback(listening):
             _say_notes(["anyone who can reach this address can read the whole data set"])
@@ -138,7 +138,7 @@ def diff(arguments: argparse.Namespace) -> int:
         uri, snapshot = split_snapshot(argument)
         targets.append(open_target([uri], snapshot, arguments.granularity))
     content = looking.compare(targets[0], targets[1])
-    _say_notes(content["notes"])
+    _say_notes([*targets[0].notes, *targets[1].notes, *content["notes"]])
     _print(arguments, content, show_shards.difference)
     return 1 if content["changed"] else 0
 
@@ -194,7 +194,7 @@ def _everything(arguments: argparse.Namespace) -> Target:
 def _opened(arguments: argparse.Namespace) -> Iterator[Samples]:
     """The samples of the target; what could not be read is said on the error stream."""
     with open_samples(_target(arguments)) as samples:
-        _say_notes(samples.notes)
+        _say_notes([*samples.target.notes, *samples.notes])
         yield samples
 
 

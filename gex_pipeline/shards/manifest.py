@@ -95,6 +95,23 @@ class Manifest:
             for shard in (entry.granularities[granularity].shards if granularity in entry.granularities else ())
         ]
 
+    def check_whole(self, snapshot: int, uri: str) -> None:
+        """Refuse a retired snapshot to whoever asks for the data set as it was then; `uri` is for the sentence.
+
+        Raises:
+            GexError: its shards are gone.
+        """
+        if (retired := self.snapshots[snapshot].retired) is not None:
+            kept = ", ".join(str(entry.snapshot) for entry in self.snapshots if entry.retired is None)
+            raise GexError(
+                f"snapshot {snapshot} of {uri!r} was retired on {retired[:10]}: its shards are gone; there are still "
+                f"those of {kept}"
+            )
+
+    def retired(self, snapshot: int) -> list[int]:
+        """The retired ones among the snapshots up to and including `snapshot`."""
+        return [entry.snapshot for entry in self.snapshots[: snapshot + 1] if entry.retired is not None]
+
     def to_json(self) -> bytes:
         """The bytes of ``dataset.json``."""
         content = {"format_version": FORMAT_VERSION, **asdict(self)}

@@ -1,7 +1,8 @@
 """What a shard tool looks at: arguments in, the shards they name out. Light: no torch, ray, duckdb or ffmpeg.
 
-A target is an output (its ``dataset.json`` lists the shards) or tars of any WebDataset by path, glob or brace
-range. Of an output the manifest is the truth: a tar on disk that it does not name is no part of the target.
+A target is an output (its ``dataset.json`` lists the shards), which may be named as it was at a snapshot
+(``OUTPUT@3``), or tars of any WebDataset by path, glob or brace range. Of an output the manifest is the truth: a tar
+on disk that it does not name is no part of the target.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ class Target:
     shards: tuple[ShardRef, ...]
     snapshot: int | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said of the target before anything is: an old snapshot is not what it was."""
+        retired = self.manifest.retired(self.snapshot) if self.manifest and self.snapshot is not None else []
+        if not retired:
+            return []
+        which = f"snapshot{'s' if len(retired) > 1 else ''} {', '.join(map(str, retired))}"
+        return [f"{self.uri} at snapshot {self.snapshot} is without {which}, retired since"]
+
 
 def open_target(arguments: Sequence[str], snapshot: int | None = None, granularity: str | None = None) -> Target:
     """The target that these arguments name, with only the shards up to `snapshot` and of `granularity`.
@@ -52,10 +62,13 @@ def open_target(arguments: Sequence[str], snapshot: int | None = None, granulari
         GexError: there is nothing, or a filter names what is not there.
     """
     if len(arguments) == 1:
-        uri = storage.absolute(arguments[0].removesuffix(f"/{MANIFEST_NAME}"))
+        place, at = split_snapshot(arguments[0])
+        uri = storage.absolute(place.removesuffix(f"/{MANIFEST_NAME}"))
         manifest = read_manifest(uri) if not uri.endswith(".tar") else None
         if manifest is not None:
-            return _of_output(uri, manifest, snapshot, granularity)
+            if snapshot not in (None, at) and at is not None:
+                raise GexError(f"{arguments[0]!r} names snapshot {at}, and --snapshot {snapshot}; say one of them")
+            return _of_output(uri, manifest, snapshot if at is None else at, granularity)
     if snapshot is not None or granularity is not None:
         raise GexError(f"{' '.join(arguments)!r} is not an output: only an output has snapshots and granularities")
     shards = [shard for argument in arguments for shard in _tars(argument)]
@@ -74,6 +87,8 @@ def _of_output(uri: str, manifest: Manifest, snapshot: int | None, granularity: 
     numbers = [entry.snapshot for entry in manifest.snapshots]
     if snapshot is not None and snapshot not in numbers:
         raise GexError(f"{uri!r} has no snapshot {snapshot}; it has {', '.join(map(str, numbers)) or 'none'}")
+    if snapshot is not None:
+        manifest.check_whole(snapshot, uri)
     names = manifest.granularity_names()
     if granularity is not None and granularity not in names:
         raise GexError(f"{uri!r} has no granularity {granularity!r}; it has {', '.join(names) or 'none'}")

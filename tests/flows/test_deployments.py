@@ -21,7 +21,31 @@ DEPLOYMENTS = {one["name"]: one for one in CONTENT["deployments"]}
 
 
 def test_each_deployment_has_a_name_of_its_own_so_that_it_can_be_made_alone():
-    assert len(DEPLOYMENTS) == len(CONTENT["deployments"]) == 6
+    assert len(DEPLOYMENTS) == len(CONTENT["deployments"])
+
+
+def test_every_flow_has_a_deployment():
+    modules = {path.stem for path in FLOWS.glob("*.py")} - {"__init__", "stages"}
+    assert sorted(one["entrypoint"].split(".")[1] for one in DEPLOYMENTS.values()) == sorted(modules)
+
+
+def test_the_operating_guide_says_of_every_deployment_whether_and_when_it_runs_by_itself():
+    guide = (FLOWS.parent / "docs" / "operating.md").read_text(encoding="utf-8")
+    rows = [line for line in guide.splitlines() if line.startswith("| `")]
+    for name, deployment in DEPLOYMENTS.items():
+        (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        when = row.split("|")[3]
+        schedules = deployment.get("schedules", [])
+        assert ("on demand" in when) == (not schedules), name
+        for schedule in schedules:
+            minute, hour = schedule["cron"].split()[:2]
+            assert f"{int(hour):02d}:{int(minute):02d} {schedule['timezone']}" in when, name
+            assert ("begins paused" in when) == (not schedule["active"]), name
+
+
+def test_what_costs_a_model_or_takes_something_away_begins_paused():
+    active = {name for name, one in DEPLOYMENTS.items() if any(at["active"] for at in one.get("schedules", []))}
+    assert active == {"nightly", "weekly"}
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

@@ -110,6 +110,9 @@ def test_a_wrong_condition_ends_with_2_and_one_message(gex, whole, predicate, me
         (["ls", "{}/LVLT/LVLT-000000.tar", "--snapshot", "0"], "only an output has snapshots"),
         (["ls", "{}/dataset.txt"], "is neither an output"),
         (["diff", "{}@7", "{}"], "has no snapshot 7"),
+        (["ls", "{}@7"], "has no snapshot 7"),
+        (["ls", "{}@0", "--snapshot", "1"], "names snapshot 0, and --snapshot 1; say one of them"),
+        (["ls", "{}/LVLT@0"], "is neither an output"),
     ],
 )
 def test_what_is_not_there_ends_with_1_and_one_message(gex, whole, arguments, message):
@@ -222,7 +225,45 @@ def test_two_snapshots_of_one_output_are_compared(gex, output):
         [("e" * 32, "only in B")],
     )
     assert len(gex("ls", output, "--snapshot", 0, "--json").content["shards"]) == 3
+    assert gex("ls", f"{output}@0", "--json").out == gex("ls", output, "--snapshot", 0, "--json").out
+    assert len(gex("ls", f"{output}@1", "--snapshot", 1, "--json").content["shards"]) == 4
     assert len(gex("ls", output, "--json").content["shards"]) == 4
+
+
+@pytest.fixture
+def retired(output):
+    """Three snapshots, of which the first brought the shards of `output` and is retired."""
+    manifest = read_manifest(str(output))
+    (first,) = manifest.snapshots
+    empty = {name: replace(entry, shards=(), last_shard=0) for name, entry in first.granularities.items()}
+    later = []
+    for number in (1, 2):
+        shards = outputs.write_shard(output, "LVLT", [(replace(BETA, key=f"{number}" * 32), b"x")], number=number)
+        later.append(outputs.snapshot(number, {"LVLT": outputs.entry("LVLT", "integrate", "SVST", shards)}, (), [], {}))
+    first = replace(first, granularities=empty, retired="2026-05-04T03:02:01+00:00")
+    outputs.publish(output, Manifest(manifest.name, (first, *later)))
+    return output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ls", "{}", "--snapshot", "0"], ["ls", "{}@0"], ["diff", "{}@0", "{}"], ["diff", "{}", "{}@0"]]
+)
+def test_a_data_set_as_it_was_at_a_retired_snapshot_is_refused_and_not_shown_empty(gex, retired, arguments):
+    done = gex(*(argument.format(retired) for argument in arguments))
+    assert (done.code, done.out) == (1, "")
+    assert "was retired on 2026-05-04: its shards are gone; there are still those of 1, 2\n" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_data_set_as_it_was_after_a_retired_snapshot_is_shown_with_a_note(gex, retired):
+    note = f"gex: note: {retired} at snapshot 2 is without snapshot 0, retired since\n"
+    done = gex("ls", retired, "--snapshot", "2", "--json")
+    assert [row["snapshot"] for row in done.content["shards"]] == [1, 2]
+    assert (done.code, done.err) == (0, note)
+    done = gex("diff", f"{retired}@1", f"{retired}@2", "--json")
+    assert (done.code, [row["key"] for row in done.content["changed"]]) == (1, ["2" * 32])
+    assert done.err == note.replace("snapshot 2", "snapshot 1") + note
+    assert gex("ls", retired).err == ""
 
 
 def test_every_tool_has_an_example_and_takes_json(gex):

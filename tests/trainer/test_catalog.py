@@ -184,6 +184,16 @@ def test_what_is_not_published_is_told_with_what_is(output, catalog):
         catalog.sample("LVLT", 21)
 
 
+def test_a_retired_snapshot_is_refused_and_named(tmp_path):
+    output = make_numbered_output(tmp_path, 2)
+    manifest = read_manifest(str(output))
+    first = replace(manifest.snapshots[0], retired="2026-05-04T03:02:01+00:00")
+    publish(output, replace(manifest, snapshots=(first, replace(manifest.snapshots[0], snapshot=1))))
+    with pytest.raises(GexError, match=r"snapshot 0 of .* was retired on 2026-05-04: its shards are gone"):
+        read_catalog(str(output), snapshot=0)
+    read_catalog(str(output), snapshot=1).close()
+
+
 def test_an_empty_granularity_and_a_split_that_leaves_nothing_are_refused(tmp_path):
     output = make_numbered_output(tmp_path, 2)
     manifest = read_manifest(str(output))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.shards.manifest import read_manifest
 from tests.trainer.outputs import add_snapshot, make_numbered_output
 from tests.trainer.tiny_recipes import (
     checkpoint_of,
@@ -211,6 +213,21 @@ def test_a_data_set_that_grows_while_a_training_rests_changes_nothing_of_it(tmp_
     assert json.loads((output / "model" / "config.json").read_text())["trained"]["snapshot"] == 0
     with pytest.raises(RecipeError, match=r"data.snapshot is 0 there and 1 here"):
         train_here(tiny_recipe(dataset, output, changes, {"data": {"snapshot": 1}}))
+
+
+def test_a_training_whose_data_were_retired_while_it_rested_does_not_go_on_over_what_is_left(tmp_path):
+    """It went on in silence, with fewer steps an epoch and other samples in each."""
+    output = make_numbered_output(tmp_path)
+    add_snapshot(output, range(18, 36), tmp_path / "scratch")
+    recipe = tiny_recipe(output, tmp_path / "training")
+    train_here(recipe)
+    manifest = read_manifest(str(output))
+    first = manifest.snapshots[0]
+    emptied = {name: replace(entry, shards=(), last_shard=0) for name, entry in first.granularities.items()}
+    first = replace(first, granularities=emptied, retired="2026-05-04T03:02:01+00:00")
+    (output / "dataset.json").write_bytes(replace(manifest, snapshots=(first, manifest.snapshots[1])).to_json())
+    with pytest.raises(GexError, match=r"began with 108 samples, and its data are 54 now: a snapshot was retired"):
+        train_here(recipe)
 
 
 def test_a_tiny_model_learns_its_pairs_by_heart(tmp_path):
