@@ -11,6 +11,7 @@ import threading
 import time
 
 _EVERY_S = 1.0
+_PATIENCE_S = 5.0  # with a cluster that does not answer any more
 _KINDS = ("CPU", "GPU")
 
 
@@ -45,7 +46,7 @@ class Held:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
 
     def _count(self) -> None:
         before, before_s = _held_now(), time.monotonic()
