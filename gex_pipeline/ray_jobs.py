@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline import ray_node, run_log, storage, timeline
+from gex_pipeline import ray_node, ray_usage, run_log, storage, timeline
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.ray_worker import TRIES, Builder, Verifier
@@ -92,6 +92,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
                 options["runtime_env"] = code_environment(until_started.enter_context(copied_code()))
             _start_ray(address, options)
             until_started.close()
+            ray_usage.leave_out_others()
             yield
     finally:
         ray.shutdown()

@@ -1,7 +1,7 @@
 """What Ray holds for whoever works on it: CPU-seconds and GPU-seconds of a block, asked for once a second.
 
-What is held is what a cluster costs, whether it is used or not. What was held when the block began belongs to others;
-what these take later is counted in.
+What is held is what a cluster costs, whether it is used or not. What was held on a cluster when this run came there
+belongs to others; what these take later is counted in. Ray's own figures are up to a second late.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 _EVERY_S = 1.0
 _PATIENCE_S = 5.0  # with a cluster that does not answer any more
 _KINDS = ("CPU", "GPU")
+_OTHERS = dict.fromkeys(_KINDS, 0.0)
 
 
 def is_ray_running() -> bool:
@@ -21,12 +22,16 @@ def is_ray_running() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+def leave_out_others() -> None:
+    """Count nothing of what is held now: called once, before this run holds anything of a cluster."""
+    _OTHERS.update(_held_now())
+
+
 class Held:
     """Use as a context manager; the figures grow until it ends."""
 
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(_KINDS, 0.0)
-        self._others = _held_now()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count, name="gex-held", daemon=True)
 
@@ -55,7 +60,7 @@ class Held:
             is_last = self._ended.wait(_EVERY_S)
             now, now_s = _held_now(), time.monotonic()
             for kind in _KINDS:
-                held = (before[kind] + now[kind]) / 2 - self._others[kind]
+                held = (before[kind] + now[kind]) / 2 - _OTHERS[kind]
                 self._seconds[kind] += max(held, 0.0) * (now_s - before_s)
             before, before_s = now, now_s
 

@@ -77,10 +77,13 @@ def test_the_timeline_has_every_stage_and_every_shard_with_its_bytes(paper_outpu
     assert all(row["is_complete"] for row in rows)
 
 
-def test_what_ray_holds_is_counted_by_cpus_and_seconds(running):
+def test_what_ray_holds_is_counted_by_cpus_and_seconds_and_what_others_held_before_is_not(running, monkeypatch):
     import ray
 
+    from gex_pipeline import ray_usage
     from gex_pipeline.ray_usage import Held
+
+    monkeypatch.setattr(ray_usage, "_OTHERS", {"CPU": 0.0, "GPU": 0.0})
 
     @ray.remote(num_cpus=0.5)
     class Holder:
@@ -94,9 +97,12 @@ def test_what_ray_holds_is_counted_by_cpus_and_seconds(running):
         up_s = time.monotonic()
         time.sleep(2.5)
     ended_s = time.monotonic()
+    ray_usage.leave_out_others()
+    with Held() as besides:
+        time.sleep(1.2)
     ray.kill(holder)
     assert 0.5 * (ended_s - up_s) - 0.6 <= held.cpu_s <= 0.5 * (ended_s - started_s) + 0.1
-    assert held.gpu_s == 0
+    assert (held.gpu_s, besides.cpu_s) == (0, 0)
 
 
 def metadata_of_output(output):
