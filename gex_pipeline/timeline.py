@@ -26,7 +26,8 @@ from gex_pipeline.tables import Database
 NAME = "timeline"
 PUBLISH = "publish"
 _PART_ROWS = 1000
-_PART_SECONDS = 300.0
+_PART_SECONDS = (10.0, 300.0)  # between parts: a fifth of the stage until now, but not less and not more than these
+_PART_SHARE = 0.2
 
 TIMELINE_SCHEMA = pa.schema(
     [
@@ -73,11 +74,13 @@ class _Stage:
         }
 
     def add_shard(self, result: Mapping[str, Any]) -> None:
-        """A finished shard's figures, written once there are many or some minutes have gone."""
+        """A finished shard's figures, written once there are many or some time has gone."""
         figures = {field.name: result[field.name] for field in TIMELINE_SCHEMA if field.name in result}
         whose = {"stage": self.name, "granularity": self.granularity}
         self._rows.append({**figures, **whose, "bytes_written": result["num_bytes"], "is_complete": True})
-        if len(self._rows) >= _PART_ROWS or time.monotonic() - self._written_s > _PART_SECONDS:
+        now_s, (least_s, most_s) = time.monotonic(), _PART_SECONDS
+        patience_s = min(max((now_s - self._clock_s) * _PART_SHARE, least_s), most_s)
+        if len(self._rows) >= _PART_ROWS or now_s - self._written_s > patience_s:
             self.write()
 
     def write(self, *more: dict[str, Any]) -> None:

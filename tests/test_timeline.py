@@ -109,3 +109,13 @@ def test_without_a_stage_nothing_is_counted_and_no_table_is_made(run):
     timeline.add_cpu(1.0)
     timeline.publish_timeline(run)
     assert not storage.exists(run.layout.table("timeline", 0))
+
+
+@pytest.mark.parametrize(("seconds", "num_parts"), [((0.0, 0.0), 3), ((1000.0, 1000.0), 0)])
+def test_shards_are_written_when_some_time_has_gone_since_the_last_were(run, monkeypatch, seconds, num_parts):
+    monkeypatch.setattr(timeline, "_PART_SECONDS", seconds)
+    with timeline.stage(run, "build", "SVST"):
+        for shard in range(3):
+            timeline.add_shard({**SHARD, "shard": shard})
+        assert len(parts(run)) == num_parts
+    assert len(published(run)) == 4
