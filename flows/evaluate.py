@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.stages import Filled, failed, stage
 from gex_pipeline.errors import GexError
+from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.stages.models import evaluate_model
 
 
@@ -42,13 +43,12 @@ def evaluate(parameters: EvaluateParameters) -> list[dict[str, Any]] | State[Any
 
 def evaluation_markdown(found: list[dict[str, Any]]) -> str:
     """Figures as a Markdown table."""
-    lines = ["| granularity | samples | figure | value |", "| --- | ---: | --- | ---: |"]
-    for one in found:
-        name = one["data"]["granularity"]
-        lines += [
-            f"| {name} | {one['num_samples']} | {figure} | {value:.4g} |" for figure, value in _flat(one["figures"])
-        ]
-    return "\n".join(lines)
+    rows = [
+        (one["data"]["granularity"], one["num_samples"], figure, f"{value:.4g}")
+        for one in found
+        for figure, value in _flat(one["figures"])
+    ]
+    return markdown_table(("granularity", "samples", "figure", "value"), rows, numbers=(1, 3))
 
 
 def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

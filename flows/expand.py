@@ -19,6 +19,7 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.recipe import Recipe
+from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import Retry, Run, begin, end_without_snapshot, find_recipe, mark, open_run
 from gex_pipeline.shards.manifest import Account, Snapshot
@@ -201,31 +202,27 @@ def _expand_clips(run: Run, lease: Lease) -> Snapshot | None:
 
 def balance_markdown(snapshot: Snapshot) -> str:
     """The accounts as a Markdown table."""
-    lines = [
-        "| stage | granularity | in | used | known | excluded | rejected | difference |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- | ---: |",
-    ]
+    columns = ("stage", "granularity", "in", "used", "known", "excluded", "rejected", "difference")
+    rows = []
     for account in snapshot.accounts:
         excluded, rejected = (
             ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "0"
             for reasons in (account.excluded, account.rejected)
         )
-        lines.append(
-            f"| {account.stage} | {account.granularity} | {account.num_in} {account.unit} | {account.num_used} "
-            f"| {account.num_known} | {excluded} | {rejected} | {account.difference} |"
-        )
-    return "\n".join(lines)
+        num_in = f"{account.num_in} {account.unit}"
+        taken = (num_in, account.num_used, account.num_known)
+        rows.append((account.stage, account.granularity, *taken, excluded, rejected, account.difference))
+    return markdown_table(columns, rows, numbers=(2, 3, 4, 7))
 
 
 def scores_markdown(run: Run) -> str:
     """Means and standard deviations of the scores of the published samples; empty where nothing is scored."""
-    lines = [
-        f"| {node.name} | {row['score']} | {row['num']} | {row['mean']:.3f} | {row['std']:.3f} |"
+    rows = [
+        (node.name, row["score"], row["num"], f"{row['mean']:.3f}", f"{row['std']:.3f}")
         for node in publish.built_nodes(run)
         for row in publish.score_means(run, node)
     ]
-    head = ["| granularity | score | samples | mean | std |", "| --- | --- | ---: | ---: | ---: |"]
-    return "\n".join([*head, *lines]) if lines else ""
+    return markdown_table(("granularity", "score", "samples", "mean", "std"), rows, numbers=(2, 3, 4)) if rows else ""
 
 
 if __name__ == "__main__":

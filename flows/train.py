@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.stages import Filled, failed, stage
 from gex_pipeline.errors import GexError
+from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.stages.models import train_model
 
 
@@ -46,4 +47,5 @@ def train(parameters: TrainParameters) -> str | State[Any]:
 
 def figures_markdown(figures: dict[str, float]) -> str:
     """Figures as a Markdown table."""
-    return "\n".join(["| figure | value |", "| --- | ---: |", *(f"| {k} | {v:.4g} |" for k, v in figures.items())])
+    rows = [(name, f"{value:.4g}") for name, value in figures.items()]
+    return markdown_table(("figure", "value"), rows, numbers=(1,))

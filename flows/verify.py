@@ -12,6 +12,7 @@ from flows.stages import Filled, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.ray_jobs import verify_shards
 from gex_pipeline.recipe import RaySettings
+from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.shards.findings import Finding
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.shards.verify import on_cores
@@ -66,12 +67,9 @@ def findings_markdown(findings: list[Finding]) -> str:
     """Findings as a Markdown table; the first hundred."""
     if not findings:
         return "Nothing is wrong."
-    lines = ["| shard | sample | check | found | expected |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {finding.shard} | {finding.key} | {finding.check} | {finding.found} | {finding.expected} |"
-        for finding in findings[:_SHOWN]
-    ]
-    return "\n".join(lines + ([f"\nand {len(findings) - _SHOWN} more"] if len(findings) > _SHOWN else []))
+    columns = ("shard", "sample", "check", "found", "expected")
+    shown = markdown_table(columns, map(_words, findings[:_SHOWN]))
+    return shown + (f"\n\nand {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else "")
 
 
 def _words(finding: Finding) -> tuple[str, str, str, str, str]:

@@ -16,6 +16,7 @@ from gex_pipeline import storage
 from gex_pipeline.report import paper, wording
 from gex_pipeline.report.axis import Axis, value_axis
 from gex_pipeline.report.svg import Svg
+from gex_pipeline.report.wording import markdown_table
 
 SCORE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bertscore_f1": "BERTScore-F1"}
 _PLOTTED = ("rougeL", "bertscore_f1")
@@ -142,17 +143,17 @@ def _upright_px(axis: Axis, value: float) -> float:
 
 def table_markdown(content: dict[str, Any]) -> str:
     """The table and the recommendation as Markdown."""
-    lines = [
-        "| candidate | ROUGE-1 | ROUGE-2 | ROUGE-L | BERTScore-F1 | seconds a task | tokens a task | summaries |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    columns = ("candidate", *SCORE_NAMES.values(), "seconds a task", "tokens a task", "summaries")
+    rows: list[Sequence[str]] = []
     for item in content["candidates"]:
         means = [f"{item['scores'][name]['mean']:.3f}" if name in item["scores"] else "-" for name in SCORE_NAMES]
-        cells = [item["name"], *means, f"{item['seconds_a_task']:.3g}", tokens_of(item)]
-        lines.append(f"| {' | '.join(cells)} | {item['num_summaries']} of {item['num_tasks']} |")
-    lines += [f"| {name} | did not run: {error} ||||||" for name, error in content["failed"].items()]
+        told = f"{item['num_summaries']} of {item['num_tasks']}"
+        rows.append((item["name"], *means, f"{item['seconds_a_task']:.3g}", tokens_of(item), told))
+    empty = [""] * (len(columns) - 2)
+    rows += [(name, f"did not run: {error}", *empty) for name, error in content["failed"].items()]
     found = content["recommendation"]
-    return "\n".join([*lines, "", f"Recommended: {found['candidate'] or 'none'}. {found['why']}.", "", found["rule"]])
+    table = markdown_table(columns, rows, numbers=range(1, len(columns)))
+    return "\n".join([table, "", f"Recommended: {found['candidate'] or 'none'}. {found['why']}.", "", found["rule"]])
 
 
 def tokens_of(item: dict[str, Any]) -> str:

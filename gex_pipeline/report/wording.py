@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 NARROW_SPACE = "\u202f"
@@ -70,3 +71,10 @@ def moment(iso: str) -> str:
         return iso
     zone = f" {time.tzname()}" if time.tzinfo else ""
     return f"{time.day} {_MONTHS[time.month - 1]} {time.year}, {time:%H:%M}{zone}"
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Collection[int] = ()) -> str:
+    """A table in Markdown, the columns of these numbers to the right; no cell breaks out of its place."""
+    rules = ["---:" if number in numbers else "---" for number in range(len(columns))]
+    cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:]))

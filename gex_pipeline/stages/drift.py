@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.shards.samples import Samples, open_samples
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.validate.drift import Values, compare
@@ -64,17 +65,14 @@ def in_words(row: dict[str, Any]) -> str:
 
 def drift_markdown(rows: list[dict[str, Any]]) -> str:
     """Rows as a Markdown table."""
-    lines = [
-        "| granularity | quantity | before | new | standard errors | PSI | |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
+    columns = ("granularity", "quantity", "before", "new", "standard errors", "PSI", "")
+    told = []
     for row in rows:
         errors = "-" if row["standard_errors"] is None else f"{row['standard_errors']:+.1f}"
-        lines.append(
-            f"| {row['granularity']} | {row['quantity']} | {row['mean_before']:.4g} | {row['mean_new']:.4g} | {errors} "
-            f"| {row['psi']:.2f} | {'**drift**' if row['is_alarm'] else ''} |"
-        )
-    return "\n".join(lines)
+        means = (f"{row['mean_before']:.4g}", f"{row['mean_new']:.4g}")
+        alarm = "**drift**" if row["is_alarm"] else ""
+        told.append((row["granularity"], row["quantity"], *means, errors, f"{row['psi']:.2f}", alarm))
+    return markdown_table(columns, told, numbers=(2, 3, 4, 5))
 
 
 def _starts(deciles: list[float], *, is_whole: bool) -> list[float]:

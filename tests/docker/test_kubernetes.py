@@ -62,7 +62,9 @@ def test_pods_inside_of_ray_resources_are_valid_for_kubernetes():
 
 def test_ray_resources_have_only_fields_that_kuberay_knows():
     jsonschema = pytest.importorskip("jsonschema")
-    for document in of_kind("RayCluster", "RayJob"):
+    checked = of_kind("RayCluster", "RayJob")
+    assert {document["kind"] for document in checked} == {"RayCluster", "RayJob"}
+    for document in checked:
         jsonschema.validate(document, SCHEMAS[document["kind"]])
 
 

@@ -35,3 +35,8 @@ def test_sizes_are_decimal() -> None:
 def test_a_moment_is_a_date() -> None:
     assert wording.moment("2024-03-01T10:20:30+00:00") == "1 March 2024, 10:20 UTC"
     assert wording.moment("yesterday") == "yesterday"
+
+
+def test_a_cell_of_a_markdown_table_stays_in_its_place() -> None:
+    table = wording.markdown_table(("name", "n"), [("a | b\nc", 3), ("", None)], numbers=(1,))
+    assert table.splitlines() == ["| name | n |", "| --- | ---: |", r"| a \| b c | 3 |", "|  | None |"]
