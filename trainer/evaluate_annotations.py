@@ -48,12 +48,13 @@ from trainer.evaluate import (
     trained_split,
 )
 from trainer.evaluate_retrieval import retrieval_of_captions
-from trainer.frames import VIDEO_FORMATS, DamagedMediaError, video_length_s
 from trainer.loader import Damaged
+from trainer.media_reader import DamagedMediaError
 from trainer.metrics import Unlabelled, accuracy, accuracy_over_spans, mean_average_precision, multiple_choice
 from trainer.pretrained import Pretrained
 from trainer.prompts import PAPER_TEMPLATES, class_features, prompts_of, spoken_name
 from trainer.sequence import SequenceLoader
+from trainer.videos import VIDEO_FORMATS, video_length_s
 
 READ_AS = {
     "msrvtt": "SVST",

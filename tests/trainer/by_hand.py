@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from trainer.catalog import CatalogSample, read_catalog
-from trainer.frames import MediaReader, read_frames, video_frames
+from trainer.frames import MediaReader, read_frames
 from trainer.pretrained import Pretrained
+from trainer.videos import video_frames
 
 
 class Place(NamedTuple):

@@ -14,19 +14,17 @@ from gex_pipeline.shard_format import ShardWriter
 from tests.faults.damaged_media import turned
 from tests.media.making_clips import Make, make_clip, number_of, picture_of, run_real_ffmpeg
 from tests.trainer.outputs import jpeg_of, numbers_of
-from trainer import frames, media_reader
+from trainer import media_reader, videos
 from trainer.catalog import CatalogSample
 from trainer.frames import (
     IMAGE_EXTENSIONS,
-    VIDEO_FORMATS,
     DamagedMediaError,
     MediaReader,
     image_frame,
     read_frames,
     run_frames,
-    video_frames,
-    video_length_s,
 )
+from trainer.videos import VIDEO_FORMATS, video_frames, video_length_s
 
 KEY = "0" * 32
 
@@ -143,7 +141,7 @@ def test_a_part_counts_from_the_first_frame_whatever_its_time_is(tmp_path):
 def test_far_key_frames_are_sought_instead_of_decoding_all_that_lies_between(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "a.mp4", 5, Make(num_frames=200, size_px=(96, 96), options={"g": "20", "bf": "2"}))
     num_packets = 0
-    real = frames._packets_from
+    real = videos._packets_from
 
     def counting(*arguments):
         nonlocal num_packets
@@ -151,7 +149,7 @@ def test_far_key_frames_are_sought_instead_of_decoding_all_that_lies_between(tmp
             num_packets += 1
             yield packet
 
-    monkeypatch.setattr(frames, "_packets_from", counting)
+    monkeypatch.setattr(videos, "_packets_from", counting)
     assert frames_of(path, 2) == [50, 150]
     assert num_packets < 40
 
@@ -211,6 +209,28 @@ def test_frames_that_were_decoded_before_are_read_by_one_range(tmp_path, wanted)
     place = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(8)])
     found = read_frames(sample_at(tmp_path / "a.tar", *place, "frames"), wanted, 48, MediaReader())
     assert numbers_of(found) == [(9, frame) for frame in middles(8, wanted)]
+
+
+@pytest.mark.parametrize("size_px", [64, 180, 224, 500])
+def test_frames_of_any_size_are_cut_and_scaled_as_pillow_does_it(tmp_path, size_px):
+    place = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(11)], (320, 180))
+    found = read_frames(sample_at(tmp_path / "a.tar", *place, "frames"), 11, size_px, MediaReader())
+    assert found.shape == (11, 3, size_px, size_px)
+    for index in (0, 7, 10):
+        picture = Image.open(io.BytesIO(jpeg_of(number_of(9, index), (320, 180))))
+        picture.draft("RGB", (size_px, size_px))
+        side = picture.height
+        square = picture.crop(((picture.width - side) // 2, 0, (picture.width + side) // 2, side))
+        expected = np.asarray(square.resize((size_px, size_px), Image.Resampling.BICUBIC), np.int16)
+        assert np.abs(found[index].transpose(1, 2, 0) - expected).max() <= 2
+
+
+def test_frames_of_several_sizes_are_no_run(tmp_path):
+    with ShardWriter(tmp_path / "a.tar") as writer:
+        run = writer.add_run(KEY, [jpeg_of(1, (96, 96)), jpeg_of(1, (96, 60))])
+    content = (tmp_path / "a.tar").read_bytes()[run.offset_bytes :][: run.size_bytes]
+    with pytest.raises(DamagedMediaError, match="its frames have several sizes"):
+        run_frames(content, 2, 48)
 
 
 def test_webdataset_sees_a_run_of_frames_as_one_sample(tmp_path):
@@ -284,5 +304,5 @@ def test_open_tars_stay_few(tmp_path, monkeypatch):
 def test_a_decoder_uses_one_thread(tmp_path):
     path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5, fps=Fraction(25)))
     with av.open(str(path)) as container:
-        assert frames._video_track(container) is container.streams.video[0]
+        assert videos._video_track(container) is container.streams.video[0]
         assert container.streams.video[0].codec_context.thread_count == 1
