@@ -36,5 +36,8 @@ def make_bucket(name: str) -> None:
 
 
 if __name__ == "__main__":
-    make_bucket(sys.argv[1])
+    try:
+        make_bucket(sys.argv[1])
+    except OSError as error:
+        sys.exit(f"bucket {sys.argv[1]} could not be made in {_PATIENCE_S:g} s: {error}")
     sys.stdout.write(f"bucket {sys.argv[1]} is there\n")
