@@ -34,7 +34,10 @@ class VideoClassifier(nn.Module):
 
     def forward(self, video_BT3HW: Tensor, n_iter: int) -> Tensor:
         """Logits (B, K)."""
-        logits: Tensor = self.head(self.model.pool_video(video_BT3HW, n_iter))
+        pooled_BD = self.model.pool_video(video_BT3HW, n_iter)
+        # in 32 bits at least: half precision would make classes equal that are not
+        with torch.autocast(pooled_BD.device.type, enabled=False):
+            logits: Tensor = self.head(pooled_BD.to(self.head.weight.dtype))
         return logits
 
     def freeze_what_rests(self) -> None:

@@ -19,9 +19,8 @@ PEAK_FLOPS_PER_S = {
     "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H200": 989e12,
-    "V100": 125e12,
 }
-"""Dense half-precision peaks as the vendor states them; say which one a utilisation is a share of."""
+"""Dense bf16 peaks as the vendor states them; say which one a utilisation is a share of."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from trainer.metrics import accuracy
 from trainer.optim import autocast
 from trainer.processes import Processes
 from trainer.run_data import RunData
+from trainer.run_settings import CLASSIFICATION_FIGURES, RETRIEVAL_FIGURES
 from trainer.sequence import Reading, SequenceBatch, SequenceLoader
 from trainer.train_recipe import TrainRecipe
 
@@ -138,11 +139,13 @@ def _gathered(
 def _figures(rows: np.ndarray[Any, Any], texts: Sequence[str], built: Built) -> Figures:
     if built.class_names:
         found = accuracy(rows[:, :-1], rows[:, -1].astype(np.int64))
-        return {"top1_percent": found.top1_percent, "top5_percent": found.top5_percent, "num_samples": len(rows)}
+        accuracies = {name: float(getattr(found, name)) for name in CLASSIFICATION_FIGURES}
+        return accuracies | {"num_samples": float(len(rows))}
     dim = rows.shape[1] // 2
     retrieval = retrieval_by_text(rows[:, dim:], rows[:, :dim], texts)
+    metrics = {"t2v": retrieval.text_to_video, "v2t": retrieval.video_to_text}
     figures: Figures = {"num_samples": float(len(rows))}
-    for direction, metrics in (("t2v", retrieval.text_to_video), ("v2t", retrieval.video_to_text)):
-        for figure in ("r1_percent", "r5_percent", "r10_percent", "median_rank"):
-            figures[f"{direction}_{figure}"] = float(getattr(metrics, figure))
+    for name in RETRIEVAL_FIGURES:
+        direction, figure = name.split("_", 1)
+        figures[name] = float(getattr(metrics[direction], figure))
     return figures

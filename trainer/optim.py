@@ -133,6 +133,19 @@ def autocast(settings: OptimSettings, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
 
 
+def check_precision(settings: OptimSettings, device: torch.device) -> None:
+    """Refuse bf16 where it would be emulated, which is slower than 32 bits.
+
+    Raises:
+        GexError: the device cannot compute in bf16.
+    """
+    if settings.precision != "bf16" or device.type != "cuda":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise GexError(f'{name} only emulates bf16, which is slower than 32 bits; set optim.precision to "fp32"')
+
+
 def rank_and_size(group: Any = None) -> tuple[int, int]:
     """Number of this process and how many there are; 0 of 1 where none were started."""
     if not (dist.is_available() and dist.is_initialized()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from gex_pipeline import __version__, storage
@@ -67,10 +68,29 @@ def publish_trained(recipe: TrainRecipe, built: Built, data: RunData, figures: F
     Raises:
         GexError: it cannot be written.
     """
-    uri = recipe.place("model")
+    end = End(recipe.place("model"), recipe.optim.epochs * data.order.steps_per_epoch, figures)
+    publish_at(end, recipe, built, data, processes)
+    return end.uri
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a model comes to lie, after how many steps it is the model, and what it can do then."""
+
+    uri: str
+    num_steps: int
+    figures: Figures
+
+
+def publish_at(end: End, recipe: TrainRecipe, built: Built, data: RunData, processes: Processes) -> None:
+    """Write the model as it is now. All processes call it.
+
+    Raises:
+        GexError: it cannot be written.
+    """
     tensors = whole_tensors(named_tensors(built.module), keep=processes.is_first)
     if processes.is_first:
-        trained = _trained(recipe, data, figures)
+        trained = _trained(end, recipe, data)
         files = ModelFiles(
             settings=built.settings,
             tokenizer=built.tokenizer,
@@ -82,12 +102,11 @@ def publish_trained(recipe: TrainRecipe, built: Built, data: RunData, figures: F
         )
         with storage.scratch_folder("gex-model-") as folder:
             write_model(tensors, built.clip_config, files, folder)
-            publish_model(folder, uri)
+            publish_model(folder, end.uri)
     processes.wait()
-    return uri
 
 
-def _trained(recipe: TrainRecipe, data: RunData, figures: Figures) -> dict[str, Any]:
+def _trained(end: End, recipe: TrainRecipe, data: RunData) -> dict[str, Any]:
     """What is said of the training in the model's configuration."""
     annotations = recipe.data.annotations
     return {
@@ -99,10 +118,10 @@ def _trained(recipe: TrainRecipe, data: RunData, figures: Figures) -> dict[str, 
         "samples": {name: data.training.num_samples(name) for name in recipe.data.granularities},
         "held_out_share": recipe.data.held_out_share,
         "held_out_seed": recipe.data.held_out_seed,
-        "num_steps": recipe.optim.epochs * data.order.steps_per_epoch,
+        "num_steps": end.num_steps,
         "batch_size": recipe.data.batch_size,
         "averaged": recipe.optim.ema_decay is not None,
-        "figures": figures,
+        "figures": end.figures,
         "software": {"gex": __version__},
     }
 

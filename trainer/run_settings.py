@@ -10,6 +10,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+RETRIEVAL_FIGURES = tuple(
+    f"{direction}_{figure}"
+    for direction in ("t2v", "v2t")
+    for figure in ("r1_percent", "r5_percent", "r10_percent", "median_rank")
+)
+CLASSIFICATION_FIGURES = ("top1_percent", "top5_percent")
+"""What the evaluation of a granularity says, and checkpoints can be compared by."""
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +44,13 @@ class CheckpointSettings(_Table):
     keep: int = Field(default=3, ge=1)
     """The newest that stay, beside the best."""
     best: str | None = None
-    """Figure of the evaluation by which one is the best, such as "LVLT/t2v_r1_percent"; none: the newest stay only."""
+    """Figure of the evaluation by which one is the best, such as "LVLT/t2v_r1_percent"; none: the newest stay only.
+    `gex export` makes a model of it."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the figure `best`."""
+        return not (self.best or "").endswith("_rank")
 
 
 class RecordSettings(_Table):

@@ -19,6 +19,8 @@ from gex_pipeline.shards.manifest import read_manifest
 from trainer.data_settings import PAPER_GRANULARITIES, DataSettings
 from trainer.optim_settings import OptimSettings
 from trainer.run_settings import (
+    CLASSIFICATION_FIGURES,
+    RETRIEVAL_FIGURES,
     CheckpointSettings,
     EvaluationSettings,
     LaunchSettings,
@@ -65,6 +67,12 @@ class TrainRecipe(BaseModel):
             raise ValueError("evaluation.every_steps is set and data.held_out_share is 0; hold some sources out")
         if self.checkpoints.best is not None and self.evaluation.every_steps is None:
             raise ValueError("checkpoints.best needs evaluation.every_steps: without it there is nothing to compare")
+        figures = CLASSIFICATION_FIGURES if self.task == "classification" else RETRIEVAL_FIGURES
+        known = [f"{name}/{figure}" for name in self.data.granularities for figure in figures]
+        if self.checkpoints.best is not None and self.checkpoints.best not in known:
+            raise ValueError(
+                f"checkpoints.best is {self.checkpoints.best!r}; the evaluation of this task says {', '.join(known)}"
+            )
         return self
 
     def place(self, *parts: str) -> str:

@@ -54,6 +54,19 @@ def _embed_arguments(command: argparse.ArgumentParser) -> None:
     _workers_argument(command)
 
 
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("training", help="the output of a training, at its end or not")
+    command.add_argument(
+        "--checkpoint",
+        metavar="WHICH",
+        help="best, latest or a number of steps (default: best where the recipe names a figure for it, else latest)",
+    )
+    command.add_argument(
+        "-o", "--out", metavar="FOLDER", help="folder or URI for the model (default: show the checkpoints)"
+    )
+    command.add_argument("--json", action="store_true", help="print as JSON")
+
+
 def _search_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=_MODEL)
     command.add_argument("text", help="what to look for")
@@ -159,6 +172,11 @@ MODEL_COMMANDS: CommandTable = {
         "gex eval training demo/output --granularity LVLT --n-iter-video 5\n"
         "  gex eval training MSRVTT_JSFUSION_test.csv --annotations msrvtt --media videos",
         _eval_arguments,
+    ),
+    "export": (
+        "make a model of a checkpoint: the best one, or one of a training that is not at its end",
+        "gex export training --checkpoint best -o best-model",
+        _export_arguments,
     ),
     "align": (
         "show where in a video a text is: maps of one sample as a strip of pictures, a video and numbers",

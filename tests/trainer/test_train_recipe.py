@@ -12,6 +12,7 @@ from trainer.settings import ModelSettings
 from trainer.train_recipe import load_train_recipe, make_train_recipe, recipe_over, template, template_names
 
 DATA = {"dataset": "data", "granularities": {"LVLT": {}}}
+EVALUATED = {"data": {**DATA, "held_out_share": 0.5}, "evaluation": {"every_steps": 10}}
 MSRVTT = {"kind": "msrvtt", "file": "train.csv", "media": "videos"}
 
 
@@ -47,6 +48,12 @@ def test_an_unknown_key_names_the_nearest_one(tables, words):
         ),
         ({"evaluation": {"every_steps": 10}}, "evaluation.every_steps is set and data.held_out_share is 0"),
         ({"checkpoints": {"best": "LVLT/t2v_r1_percent"}}, "checkpoints.best needs evaluation.every_steps"),
+        ({**EVALUATED, "checkpoints": {"best": "LVLT/t2v_r1"}}, "says LVLT/t2v_r1_percent, LVLT/t2v_r5_percent"),
+        ({**EVALUATED, "checkpoints": {"best": "SVST/t2v_r1_percent"}}, "checkpoints.best is 'SVST/t2v_r1_percent'"),
+        (
+            {**EVALUATED, "task": "classification", "checkpoints": {"best": "LVLT/t2v_r1_percent"}},
+            "says LVLT/top1_percent, LVLT/top5_percent",
+        ),
         ({"task": "clasification"}, "classification"),
         ({"data": {"dataset": "data", "granularities": {"OWN": {}}}}, "num_frames"),
         ({"optim": {"learning_rate": -1}}, "learning_rate"),
