@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,7 @@ from trainer.annotations import (
 )
 from trainer.catalog import Catalog
 from trainer.catalog_rows import HELD_OUT, ROWS_SCHEMA, SOURCES_SCHEMA, Rows, sides_of, source_number
-from trainer.data_settings import AnnotationSettings
+from trainer.data_settings import AnnotationSettings, CoinSubset
 
 _SHARD_SAMPLES = 1000  # what is shuffled as one: rows that are mapped together, not files that are read together
 
@@ -65,14 +65,15 @@ class MediaText:
 def read_annotations(settings: AnnotationSettings, *, each_action: bool = False) -> AnyAnnotations:
     """The rows of an annotation file; of Charades-Ego a row an action with `each_action`, else a row a video.
 
+    COIN without a subset is the one that is tested on.
+
     Raises:
         AnnotationError: a file in another format, or media that cannot be listed.
-        GexError: a file that this kind needs is not named.
     """
     file = Path(settings.file)
     if settings.kind == "folders":
         return read_class_folders(file, _path(settings.class_names))
-    media = _needed(settings, "media")
+    media = Path(cast(str, settings.media))  # no settings lack a file that their kind needs
     match settings.kind:
         case "msrvtt":
             return read_msrvtt(file, media, _path(settings.captions))
@@ -83,9 +84,9 @@ def read_annotations(settings: AnnotationSettings, *, each_action: bool = False)
         case "lvu":
             return read_lvu(file, media)
         case "coin":
-            return read_coin(file, media, _coin_subset(settings.subset))
+            return read_coin(file, media, cast(CoinSubset, settings.subset or "testing"))
         case "charades-ego":
-            return read_charades_ego(file, media, _needed(settings, "class_names"), each_action)
+            return read_charades_ego(file, media, Path(cast(str, settings.class_names)), each_action)
         case "how2qa":
             return read_how2qa(file, media)
 
@@ -93,11 +94,13 @@ def read_annotations(settings: AnnotationSettings, *, each_action: bool = False)
 def read_annotation_catalog(settings: AnnotationSettings, granularity: str) -> tuple[Catalog, AnyAnnotations]:
     """The pairs of an annotation file to train on, and what the file held; of Charades-Ego a pair an action.
 
+    COIN without a subset is the one that is trained on.
+
     Raises:
         AnnotationError: a file in another format, or media that cannot be listed.
-        GexError: a file that this kind needs is not named, or there is no pair.
+        GexError: there is no pair.
     """
-    annotations = read_annotations(settings, each_action=True)
+    annotations = read_annotations(settings.to_train_on(), each_action=True)
     return catalog_of(pairs_of(annotations), granularity, settings.file), annotations
 
 
@@ -207,18 +210,3 @@ def _extension_of(file: Path) -> str:
 
 def _path(name: str | None) -> Path | None:
     return Path(name) if name else None
-
-
-def _needed(settings: AnnotationSettings, name: str) -> Path:
-    found = _path(getattr(settings, name))
-    if found is None:
-        raise GexError(f"annotations of kind {settings.kind} need {name}; name it")
-    return found
-
-
-def _coin_subset(subset: str | None) -> Literal["training", "testing", "validation"]:
-    match subset or "testing":
-        case "training" | "testing" | "validation" as known:
-            return known
-        case other:
-            raise GexError(f"COIN has no subset {other!r}; expected training or testing")

@@ -4,7 +4,8 @@ Tensors are safetensors, everything else JSON; a folder is there as a whole or n
 training writes to one place.
 
 All ranks call `save` and `resume`. Rank 0 writes what is the same on all of them, and the random states of all. A
-training that goes on with as many ranks is equal to the bit; with another number the random states are derived from
+training that goes on with as many ranks is equal to the bit, as far as its device computes the same twice (a CPU does;
+some of torch's kernels for GPUs add in no fixed order); with another number the random states are derived from
 seed, step and rank, and everything else is restored. Weights are matched by name and shape. The model is handed over
 without its wrapper, and all trained parameters are its own.
 """

@@ -6,8 +6,8 @@ Says nothing of the model, the optimiser or machines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,6 +18,24 @@ PAPER_GRANULARITIES: dict[str, dict[str, int]] = {
     "IT": {"num_frames": 1, "n_iter_video": 0, "n_iter_text": 1},
 }
 """Paper: GEXIA §4.4 and appendix F; #iter and frames of its granularities, where a recipe does not say otherwise."""
+
+ANNOTATIONS_TAKE: Mapping[str, frozenset[str]] = {
+    "msrvtt": frozenset({"media", "captions"}),
+    "activitynet": frozenset({"media", "subset"}),
+    "lsmdc": frozenset({"media"}),
+    "lvu": frozenset({"media"}),
+    "coin": frozenset({"media", "subset"}),
+    "charades-ego": frozenset({"media", "class_names"}),
+    "how2qa": frozenset({"media"}),
+    "folders": frozenset({"class_names"}),
+}
+"""By kind of annotations: the keys that it takes beside ``file``."""
+ANNOTATIONS_NEED: Mapping[str, frozenset[str]] = {
+    **{kind: takes & {"media"} for kind, takes in ANNOTATIONS_TAKE.items()},
+    "charades-ego": frozenset({"media", "class_names"}),
+}
+"""Those of them without which it cannot be read."""
+CoinSubset = Literal["training", "testing", "validation"]
 
 
 class GranularitySettings(BaseModel):
@@ -51,7 +69,37 @@ class AnnotationSettings(BaseModel):
     class_names: str | None = None
     """Charades-Ego: the file with the names of the classes; class folders: names in place of those of the folders."""
     subset: str | None = None
-    """COIN: "training" or "testing"; ActivityNet: a file of ids."""
+    """COIN: "training" (the default to train on) or "testing" (to measure); ActivityNet: a file of ids."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        takes = ANNOTATIONS_TAKE[self.kind]
+        given = {name for name in frozenset().union(*ANNOTATIONS_TAKE.values()) if getattr(self, name) is not None}
+        if wrong := given - takes:
+            raise ValueError(
+                f"annotations of kind {self.kind} take no {_listed(wrong)}; beside file they take {_listed(takes)}"
+            )
+        if lacking := ANNOTATIONS_NEED[self.kind] - given:
+            raise ValueError(f"annotations of kind {self.kind} need {_listed(lacking)}; name it")
+        if self.kind == "coin" and self.subset not in (None, *get_args(CoinSubset)):
+            raise ValueError(f"COIN has no subset {self.subset!r}; expected training or testing")
+        return self
+
+    def to_train_on(self) -> AnnotationSettings:
+        """The same, COIN with its training subset where none is named: to measure, the default is the other one."""
+        if self.kind == "coin" and self.subset is None:
+            return self.model_copy(update={"subset": "training"})
+        return self
+
+    def located(self, absolute: Callable[[str], str]) -> AnnotationSettings:
+        """The same with its paths made absolute."""
+        names = ["file", "media", "captions", "class_names", *(["subset"] if self.kind == "activitynet" else [])]
+        paths = {name: getattr(self, name) for name in names}
+        return self.model_copy(update={name: absolute(path) for name, path in paths.items() if path is not None})
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 class DataSettings(BaseModel):
@@ -102,11 +150,14 @@ class DataSettings(BaseModel):
         if self.dataset is not None:
             change["dataset"] = absolute(self.dataset)
         if self.annotations is not None:
-            names = ("file", "media", "captions", "class_names")
-            paths = {name: getattr(self.annotations, name) for name in names}
-            found = {name: absolute(path) for name, path in paths.items() if path is not None}
-            change["annotations"] = self.annotations.model_copy(update=found)
+            change["annotations"] = self.annotations.located(absolute)
         return self.model_copy(update=change)
+
+    @field_validator("annotations")
+    @classmethod
+    def _to_train_on(cls, annotations: AnnotationSettings | None) -> AnnotationSettings | None:
+        # the recipe is what the model says of its training, so it names the subset
+        return annotations and annotations.to_train_on()
 
     @field_validator("granularities", mode="before")
     @classmethod

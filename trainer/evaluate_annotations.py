@@ -19,8 +19,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
-
 from gex_pipeline.errors import GexError
 from trainer.annotation_catalog import (
     AnyAnnotations,
@@ -91,13 +89,12 @@ def held_out_of_annotations(pretrained: Pretrained, settings: AnnotationSettings
 
     Whether it was trained on that file is told by kind and place, and for COIN, whose subsets are apart, by the subset.
     """
-    try:
-        trained = AnnotationSettings.model_validate(pretrained.trained.get("annotations"))
-    except ValidationError:
+    trained = pretrained.trained.get("annotations")
+    if not isinstance(trained, dict):
         return 0.0, 0  # trained on something else, or exported before the file was written down
-    same = trained.kind == settings.kind and is_same_place(trained.file, settings.file)
+    same = trained.get("kind") == settings.kind and is_same_place(str(trained.get("file")), settings.file)
     if same and settings.kind == "coin":
-        same = (trained.subset == "training") == (settings.subset == "training")
+        same = (trained.get("subset") == "training") == (settings.subset == "training")
     return trained_split(pretrained) if same else (0.0, 0)
 
 

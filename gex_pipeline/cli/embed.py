@@ -49,7 +49,8 @@ def _others(arguments: argparse.Namespace, model: Pretrained, out: str) -> dict[
     from trainer.embed import embed_files, embed_texts, reading_of, text_columns, video_columns
     from trainer.vectors import Facts, facts_of, model_digest, publishing
 
-    name = one_granularity(list(model.granularities), arguments.granularity)
+    # one that is named may be the paper's, which the model need not know
+    name = arguments.granularity or one_granularity(list(model.granularities), None)
     reading, dim = reading_of(model, name), model.settings.iam.dim
     facts = Facts(model_digest(arguments.model), {name: facts_of(reading)})
     if arguments.texts:
@@ -65,9 +66,9 @@ def _others(arguments: argparse.Namespace, model: Pretrained, out: str) -> dict[
 
 
 def _lines(uri: str) -> list[str]:
-    """The texts of a file, one a line; empty lines are left out."""
+    """The texts of a file, one a line; empty lines are left out. Only a line feed ends one: captions hold others."""
     try:
-        lines = storage.read_bytes(uri).decode("utf-8-sig").splitlines()
+        lines = storage.read_bytes(uri).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise GexError(f"{uri!r} is not text in UTF-8: {error}") from error
     texts = [line.strip() for line in lines if line.strip()]

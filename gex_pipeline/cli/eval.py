@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from gex_pipeline import __version__, storage
 from gex_pipeline.cli.model_tools import note_damaged, open_model, require_train_extra
 from gex_pipeline.cli.show import say, say_json, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
+from gex_pipeline.settings_errors import explain
 
 if TYPE_CHECKING:
+    from trainer.data_settings import AnnotationSettings
     from trainer.evaluate import Evaluation, Options
     from trainer.pretrained import Pretrained
 
 _OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s")
 _OF_PUBLISHED = ("snapshot",)
-_TAKES = {
-    "msrvtt": {"media", "captions"},
-    "activitynet": {"media", "subset"},
-    "lsmdc": {"media"},
-    "lvu": {"media", "templates", "span_s"},
-    "coin": {"media", "subset", "templates"},
-    "charades-ego": {"media", "class_names", "templates"},
-    "how2qa": {"media"},
-    "folders": {"class_names", "templates"},
+_HOW = {
+    "lvu": {"templates", "span_s"},
+    "coin": {"templates"},
+    "charades-ego": {"templates"},
+    "folders": {"templates"},
 }
-_NEEDS = {kind: takes & {"media"} for kind, takes in _TAKES.items()} | {"charades-ego": {"media", "class_names"}}
+"""By kind: flags on how it is measured; those on what is read are the settings' own."""
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -59,23 +60,38 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _misuse(arguments: argparse.Namespace) -> str:
     """What is wrong with the flags, in words; nothing when they fit each other."""
+    from trainer.data_settings import ANNOTATIONS_NEED, ANNOTATIONS_TAKE, AnnotationSettings
+
     given = {name for name in (*_OF_ANNOTATIONS, *_OF_PUBLISHED) if getattr(arguments, name) is not None}
     kind = arguments.annotations
     if kind is None:
         wrong = given.intersection(_OF_ANNOTATIONS)
         return f"{_flags(wrong)} goes with --annotations only" if wrong else ""
-    wrong = given - _TAKES[kind]
+    wrong = given - ANNOTATIONS_TAKE[kind] - _HOW.get(kind, set())
     if wrong:
         return f"{_flags(wrong)} does not go with --annotations {kind}"
-    lacking = _NEEDS[kind] - given
+    lacking = ANNOTATIONS_NEED[kind] - given
     if lacking:
         return f"--annotations {kind} needs {_flags(lacking)}"
     if len(arguments.granularity or ()) > 1:
         return "--annotations takes one --granularity, the one whose frames and #iter are used"
+    try:
+        _settings(arguments)
+    except ValidationError as error:
+        return explain(error, AnnotationSettings)
     return ""
 
 
-def _flags(names: set[str]) -> str:
+def _settings(arguments: argparse.Namespace) -> AnnotationSettings:
+    """The flags on what is read; files are looked for from the working directory."""
+    from trainer.data_settings import ANNOTATIONS_TAKE, AnnotationSettings
+
+    kind = arguments.annotations
+    given = {name: getattr(arguments, name) for name in ANNOTATIONS_TAKE[kind]}
+    return AnnotationSettings(kind=kind, file=arguments.target, **given).located(storage.absolute)
+
+
+def _flags(names: Collection[str]) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
 
 
@@ -115,18 +131,10 @@ def _split(arguments: argparse.Namespace, trained: tuple[float, int]) -> tuple[f
 
 
 def _on_annotations(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
-    from trainer.data_settings import AnnotationSettings
     from trainer.evaluate_annotations import PublicData, evaluate_annotations, held_out_of_annotations
     from trainer.prompts import read_templates
 
-    names = ("media", "captions", "class_names")
-    places = {name: getattr(arguments, name) for name in names}
-    settings = AnnotationSettings(
-        kind=arguments.annotations,
-        file=storage.absolute(arguments.target),
-        subset=arguments.subset,
-        **{name: storage.absolute(place) for name, place in places.items() if place is not None},
-    )
+    settings = _settings(arguments)
     granularity = arguments.granularity[0] if arguments.granularity else None
     templates = read_templates(Path(arguments.templates)) if arguments.templates else None
     span = {} if arguments.span_s is None else {"span_s": arguments.span_s}

@@ -153,7 +153,7 @@ def _lines(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not storage.exists(uri):
         raise GexError(f"{uri!r} does not exist")
     try:
-        lines = storage.read_bytes(uri).decode("utf-8").splitlines()
+        lines = storage.read_bytes(uri).decode("utf-8").split("\n")  # and at nothing else that may stand in a text
     except UnicodeDecodeError as error:
         raise GexError(f"{uri!r} is not UTF-8: {error}") from error
     for number, line in enumerate(lines, 1):

@@ -16,6 +16,7 @@ from PIL import Image
 from gex_pipeline.cli.align import find_sample, sample_of
 from gex_pipeline.cli.main import main
 from gex_pipeline.shards.target import open_target
+from tests.media.making_clips import Make, make_clip
 from tests.trainer.conftest import TEXTS, write_tiny_model
 from tests.trainer.outputs import make_numbered_output
 from trainer.catalog import read_catalog
@@ -182,6 +183,27 @@ def test_embed_takes_texts_and_files(gex, model, tmp_path):
     assert code == 0 and "files: 1 rows, 1 left out" in out and "bad.mp4 is left out" in err
 
 
+def test_embed_reads_texts_and_files_as_a_granularity_of_the_paper_that_the_model_does_not_know(gex, model, tmp_path):
+    (tmp_path / "texts.txt").write_text("a cat\n", encoding="utf-8")
+    make_clip(tmp_path / "clip.mp4", 1, Make(size_px=(96, 96)))
+    code, out, err = gex("embed", model, "--texts", "texts.txt", "--granularity", "SVST", "-o", "t.parquet")
+    assert code == 0, err
+    metadata = json.loads(pq.read_schema(tmp_path / "t.parquet").metadata[b"gex.vectors"])
+    facts = metadata["granularities"]["SVST"]
+    assert (facts["num_frames"], facts["n_iter_video"], facts["n_iter_text"]) == (16, 1, 1)
+    code, out, err = gex("embed", model, "--videos", "clip.mp4", "--granularity", "SVST", "-o", "f.parquet")
+    assert code == 0 and "files: 1 rows" in out, err
+
+
+def test_embed_takes_only_a_line_feed_for_the_end_of_a_line(gex, model, tmp_path):
+    """Captions hold other breaks; each of them made a row more, and rows no longer matched the lines of the file."""
+    lines = ["one\u2028two", "three\x85four", "five\x0csix", "seven\x1eeight", "nine"]
+    (tmp_path / "texts.txt").write_bytes("\r\n".join(lines).encode())
+    code, out, err = gex("embed", model, "--texts", "texts.txt", "--granularity", "LVST", "-o", "t.parquet")
+    assert code == 0 and "texts: 5 rows" in out, err
+    assert pq.read_table(tmp_path / "t.parquet")["text"].to_pylist() == lines
+
+
 def test_embed_says_what_is_wrong_in_a_sentence(gex, model, output, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
@@ -191,6 +213,7 @@ def test_embed_says_what_is_wrong_in_a_sentence(gex, model, output, tmp_path):
         (model, output, "-o", "v"): "expected the name of a .parquet file",
         (model, output, "--granularity", "X", "-o", "v.parquet"): "has no granularity 'X'",
         (model, "--texts", "empty.txt", "-o", "v.parquet"): "there are 3 granularities",
+        (model, "--texts", "empty.txt", "--granularity", "X", "-o", "v.parquet"): "not trained on granularity 'X'",
         (model, "--texts", "empty.txt", "--granularity", "IT", "-o", "v.parquet"): "holds no text",
         (model, "--videos", "bad.mp4", "--granularity", "IT", "-o", "v.parquet"): "none of 1 files can be read",
     }.items():

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from trainer.data_settings import DataSettings
+from gex_pipeline.errors import RecipeError
+from tests.trainer.tiny_recipes import write_recipe
+from trainer.data_settings import ANNOTATIONS_NEED, ANNOTATIONS_TAKE, AnnotationSettings, DataSettings
+from trainer.train_recipe import load_train_recipe, make_train_recipe
 
 
 def test_the_papers_granularities_need_no_numbers():
@@ -30,3 +33,70 @@ def test_a_number_that_is_given_stands_and_another_granularity_needs_its_numbers
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValidationError):
         DataSettings.model_validate({"dataset": "out", "granularities": {"IT": {}}, **wrong})
+
+
+COIN = {"kind": "coin", "file": "COIN.json", "media": "videos"}
+EVERY_KEY = {name: f"{name} file" for name in ("media", "captions", "class_names", "subset")}
+
+
+def data_of(annotations) -> DataSettings:
+    return DataSettings.model_validate({"annotations": annotations, "granularities": {"LVST": {}}})
+
+
+def test_coin_is_trained_on_its_training_videos_where_no_subset_is_named():
+    """It was the testing subset, which is the default of gex eval, so figures were of videos trained on."""
+    assert data_of(COIN).annotations.subset == "training"
+    assert data_of(AnnotationSettings(**COIN)).annotations.subset == "training"
+    assert data_of({**COIN, "subset": "testing"}).annotations.subset == "testing"
+    assert data_of({"kind": "lsmdc", "file": "a.csv", "media": "videos"}).annotations.subset is None
+    assert AnnotationSettings(**COIN).subset is None
+
+
+@pytest.mark.parametrize(
+    ("annotations", "sentence"),
+    [
+        (
+            {"kind": "msrvtt", "file": "a.csv", "media": "m", "subset": "training", "class_names": "foo"},
+            "annotations of kind msrvtt take no class_names, subset; beside file they take captions, media",
+        ),
+        ({"kind": "folders", "file": "a", "media": "m"}, "annotations of kind folders take no media"),
+        ({"kind": "lvu", "file": "a.csv"}, "annotations of kind lvu need media; name it"),
+        ({"kind": "charades-ego", "file": "a.csv"}, "annotations of kind charades-ego need class_names, media; name"),
+        ({**COIN, "subset": "train"}, "COIN has no subset 'train'; expected training or testing"),
+    ],
+)
+def test_keys_that_a_kind_does_not_take_or_lacks_are_refused(annotations, sentence):
+    with pytest.raises(ValidationError) as caught:
+        data_of(annotations)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", sorted(ANNOTATIONS_TAKE))
+def test_every_file_of_every_kind_is_located_and_coins_subset_is_none(kind):
+    keys = {name: EVERY_KEY[name] for name in ANNOTATIONS_TAKE[kind]}
+    keys |= {"subset": "testing"} if kind == "coin" else {}
+    assert ANNOTATIONS_NEED[kind] <= ANNOTATIONS_TAKE[kind]
+    annotations = data_of({"kind": kind, "file": "a", **keys}).located(lambda path: f"/recipes/{path}").annotations
+    found = annotations.model_dump(exclude_none=True)
+    assert found.pop("kind") == kind
+    assert [name for name, path in found.items() if not path.startswith("/recipes/")] == (
+        ["subset"] if kind == "coin" else []
+    )
+
+
+def test_activitynets_file_of_ids_lies_beside_the_recipe(tmp_path):
+    """It was read from the working directory, under Ray that of a worker."""
+    annotations = {"kind": "activitynet", "file": "val_1.json", "media": "videos", "subset": "val_ids.json"}
+    tables = {"output": "out", "data": {"annotations": annotations, "granularities": {"LVLT": {}}}}
+    recipe = load_train_recipe(write_recipe(tmp_path / "recipes" / "train.toml", tables))
+    assert recipe.data.annotations.subset == f"{tmp_path}/recipes/val_ids.json"
+
+
+def test_a_recipe_with_a_key_of_another_kind_is_refused_in_a_sentence():
+    """It was accepted, and the key did nothing."""
+    annotations = {"kind": "msrvtt", "file": "train.csv", "media": "videos", "subset": "training"}
+    with pytest.raises(RecipeError) as caught:
+        make_train_recipe({"output": "out", "data": {"annotations": annotations, "granularities": {"LVLT": {}}}})
+    assert str(caught.value) == (
+        "data.annotations: annotations of kind msrvtt take no subset; beside file they take captions, media"
+    )

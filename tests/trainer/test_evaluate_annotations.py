@@ -295,12 +295,15 @@ def test_what_is_measured_is_what_training_held_out_and_nothing_that_it_was_trai
         ({"kind": "coin", "file": "a", "subset": "testing"}, {"kind": "coin", "file": "a"}, True),
         ({"kind": "folders", "file": "a/"}, {"kind": "folders", "file": "a"}, True),
         (None, {"kind": "folders", "file": "a"}, False),
+        # of models that were trained when keys that a kind does not take were let through
+        ({"kind": "msrvtt", "file": "a.csv", "subset": "training"}, {"kind": "msrvtt", "file": "a.csv"}, True),
     ],
     ids=str,
 )
 def test_a_model_knows_the_annotations_that_it_was_trained_on(tmp_path, pretrained, trained_on, measured, same):
     def placed(tables):
-        return tables and {**tables, "file": f"{tmp_path}/{tables['file']}"}
+        media = {} if tables is None or tables["kind"] == "folders" else {"media": "videos"}
+        return tables and {**media, **tables, "file": f"{tmp_path}/{tables['file']}"}
 
     trained = {"annotations": placed(trained_on), "held_out_share": 0.25, "held_out_seed": 3}
     model = replace(pretrained, trained=trained)
