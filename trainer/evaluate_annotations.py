@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+
 from gex_pipeline.errors import GexError
 from trainer.annotation_catalog import (
     AnyAnnotations,
