@@ -17,7 +17,7 @@ from gex_pipeline.run_state import Run
 from gex_pipeline.shards.manifest import Account
 from gex_pipeline.tables import Database, DatabaseError, identifier, literal
 
-_OURS = (
+OURS = (
     "clip_id",
     "source_id",
     "start_s",
@@ -122,9 +122,18 @@ def _template(recipe: Recipe) -> list[tuple[str, str | None]]:
         return []
     template = media.key if isinstance(media, MediaTars) else recipe.locate(media.uri)
     try:
-        return [(text, name) for text, name, _, _ in string.Formatter().parse(template)]
+        pieces = list(string.Formatter().parse(template))
     except ValueError as error:
         raise RecipeError(f"source.media: the template {template!r} cannot be read: {error}") from error
+    for _, name, form, conversion in pieces:
+        if form or conversion:
+            written = f"{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}"
+            raise RecipeError(
+                f"source.media: the field {{{written}}} says how to write a value, which a template cannot; "
+                f"say {{{name}}}. {{start_s}} and {{end_s}} give seconds with three decimals, as in 1.500; "
+                "for another form, add a column to the metadata"
+            )
+    return [(text, name) for text, name, _, _ in pieces]
 
 
 def _raw_view(database: Database, recipe: Recipe) -> None:
@@ -212,7 +221,7 @@ def _find_in_tars(database: Database, run: Run) -> str:
 def _clips_table(database: Database) -> None:
     """The view ``clips_new``: our columns first, then every input column under its name (or ``input_{name}``)."""
     inputs = [row["column_name"] for row in database.query("DESCRIBE SELECT unnest(input) FROM accepted")]
-    taken = {name.lower() for name in _OURS}
+    taken = {name.lower() for name in OURS}
     kept = ", ".join(
         f"a.input[{literal(name)}] AS {identifier(f'input_{name}' if name.lower() in taken else name)}"
         for name in inputs

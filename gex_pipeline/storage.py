@@ -8,7 +8,6 @@ What fails says where and what to do; what may pass is a `TransientError`, after
 
 from __future__ import annotations
 
-import fnmatch
 import io
 import os
 import re
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
-from gex_pipeline import object_store
+from gex_pipeline import object_store, storage_patterns
 from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError
 from gex_pipeline.storage_failures import SPACE_ERRORS, explain_disk, explained, failure, one_line
 
@@ -30,7 +29,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://")
-_GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -99,25 +97,30 @@ def exists(uri: str) -> bool:
 
 
 def list_files(uri_glob: str) -> list[FileInfo]:
-    """The files a URI names, sorted; ``*``, ``?`` and ``[..]`` may stand in any part.
+    """The files a URI names, sorted; ``*``, ``?`` and ``[..]`` may stand in any part, ``**`` is any number of folders.
 
+    What begins with a dot is found only by a part that does. Links to folders are followed, but not in circles.
     A local part that exists under just this name is meant literally, so that a folder may be called ``run [2]``.
+
+    Raises:
+        GexError: ``**`` is not a whole part, or a folder cannot be read.
     """
     base, pattern = _fixed_and_pattern(uri_glob)
     if not pattern:
         found = info(uri_glob)
         return [found] if found else []
+    pattern = storage_patterns.checked(pattern)
     return _list_local(base, pattern) if is_local(uri_glob) else _list_remote(base, pattern)
 
 
 def _fixed_and_pattern(uri_glob: str) -> tuple[str, list[str]]:
     """The folder under which to look, and the pattern of each part below it; no parts: nothing to expand."""
     fixed, *parts = uri_glob.split("/")
-    if _GLOB.search(fixed) and not (is_local(uri_glob) and Path(fixed).exists()):
+    if storage_patterns.is_pattern(fixed) and not (is_local(uri_glob) and Path(fixed).exists()):
         return ".", [fixed, *parts]
     while parts:
         below = f"{fixed}/{parts[0]}"
-        if _GLOB.search(parts[0]) and not (is_local(uri_glob) and local_path(below).exists()):
+        if storage_patterns.is_pattern(parts[0]) and not (is_local(uri_glob) and local_path(below).exists()):
             break
         fixed = below
         parts.pop(0)
@@ -125,17 +128,37 @@ def _fixed_and_pattern(uri_glob: str) -> tuple[str, list[str]]:
 
 
 def _list_local(base: str, pattern: list[str]) -> list[FileInfo]:
-    uris = [base]
+    uris = {base}
     for part in pattern:
-        folders = [(uri, local_path(uri or "/")) for uri in uris]
-        uris = [
-            name if uri == "." else f"{uri}/{name}"
-            for uri, folder in folders
-            if folder.is_dir()
-            for name in (path.name for path in folder.iterdir())
-            if fnmatch.fnmatchcase(name, part)
-        ]
+        if part == storage_patterns.FOLDERS:
+            uris = {below for uri in uris for below in _folders_below(uri, frozenset())}
+        else:
+            uris = {entry for uri in uris for entry in _entries(uri) if storage_patterns.fits(name_of(entry), part)}
     return [found for uri in sorted(uris) if (found := info(uri)) is not None]
+
+
+def _entries(uri: str, *, folders_only: bool = False) -> list[str]:
+    """What lies in a folder; nothing in what is none."""
+    folder = local_path(uri or "/")
+    if not folder.is_dir():
+        return []
+    with explained(uri), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not folders_only or entry.is_dir()]
+    return [name if uri == "." else f"{uri}/{name}" for name in names]
+
+
+def _folders_below(uri: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """A folder and all below it, except one that is above itself by a link."""
+    folder = local_path(uri or "/")
+    if not folder.is_dir():
+        return
+    found = folder.stat()
+    if (found.st_dev, found.st_ino) in above:
+        return
+    yield uri
+    for entry in _entries(uri, folders_only=True):
+        if storage_patterns.fits(name_of(entry), "*"):
+            yield from _folders_below(entry, above | {(found.st_dev, found.st_ino)})
 
 
 def _list_remote(base: str, pattern: list[str]) -> list[FileInfo]:
@@ -151,13 +174,9 @@ def _list_remote(base: str, pattern: list[str]) -> list[FileInfo]:
     files = []
     for item in found:
         relative = item.path[len(path_text.rstrip("/")) + 1 :]
-        if item.type == fs.FileType.File and _matches(relative.split("/"), pattern):
+        if item.type == fs.FileType.File and storage_patterns.matches(relative.split("/"), pattern):
             files.append(FileInfo(f"{base}/{relative}", item.size, (item.mtime_ns or 0) / 1e9))
     return sorted(files, key=lambda file: file.uri)
-
-
-def _matches(names: list[str], pattern: list[str]) -> bool:
-    return len(names) == len(pattern) and all(map(fnmatch.fnmatchcase, names, pattern))
 
 
 @contextmanager

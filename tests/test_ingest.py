@@ -185,6 +185,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, error, mes
         ingest_text(tmp_path, name, content)
 
 
+def test_metadata_of_all_folders_are_read_and_what_a_mac_leaves_beside_them_is_not(tmp_path):
+    for number, place in enumerate(("x", "en/x", "en/a/x")):
+        write_jsonl(tmp_path / f"clips/{place}.jsonl", [clip_row(f"v{number}")])
+    (tmp_path / "clips/en/._x.jsonl").write_bytes(b"\x00\x05\x16\x07\x00Mac OS X")
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": "clips/**/*.jsonl"}))
+    assert [clip["source_id"] for clip in clips] == ["v0", "v1", "v2"]
+    assert losses == []
+
+
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +290,13 @@ def test_a_template_finds_a_clips_file(tmp_path, uri, colon, expected):
         ("{}.mp4", "source.media: {} is not a column"),
         ("{YoutubeID.mp4", "source.media: the template .*{YoutubeID.mp4"),
         ("YoutubeID}.mp4", "source.media: .*YoutubeID}.mp4"),
+        (
+            "{start_s:.0f}_{end_s}.mp4",
+            r"source.media: the field {start_s:.0f} .* say {start_s}.* decimals, as in 1.500",
+        ),
+        ("{YoutubeID}_{end_s:07.1f}.mp4", r"source.media: the field {end_s:07.1f} .* say {end_s}"),
+        ("{YoutubeID!r:>12}.mp4", r"source.media: the field {YoutubeID!r:>12} .* say {YoutubeID}"),
+        ("{YoutubeID!s}.mp4", r"source.media: the field {YoutubeID!s} .* say {YoutubeID}"),
     ],
 )
 def test_a_template_that_means_nothing_is_an_error_of_the_recipe(tmp_path, uri, message):

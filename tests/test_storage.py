@@ -97,6 +97,75 @@ def test_globs_match_part_by_part_in_order(tmp_path):
     assert found("a/none.csv") == []
 
 
+TREE = (
+    "x.csv",
+    "en/x.csv",
+    "en/a/x.csv",
+    "en/a/y.txt",
+    "en/.x.csv",
+    ".git/x.csv",
+    "en/.old/x.csv",
+    "._x.csv",
+    "z/b/x.csv",
+)
+FOUND = {
+    "**/*.csv": ["en/a/x.csv", "en/x.csv", "x.csv", "z/b/x.csv"],
+    "**/x.csv": ["en/a/x.csv", "en/x.csv", "x.csv", "z/b/x.csv"],
+    "en/**/x.csv": ["en/a/x.csv", "en/x.csv"],
+    "**/a/*": ["en/a/x.csv", "en/a/y.txt"],
+    "**/[ab]/**/x.csv": ["en/a/x.csv", "z/b/x.csv"],
+    "**/**/x.csv": ["en/a/x.csv", "en/x.csv", "x.csv", "z/b/x.csv"],
+    "en/**": ["en/a/x.csv", "en/a/y.txt", "en/x.csv"],
+    "**": ["en/a/x.csv", "en/a/y.txt", "en/x.csv", "x.csv", "z/b/x.csv"],
+    "*.csv": ["x.csv"],
+    "en*x.csv": [],
+    "en?x.csv": [],
+    "*/x.csv": ["en/x.csv"],
+    ".*.csv": ["._x.csv"],
+    "**/.*.csv": ["._x.csv", "en/.x.csv"],
+    ".git/*.csv": [".git/x.csv"],
+    "*/.old/*.csv": ["en/.old/x.csv"],
+    "[.]git/*.csv": [],
+}
+
+
+def found_in(root: str, pattern: str) -> list[str]:
+    return [file.uri.removeprefix(f"{root}/") for file in storage.list_files(f"{root}/{pattern}")]
+
+
+@pytest.mark.parametrize("pattern", FOUND)
+def test_two_stars_are_any_number_of_folders_and_dots_must_be_asked_for(tmp_path, pattern):
+    """Two stars were taken for one: the metadata of one level only were read, and every account balanced."""
+    for name in TREE:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert found_in(str(tmp_path), pattern) == FOUND[pattern]
+
+
+@pytest.mark.parametrize("pattern", ["**.csv", "a**/x.csv", "***/x.csv"])
+def test_two_stars_beside_other_characters_are_an_error_and_not_one_star(tmp_path, pattern):
+    with pytest.raises(GexError, match=r"\*\* stands for folders, and must be between slashes"):
+        storage.list_files(f"{tmp_path}/{pattern}")
+
+
+def test_two_stars_follow_links_to_folders_and_go_in_no_circle(tmp_path):
+    (tmp_path / "there/deep").mkdir(parents=True)
+    (tmp_path / "there/deep/x.csv").write_bytes(b"x")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link").symlink_to(tmp_path / "there")
+    (tmp_path / "there/deep/round").symlink_to(tmp_path / "there")
+    (tmp_path / "here/dead").symlink_to(tmp_path / "nowhere")
+    assert found_in(str(tmp_path), "here/**/*.csv") == ["here/link/deep/x.csv"]
+
+
+def test_two_stars_work_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a/b").mkdir(parents=True)
+    Path("a/b/1.csv").write_bytes(b"")
+    Path("2.csv").write_bytes(b"")
+    assert [file.uri for file in storage.list_files("**/*.csv")] == ["2.csv", "a/b/1.csv"]
+
+
 def test_a_folder_whose_name_has_brackets_can_be_named_as_it_is(tmp_path):
     """Without it, an output in a folder like `run [2]` would never find its own tables again."""
     folder = tmp_path / "run [2]"
@@ -218,6 +287,12 @@ def test_objects_are_listed_like_files(bucket):
     assert found("*.csv") == ["3.csv"]
     assert found("a/1.csv") == ["a/1.csv"]
     assert found("none/*.csv") == []
+
+
+def test_objects_are_found_by_the_same_patterns_as_files(bucket):
+    for name in TREE:
+        storage.publish_bytes(b"x", f"{bucket}/{name}")
+    assert {pattern: found_in(bucket, pattern) for pattern in FOUND} == FOUND
 
 
 def test_an_object_is_copied_for_as_long_as_it_is_needed(bucket):

@@ -30,7 +30,7 @@ from gex_pipeline.media.orientation import orientation_of
 from gex_pipeline.media.outline import read_outline
 from gex_pipeline.media.pieces import Probed
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.media.source import container_start_s, open_video
+from gex_pipeline.media.source import check_size, container_start_s, open_video
 
 _ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
 _LIMIT_S = 600.0  # for the pictures of one file: the next key frame may be millions of frames away
@@ -185,12 +185,18 @@ def picture_of(
     reformatter: av.video.reformatter.VideoReformatter,
     fit: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
 ) -> NDArray[np.uint8]:
-    """A decoded frame as it is shown: RGB, upright, square pixels. ``fit`` gives the size that a size is scaled to."""
+    """A decoded frame as it is shown: RGB, upright, square pixels. ``fit`` gives the size that a size is scaled to.
+
+    Raises:
+        RejectedError: media_too_large.
+    """
     orientation = orientation_of(frame)
     # an ISO file that says it only in its pictures: known when one is decoded
     sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     shown_px = orientation.size_px(max(1, round(frame.width * sar)), frame.height)
-    width_px, height_px = orientation.size_px(*(fit(shown_px) if fit else shown_px))
+    shown_px = fit(shown_px) if fit else shown_px
+    check_size(shown_px, "are shown with")
+    width_px, height_px = orientation.size_px(*shown_px)
     scaled = reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="BICUBIC")
     return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
 

@@ -1,8 +1,9 @@
 """How many samples the index of an MP4 promises: open file in, one number out, a few reads of a few bytes.
 
 libav makes room for every sample before it reads one. A table of one size needs no more bytes for a
-thousand million samples than for one, and an edit list repeats all of them. Looks at the boxes where
-writers put them, and only counts.
+thousand million samples than for one, and an edit list repeats all of them. It makes room for what a
+table says it holds, too, whatever the length of its box: such a table is refused. Looks at the boxes
+where writers put them, and only counts.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from gex_pipeline.errors import Reason, RejectedError
+
 _MAX_BOXES = 1_000_000  # a hostile file of eight-byte boxes must not hold a worker for long
 _MAX_EDITS = 10_000  # beyond this it does not matter which of them show something
+_TABLES = {b"stts": 8, b"stss": 4, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8}  # bytes an entry
+_SIZES = {b"stsz": 4, b"stz2": 0}  # of samples; the compact form says itself how many bits one takes
 Box = tuple[bytes, int, int]  # type, first payload byte, end
 
 
@@ -37,7 +42,11 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
 
 
 def num_in_index(file: BinaryIO, start: int, end: int) -> int | None:
-    """Samples of the track of a moov box that has most, edits counted; none when the index is compressed."""
+    """Samples of the track of a moov box that has most, edits counted; none when the index is compressed.
+
+    Raises:
+        RejectedError: undecodable, when a table says that it has more entries than its box has room for.
+    """
     most = 0
     for kind, payload, box_end in boxes(file, start, end):
         if kind == b"cmov":
@@ -55,15 +64,36 @@ def num_in_fragment(file: BinaryIO, start: int, end: int) -> int:
 
 def _num_in_track(file: BinaryIO, start: int, end: int) -> int:
     count, num_edits, is_raw_sound = 0, 1, False
-    wanted = {b"stsz", b"stz2", b"stts", b"elst"}
+    wanted = {*_TABLES, *_SIZES, b"elst"}
     for kind, payload, box_end in _inside(file, start, end, (b"mdia", b"minf", b"stbl", b"edts"), *wanted):
         if kind == b"elst":
             num_edits = max(1, _num_edits(file, payload, min(box_end, end)))
+            continue
+        num_entries = _num_entries(file, kind, payload, min(box_end, end))
+        if kind in _SIZES:
+            count = max(count, num_entries)
         elif kind == b"stts":  # raw sound has a sample for each of its values, and is indexed by chunks
-            is_raw_sound = (_number(file, payload + 4), _number(file, payload + 12)) == (1, 1)
-        else:
-            count = max(count, _number(file, payload + 8))
+            is_raw_sound = (num_entries, _number(file, payload + 12)) == (1, 1)
     return 0 if is_raw_sound and _is_sound(file, start, end) else count * num_edits
+
+
+def _num_entries(file: BinaryIO, kind: bytes, payload: int, end: int) -> int:
+    """Entries that a table says it has."""
+    head_bytes = 12 if kind in _SIZES else 8
+    num_entries = _number(file, payload + head_bytes - 4)
+    entry_bits = 8 * (_TABLES | _SIZES)[kind]
+    if kind == b"stz2":
+        entry_bits = _number(file, payload + 4) & 0xFF
+    elif kind == b"stsz" and _number(file, payload + 4):
+        entry_bits = 0  # all samples have this size
+    room_bytes = end - payload - head_bytes
+    if room_bytes < 0 or num_entries * entry_bits > 8 * room_bytes:
+        raise RejectedError(
+            Reason.undecodable,
+            f"its index is damaged: the table {kind.decode()} says it has {num_entries} entries, "
+            f"and its box has room for {max(room_bytes, 0)} bytes",
+        )
+    return num_entries
 
 
 def _is_sound(file: BinaryIO, start: int, end: int) -> bool:
@@ -74,11 +104,10 @@ def _is_sound(file: BinaryIO, start: int, end: int) -> bool:
 
 
 def _num_edits(file: BinaryIO, payload: int, end: int) -> int:
-    """Edits that show something of the track."""
+    """Edits that show something of the track. Their number is that of the box: libav does not heed what it says."""
     file.seek(payload)
-    head = file.read(8)
-    form = struct.Struct(">QqI" if head[:1] == b"\x01" else ">IiI")
-    num_edits = min(int.from_bytes(head[4:8], "big"), (end - payload - 8) // form.size)
+    form = struct.Struct(">QqI" if file.read(8)[:1] == b"\x01" else ">IiI")
+    num_edits = (end - payload - 8) // form.size
     if num_edits > _MAX_EDITS:
         return num_edits
     return sum(media_time >= 0 for _, media_time, _ in form.iter_unpack(file.read(num_edits * form.size)))

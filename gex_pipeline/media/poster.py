@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.orientation import orientation_of
-from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, container_start_s
+from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, check_size, container_start_s
 
 _MAX_DECODED = 96  # frames
 _QUALITY = 80
@@ -29,7 +29,7 @@ def poster_jpeg(stream: BinaryIO, time_s: float, height_px: int) -> bytes:
     """The picture of a video at a time, upright, with square pixels, at most so high.
 
     Raises:
-        RejectedError: not_a_video, no_frames or undecodable.
+        RejectedError: not_a_video, no_frames, undecodable or media_too_large.
     """
     try:
         with av.open(stream, "r", options=SAFE_INPUT | DECODER_LIMITS, metadata_errors="replace") as container:
@@ -57,6 +57,7 @@ def _picture(container: av.container.InputContainer, time_s: float, height_px: i
     orientation = orientation_of(shown)
     sar = float(stream.sample_aspect_ratio or 1) or 1.0
     width, height = orientation.size_px(max(1, round(shown.width * sar)), shown.height)
+    check_size((width, height), "are shown with")
     scale = min(1.0, height_px / height)
     size_px = orientation.size_px(max(1, round(width * scale)), max(1, round(height * scale)))
     scaled = av.video.reformatter.VideoReformatter().reformat(shown, *size_px, "rgb24", interpolation="AREA")

@@ -23,7 +23,7 @@ from gex_pipeline.media.orientation import Orientation, orientation_of
 from gex_pipeline.media.outline import Outline, read_outline
 from gex_pipeline.media.packets import read_packet_times
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.media.source import DECODER_LIMITS, MAX_PICTURE_PX, container_start_s, open_video
+from gex_pipeline.media.source import DECODER_LIMITS, check_size, container_start_s, open_video
 
 _H264_PIX_FMT = {(1, 8): "yuv420p", (2, 8): "yuv422p", (3, 8): "yuv444p", (1, 10): "yuv420p10le"}
 _CHROMA_IN_RECORD = frozenset([100, 110, 122, 144, 244])  # profiles whose avcC record says the chroma format
@@ -144,19 +144,11 @@ def _probe_opened(path: Path, outline: Outline, settings: VideoSettings) -> Prob
 def _without_size(path: Path) -> RejectedError:
     """Why libav says no size: it hides one that is beyond its limit, unless it is opened without decoders."""
     with open_video(path, header_only=True) as (_, stream):
-        _check_size(stream)
+        check_size((stream.width, stream.height))
         if stream.width <= 0:
             return RejectedError(Reason.not_a_video, "its video track has no picture size")
         stated = f"{stream.width} x {stream.height} pixels"
         return RejectedError(Reason.undecodable, f"its header says {stated}, but its pictures cannot be decoded")
-
-
-def _check_size(stream: av.video.stream.VideoStream) -> None:
-    if stream.width * stream.height > MAX_PICTURE_PX:
-        raise RejectedError(
-            Reason.media_too_large,
-            f"its pictures have {stream.width} x {stream.height} pixels; {MAX_PICTURE_PX} in all are the most",
-        )
 
 
 def _check_length(verb: str, duration_s: float, settings: VideoSettings) -> None:
@@ -174,7 +166,7 @@ def _probe_stream(
     settings: VideoSettings,
 ) -> Probe:
     (container, stream), (pix_fmt, outline) = opened, found
-    _check_size(stream)
+    check_size((stream.width, stream.height))
     start_s = container_start_s(container)
     times = read_packet_times(container, stream, settings.max_frames)
     orientation = _first_orientation(path) if outline.may_be_turned else Orientation()
@@ -182,6 +174,7 @@ def _probe_stream(
     duration_s = float(times.duration_ticks * time_base)
     sar = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
     width_px, height_px = orientation.size_px(max(1, round(stream.width * sar)), stream.height)
+    check_size((width_px, height_px), "are shown with")
     audio_signature = _audio_signature(container)
     return Probe(
         path=path,

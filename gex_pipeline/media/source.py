@@ -24,6 +24,7 @@ SAFE_INPUT = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 
 # The largest picture of H.264 and HEVC at their highest level, which 8K is; a decoder holds up to sixteen of them.
 MAX_PICTURE_PX = 36_000_000
+MAX_SIDE_PX = 16_384  # of a picture as it is shown; x264 writes none that is longer
 DECODER_LIMITS = {"max_pixels": str(MAX_PICTURE_PX)}  # headers lie about the size that a decoder will meet
 
 # Opening a file makes libav decode its first pictures and sounds to learn what the header of an MP4
@@ -51,13 +52,16 @@ def open_video(
     ``header_only`` suits files that are read as packets and whose container describes its tracks (ISO media).
 
     Raises:
-        RejectedError: not_a_video.
+        RejectedError: not_a_video, or media_too_large where libav cannot make room for what the file says it holds.
+        MemoryError: of this process, which is not libav's: that is no fault of the file's.
     """
     try:
         container = open_input(path, _HEADER_ONLY if header_only else {})
     except av.error.FFmpegError as error:
-        if isinstance(error, (PermissionError, MemoryError)):
+        if isinstance(error, PermissionError):
             raise
+        if isinstance(error, MemoryError):  # libav's own limit is 2 GB at once, however much memory there is
+            raise RejectedError(Reason.media_too_large, f"libav cannot make room for it: {error.strerror}") from error
         raise RejectedError(Reason.not_a_video, f"it cannot be opened as a video: {error.strerror}") from error
     with container:
         stream = _video_stream(container)
@@ -72,6 +76,21 @@ def _video_stream(container: av.container.InputContainer) -> av.video.stream.Vid
             return stream
     kinds = ", ".join(stream.type for stream in container.streams) or "no tracks at all"
     raise RejectedError(Reason.not_a_video, f"it has no video track that can be read, it has: {kinds}")
+
+
+def check_size(size_px: tuple[int, int], how: str = "have") -> None:
+    """Refuse pictures that are too large as they are stored or, with the shape their pixels are said to have, shown.
+
+    Raises:
+        RejectedError: media_too_large.
+    """
+    width_px, height_px = size_px
+    if width_px * height_px > MAX_PICTURE_PX or max(size_px) > MAX_SIDE_PX:
+        raise RejectedError(
+            Reason.media_too_large,
+            f"its pictures {how} {width_px} x {height_px} pixels; {MAX_PICTURE_PX} in all are the most, "
+            f"and {MAX_SIDE_PX} a side",
+        )
 
 
 def container_start_s(container: av.container.InputContainer) -> float:

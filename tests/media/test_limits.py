@@ -16,7 +16,7 @@ from gex_pipeline.media.outline import read_outline
 from gex_pipeline.media.probe import probe_video
 from gex_pipeline.media.settings import VideoSettings
 from tests.faults.damaged_media import MOOV_LAST, OPEN_GOP, clip_from_second_key
-from tests.faults.mp4_boxes import STBL, change, find, full, with_samples
+from tests.faults.mp4_boxes import STBL, box, change, children, find, full, with_samples
 from tests.media.making_clips import Make, make_clip, number_of, numbers_in, run_real_ffmpeg
 
 FAST = VideoSettings(preset="ultrafast", crf=12)
@@ -81,6 +81,84 @@ def test_an_index_behind_an_unknown_box_or_in_fragments_is_counted_too(tmp_path:
     run = whole.index(b"trun") + 8
     path.write_bytes(whole[:run] + struct.pack(">I", 2_000_000_000) + whole[run + 4 :])
     assert rejected(path).reason is Reason.media_too_large
+
+
+@pytest.mark.parametrize(
+    "kind", ["stts", "stss", "ctts", "stsc", "stco", "co64", "stsz", "stz2"], ids=lambda kind: f"the-{kind}-table"
+)
+def test_a_table_that_says_more_than_its_box_holds_costs_its_clip_only(tmp_path: Path, kind: str) -> None:
+    """One flipped bit in a count made libav ask for gigabytes, and its MemoryError ended the shard for ever."""
+    good = make_clip(tmp_path / "good.mp4", 1)
+    path = make_clip(tmp_path / "a.mp4", 2, MOOV_LAST)
+    content = with_table(path.read_bytes(), kind)
+    path.write_bytes(content)
+    assert probe_video(path, FAST).num_frames == 25, "the table is one that libav reads"
+    at = content.index(kind.encode()) + 4 + (8 if kind in ("stsz", "stz2") else 4)
+    path.write_bytes(content[:at] + b"\x20" + content[at + 1 :])
+    damaged, sound = probe_pieces([Piece(path, None, None), Piece(good, None, None)], FAST)
+    assert isinstance(sound, Probed)
+    assert isinstance(damaged, RejectedError)
+    assert damaged.reason is Reason.undecodable
+    assert f"its index is damaged: the table {kind} says it has 5368" in damaged.detail
+
+
+def with_table(content: bytes, kind: str) -> bytes:
+    """The clip with this table, which may be one that its writer did not choose."""
+    numbers = struct.unpack(f">{len(find(content, *STBL, 'stco')) // 4 - 2}I", find(content, *STBL, "stco")[8:])
+    sizes = struct.unpack(">25I", find(content, *STBL, "stsz")[12:])
+    if kind == "co64":
+        large = struct.pack(f">II{len(numbers)}Q", 0, len(numbers), *numbers)
+        return change(content, STBL, lambda stbl: _exchanged(stbl, "stco", "co64", large))
+    if kind == "stz2":
+        small = struct.pack(">III25H", 0, 16, 25, *sizes)
+        return change(content, STBL, lambda stbl: _exchanged(stbl, "stsz", "stz2", small))
+    return content
+
+
+def _exchanged(stbl: bytes, old: str, new: str, payload: bytes) -> bytes:
+    return b"".join(box(new, payload) if kind == old else box(kind, own) for kind, own in children(stbl))
+
+
+def test_what_libav_cannot_make_room_for_costs_its_clip_only(tmp_path: Path) -> None:
+    """Wherever the count stands: a MemoryError of libav's is the file's fault, and was the whole shard's."""
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    hidden = box("stts", full(0x2000_0000, 25, 512))  # where no writer puts it, and libav reads it all the same
+    path.write_bytes(change(path.read_bytes(), (*STBL[:-1], "dinf"), lambda dinf: dinf + hidden))
+    for look in (lambda: probe_video(path, FAST), lambda: middle_frame_jpeg(path, FAST)):
+        with pytest.raises(RejectedError, match="libav cannot make room for it") as caught:
+            look()
+        assert caught.value.reason is Reason.media_too_large
+
+
+@pytest.mark.parametrize(("wide", "high"), [(0x7FFF_FFFF, 1), (30_000, 1), (1_000, 1), (1, 1_000)])
+def test_pixels_of_an_absurd_shape_cost_their_clip_only(tmp_path: Path, wide: int, high: int) -> None:
+    """A flipped bit made pictures a hundred thousand million pixels wide: an OverflowError, which no stage expects.
+
+    Where they were the first of a sample, all others were to be written as wide, which no encoder does.
+    """
+    path, oblong = make_clip(tmp_path / "a.mp4", 1), tmp_path / "oblong.mp4"
+    run_real_ffmpeg("-i", path, "-vf", "setsar=2", "-crf", "12", oblong)
+    whole = oblong.read_bytes()
+    at = whole.index(b"pasp") + 4
+    oblong.write_bytes(whole[:at] + struct.pack(">II", wide, high) + whole[at + 8 :])
+    if high > 1:
+        assert probe_video(oblong, FAST).width_px == 1
+        return
+    for look in (probe_video, middle_frame_jpeg):
+        with pytest.raises(RejectedError, match=f"are shown with {wide * 96} x 64 pixels; .* 16384 a side") as caught:
+            look(oblong, FAST)
+        assert caught.value.reason is Reason.media_too_large
+
+
+def test_edits_are_counted_by_their_box_as_libav_does(tmp_path: Path) -> None:
+    """An edit list that said it had one edit showed the clip as often as its box had room for."""
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    edits = struct.pack(">IiI", 1000, 0, 0x10000) * 5
+    for said in (0, 1, 5, 1 << 31):
+        elst = box("elst", full(said) + edits)
+        path.write_bytes(change(path.read_bytes(), ("moov", "trak", "edts"), lambda _, elst=elst: elst))
+        assert read_outline(path).num_indexed == 125
+        assert rejected(path, VideoSettings(max_frames=124)).reason is Reason.media_too_large
 
 
 def test_a_compressed_index_is_not_read(tmp_path: Path) -> None:
