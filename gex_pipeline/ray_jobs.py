@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
 
 _ASK_S = 5.0  # a worker that is busy with what nobody waits for any more is not waited for
+_SCORER_CPUS = 0.5
+_NAMED = 5
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
 CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
 _ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
@@ -154,8 +156,10 @@ def run_shards(
             max_retries=TRIES,
         )
     failures = []
+    missing = set(shards)
     try:
         for row in dataset.iter_rows():
+            missing.discard(row["shard"])
             facts = {"run": job.plan_digest, "stage": "build", "granularity": job.granularity, **row}
             if row["error"]:
                 failures.append(ShardFailure(row["shard"], row["error"], row["transient"]))
@@ -165,9 +169,15 @@ def run_shards(
                 run_log.write("shard built", **facts)
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         raise TransientError(
-            f"the Ray job of {job.granularity} broke off ({_cause(error)}); finished shards stay"
+            f"the Ray job of {job.granularity} broke off ({_cause(error)}); {len(missing)} of {len(shards)} shards are "
+            f"missing, the first {_names(missing)}; finished shards stay. Run the same command again to go on; where a "
+            "worker dies at the same shard every time, [ray] memory_a_shard_bytes and max_shards give it more memory"
         ) from error
     return failures
+
+
+def _names(shards: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(shards)[:_NAMED]))
 
 
 def _cause(error: BaseException) -> str:
@@ -195,6 +205,26 @@ def _check_room(settings: RaySettings) -> None:
     )
 
 
+def _check_scorers(settings: RaySettings) -> None:
+    """Fail where a scoring worker would never start, and whoever asks it would wait for ever.
+
+    Raises:
+        GexError: the nodes have no room for all of them.
+    """
+    import ray
+
+    needed = {"CPU": _SCORER_CPUS, "GPU": settings.scorer_gpus}
+    rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    num = sum(min(int(room.get(name, 0) / of + 1e-9) for name, of in needed.items() if of) for room in rooms)
+    if settings.autoscaling or num >= settings.scorers:
+        return
+    raise GexError(
+        f"the Ray cluster has room for {num} of {settings.scorers} scoring workers with {needed['CPU']:g} CPUs and "
+        f"{needed['GPU']:g} GPUs each, which [ray] scorers and scorer_gpus ask for; ask for less (scorer_gpus = 0 "
+        "scores on CPUs), or say autoscaling = true when the cluster adds nodes by itself"
+    )
+
+
 class ScorerPool:
     """Workers that hold the scoring models, for the time of a stage. Use as a context manager.
 
@@ -204,9 +234,17 @@ class ScorerPool:
     _PIECE = 64
 
     def __init__(self, scores: ScorerSettings, settings: RaySettings) -> None:
+        """Start the workers.
+
+        Raises:
+            GexError: the cluster has no room for them.
+        """
         import ray
 
-        worker = ray.remote(num_cpus=0.5, num_gpus=settings.scorer_gpus, max_restarts=2, max_task_retries=2)(_Scorer)
+        _check_scorers(settings)
+        worker = ray.remote(num_cpus=_SCORER_CPUS, num_gpus=settings.scorer_gpus, max_restarts=2, max_task_retries=2)(
+            _Scorer
+        )
         self._workers = [worker.remote(scores) for _ in range(settings.scorers)]
 
     def __enter__(self) -> ScorerPool:

@@ -1,4 +1,5 @@
 """The worker's side of a Ray job: one shard built or verified, tried again where the failure may pass, and counted.
+A shard over which workers have died is built with care: a clip that crashes its decoder becomes a loss.
 
 In: a row with a shard's number. Out: a row of small figures, or of the failure. What is counted goes to Ray's metrics,
 which a cluster offers to Prometheus as ``ray_gex_*``; where Ray exports none, nothing happens.
@@ -14,10 +15,12 @@ from functools import cache
 from typing import Any
 
 from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.rehearsal import Rehearsal
 from gex_pipeline.shard_job import ShardJob, ShardResult, build_shard
 from gex_pipeline.shards.findings import ShardCheck
 
 TRIES = 3
+_WARY_FROM = 2  # deaths of the worker: one may be the machine's or a person's
 _NOTHING = {"int": 0, "float": 0.0, "str": ""}  # in a row of a shard that failed, by type
 _COUNTED = {
     "gex_shards_built": "shards that were built",
@@ -41,13 +44,19 @@ class Builder:
         """A shard's figures, or its failure."""
         shard = int(row["shard"])
         try:
-            result = _with_patience(lambda: build_shard(self._job, shard))
+            result = _with_patience(lambda: self._build(shard))
         except GexError as error:
             return self._failed(shard, str(error), transient=error.transient)
         except Exception as error:  # noqa: BLE001  the shard's boundary: a failed shard, not a failed job
             return self._failed(shard, f"{type(error).__name__}: {error}", transient=False)
         _count(self._job.granularity, result)
         return {**vars(result), "error": "", "transient": False}
+
+    def _build(self, shard: int) -> ShardResult:
+        if _num_deaths() < _WARY_FROM:
+            return build_shard(self._job, shard)
+        with Rehearsal(self._job) as rehearsal:
+            return build_shard(self._job, shard, rehearsal.make)
 
     def _failed(self, shard: int, error: str, *, transient: bool) -> dict[str, Any]:
         _counter("gex_shards_failed").inc(1, {"granularity": self._job.granularity})
@@ -68,6 +77,13 @@ class Verifier:
         check = self._checks[int(row["number"])]
         findings = _with_patience(lambda: verify_shard(check))
         return {"findings": json.dumps([asdict(finding) for finding in findings])}
+
+
+def _num_deaths() -> int:
+    """How many workers died over this task before; nothing public of Ray's says so."""
+    from ray._private.worker import global_worker
+
+    return int(global_worker.core_worker.get_current_task_attempt_number())
 
 
 def _with_patience(build: Callable[[], Any]) -> Any:

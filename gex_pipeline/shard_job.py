@@ -12,12 +12,14 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gex_pipeline import registry, storage
@@ -83,8 +85,11 @@ class ShardResult:
     peak_memory_bytes: int
 
 
-def build_shard(job: ShardJob, shard: int) -> ShardResult:
-    """Build and publish one shard.
+Maker = Callable[[Operation, Group, Workspace], Made]
+
+
+def build_shard(job: ShardJob, shard: int, maker: Maker | None = None) -> ShardResult:
+    """Build and publish one shard; `maker` makes its samples (none: `make_sample`).
 
     Raises:
         GexError: storage refuses; TransientError when it may pass.
@@ -102,7 +107,7 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
         with ShardWriter(tar_file) as writer:
             for group in read_groups(job, shard):
                 work = Workspace(job.recipe, job.granularity, job.layout, scratch, shard in job.published)
-                made = make_sample(operation, group, work)
+                made = (maker or make_sample)(operation, group, work)
                 losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
                 if made.record is not None:
                     records.append(_add_sample(writer, made.record, made, job, shard))
@@ -237,8 +242,7 @@ def _pictures(frames: tuple[bytes, ...] | MediaPlace) -> Sequence[bytes]:
 
 def read_groups(job: ShardJob, shard: int) -> Iterator[Group]:
     """The planned samples of a shard, by key, members in order."""
-    with storage.local_copy(job.plan_uri) as plan:
-        rows = pq.read_table(plan, filters=[("shard", "=", shard)])
+    rows = _read_plan(job.plan_uri, shard)
     rows = rows.sort_by([("key", "ascending"), ("position", "ascending")])
     lost = job.published[shard].lost if shard in job.published else ()
     for batch in _by_key([row for row in rows.to_pylist() if row["id"] not in lost]):
@@ -251,6 +255,21 @@ def read_groups(job: ShardJob, shard: int) -> Iterator[Group]:
             source_text_digest=first["source_text_digest"],
             scores=json.loads(first["scores"]) if first["scores"] else {},
         )
+
+
+def _read_plan(plan_uri: str, shard: int) -> pa.Table:
+    """A shard's rows of the plan; of a plan in an object store, only the row groups that may hold some are fetched."""
+    with storage.open_read(plan_uri) as stream, pq.ParquetFile(stream, pre_buffer=True) as plan:
+        meta = plan.metadata
+        column = meta.schema.names.index("shard")
+        spans = [meta.row_group(number).column(column).statistics for number in range(meta.num_row_groups)]
+        wanted = [
+            number
+            for number, span in enumerate(spans)
+            if span is None or not span.has_min_max or span.min <= shard <= span.max
+        ]
+        rows = plan.read_row_groups(wanted, use_threads=False)
+    return rows.filter(pc.field("shard") == shard)
 
 
 def _by_key(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -83,6 +83,15 @@ class Made:
     frames: tuple[bytes, ...] | MediaPlace | None = None  # JPEG files, or the run of them that a parent has
 
 
+@dataclass
+class _Held:
+    """A whole file, how many members use it, and what ends with the last of them."""
+
+    path: Path
+    until_unused: ExitStack
+    num_users: int = 0
+
+
 @dataclass(frozen=True)
 class Workspace:
     """What a worker has: the recipe, its granularity, the output, and a scratch folder emptied for every sample."""
@@ -93,6 +102,7 @@ class Workspace:
     folder: Path
     rebuilds: bool = False  # whether the digest of what is made is known, so that a source tar may have grown
     fetched: list[int] = field(default_factory=list)  # bytes of every fetched file
+    held: dict[str, _Held] = field(default_factory=dict)  # whole files that members are using now, by URI
 
     def relative(self, uri: str) -> str:
         """A shard's path relative to the output."""
@@ -101,6 +111,8 @@ class Workspace:
     @contextmanager
     def fetch(self, member: Member, index: int) -> Iterator[Path]:
         """A local file with the member's media; a local source file is used where it lies.
+
+        Members whose clips are cut out of one file share it while one of them has it.
 
         Raises:
             RejectedError: ``media_missing`` when there is no file, ``media_changed`` when a source tar is not the one
@@ -119,8 +131,7 @@ class Workspace:
                 finally:
                     target.unlink(missing_ok=True)
                 return
-            with storage.local_copy(place.uri, self.folder) as path:
-                self.fetched.append(path.stat().st_size if path.is_file() else 0)
+            with self._whole(place.uri) as path:
                 yield path
         except FileMissingError as error:
             raise RejectedError(Reason.media_missing, str(error), parent_id=member.id) from error
@@ -128,6 +139,23 @@ class Workspace:
             if member.segments:
                 raise
             raise RejectedError(Reason.media_changed, str(error), parent_id=member.id) from error
+
+    @contextmanager
+    def _whole(self, uri: str) -> Iterator[Path]:
+        held = self.held.get(uri)
+        if held is None:
+            with ExitStack() as stack:
+                path = stack.enter_context(storage.local_copy(uri, self.folder))
+                self.fetched.append(path.stat().st_size if path.is_file() else 0)
+                held = self.held[uri] = _Held(path, stack.pop_all())
+        held.num_users += 1
+        try:
+            yield held.path
+        finally:
+            held.num_users -= 1
+            if not held.num_users:
+                del self.held[uri]
+                held.until_unused.close()
 
     def _check_stamp(self, member: Member) -> None:
         """After the bytes were copied, so that what is written while they are read is seen too."""

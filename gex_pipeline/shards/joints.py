@@ -1,4 +1,5 @@
-"""Compares a sample's segments with the source clips they came from: the first and last pictures of each.
+"""Compares a sample's segments with the source clips they came from: the first and last pictures of each. An image is
+compared with what the clip that the middle of its parent falls in shows there.
 
 Both pictures are shrunk to the same small size, the clip's fitted into the sample's frame with black beside it as
 re-encoding does. The mean absolute difference of their values must stay under a bound that re-encoding keeps and
@@ -20,6 +21,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
+from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
 from gex_pipeline.source_tars import what_changed
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 COPIED_BOUND = 1.0  # of 255: the same packets decode to the same picture
 ENCODED_BOUND = 8.0  # re-encoding costs 2 to 4; neighbouring clips of one scene differ by 6 and mostly by far more
+_MIDDLE_S = 0.02  # about half a frame: the middle of a video is mostly where one picture follows another
 _SMALL_PX = 96  # width at which pictures are compared: finer, and the loss of the codec counts
 _PLACE_COLUMNS = ("media_uri", "media_offset_bytes", "media_size_bytes", "media_stamp")
 _CLIP_COLUMNS = ("clip_id", "start_s", "end_s", *_PLACE_COLUMNS)
@@ -48,13 +51,54 @@ class _Part:
 
 
 def check_joints(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
-    """The pictures at both ends of every segment, against those of its source clip."""
+    """The pictures at both ends of every segment, or an image, against those of the source clips."""
+    if path.suffix[1:] in IMAGE_EXTENSIONS:
+        _check_image(shard, path, key, facts, report)
+        return
     bound = COPIED_BOUND if facts.get("made_by") == "copy" else ENCODED_BOUND
 
     def compare(source: Path, part: _Part) -> None:
         _compare(path, source, part, key, report)
 
-    _with_clips(shard, key, facts, report, (bound, compare))
+    _with_clips(shard, key, _numbered(facts), report, (bound, compare))
+
+
+def _check_image(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
+    """The middle of a clip; or of a video, whose segments it has: at a joint, rounding decides which clip it shows."""
+    try:
+        found = _opened(path)
+    except (OSError, SyntaxError, ValueError):
+        return  # check_picture has told of it
+    end_s = max(segment["offset_s"] + segment["duration_s"] for segment in facts["segments"])
+    shown = [
+        (number, segment)
+        for number, segment in _numbered(facts)
+        if -_MIDDLE_S <= end_s / 2 - segment["offset_s"] <= segment["duration_s"] + _MIDDLE_S
+    ]
+    differences: list[tuple[float, _Part]] = []
+
+    def compare(source: Path, part: _Part) -> None:
+        expected = _middle_pictures(source, part, end_s / 2)
+        differences.append((min(picture_difference(found, picture) for picture in expected), part))
+
+    _with_clips(shard, key, shown, report, (ENCODED_BOUND, compare))
+    if not shown or len(differences) < len(shown):  # without all that it may show, nothing is known
+        return
+    difference, part = min(differences, key=lambda item: item[0])
+    _judge(difference, ("picture", part), key, report)
+
+
+def _middle_pictures(source: Path, part: _Part, middle_s: float) -> list[Picture]:
+    """What an image of a clip may show, or one of a video that has the clip where `middle_s` lies."""
+    from gex_pipeline.media.frames import frame_at, middle_frame_jpeg
+
+    if part.segment["duration_s"] == 0:
+        content, _, _ = middle_frame_jpeg(source, VideoSettings(), part.cut_s)
+        return [_opened(io.BytesIO(content))]
+    start_s = part.cut_s[0] if part.cut_s else 0.0
+    last_s = max(part.segment["duration_s"] - 0.001, 0.0)
+    times_s = [middle_s - part.segment["offset_s"] + shift_s for shift_s in (-_MIDDLE_S, _MIDDLE_S)]
+    return [frame_at(source, start_s + min(max(time_s, 0.0), last_s)) for time_s in times_s]
 
 
 def check_frames_against_clips(
@@ -75,22 +119,27 @@ def check_frames_against_clips(
             return
         number, time_s = inside[len(inside) // 2]
         expected = frame_at(source, (part.cut_s[0] if part.cut_s else 0.0) + time_s)
-        _judge(_opened(io.BytesIO(pictures[number])), expected, (f"sampled (number {number})", part), key, report)
+        difference = picture_difference(_opened(io.BytesIO(pictures[number])), expected)
+        _judge(difference, (f"sampled (number {number})", part), key, report)
 
-    _with_clips(shard, key, facts, report, (ENCODED_BOUND, compare))
+    _with_clips(shard, key, _numbered(facts), report, (ENCODED_BOUND, compare))
+
+
+def _numbered(facts: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(facts["segments"]))
 
 
 def _with_clips(
     shard: OpenShard,
     key: str,
-    facts: dict[str, Any],
+    segments: Sequence[tuple[int, dict[str, Any]]],
     report: Report,
     judge: tuple[float, Callable[[Path, _Part], None]],
 ) -> None:
-    """Compare every segment with its source clip; `judge` is how much may differ and who compares."""
+    """Compare these numbered segments with their source clips; `judge` is how much may differ and who compares."""
     check, clips = shard.check, shard.clips
     bound, compare = judge
-    for number, segment in enumerate(facts["segments"]):
+    for number, segment in segments:
         clip = clips.get(segment["clip_id"])
         if clip is None:
             report.add("joint", f"clip {segment['clip_id']} is in no table", f"the source of segment {number}", key)
@@ -155,22 +204,17 @@ def _fetch(clip: dict[str, Any], folder: Path) -> Path:
 
 
 def _compare(path: Path, source: Path, part: _Part, key: str, report: Report) -> None:
-    from gex_pipeline.media.frames import frame_at, middle_frame_jpeg
+    from gex_pipeline.media.frames import frame_at
 
-    if part.segment["duration_s"] == 0:  # a picture of the clip
-        content, _, _ = middle_frame_jpeg(source, VideoSettings(), part.cut_s)
-        _judge(_opened(path), _opened(io.BytesIO(content)), ("picture", part), key, report)
-        return
     start_s = part.cut_s[0] if part.cut_s else 0.0
     last_s = max(part.segment["duration_s"] - 0.001, 0.0)
     for name, time_s in (("first", 0.0), ("last", last_s)):
         found = frame_at(path, part.segment["offset_s"] + time_s)
-        _judge(found, frame_at(source, start_s + time_s), (name, part), key, report)
+        _judge(picture_difference(found, frame_at(source, start_s + time_s)), (name, part), key, report)
 
 
-def _judge(found: Picture, expected: Picture, place: tuple[str, _Part], key: str, report: Report) -> None:
+def _judge(difference: float, place: tuple[str, _Part], key: str, report: Report) -> None:
     name, part = place
-    difference = picture_difference(found, expected)
     if difference > part.bound:
         what = f"{name} frame of segment {part.number} differs by {difference:.1f} of 255 from its source clip"
         report.add("joint", what, f"at most {part.bound:g}", key)

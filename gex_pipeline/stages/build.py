@@ -55,8 +55,9 @@ def _shards_of(plan_uri: str, _run_id: str) -> list[PlannedShard]:
 
 def _use_summaries(database: Database, run: Run, node: Node) -> None:
     if operation_of(run, node).needs_summaries:
-        name = f"summaries-{node.name}"
-        database.view_parquet("summaries", [*run.previous_tables(name), run.layout.table(name, run.snapshot)])
+        # This run's alone: it summarised every parent it thinks about, also those tried again, of which an earlier
+        # snapshot has a summary as well.
+        database.view_parquet("summaries", [run.layout.table(f"summaries-{node.name}", run.snapshot)])
 
 
 def is_built(run: Run, node: Node, shard: int) -> bool:

@@ -1,4 +1,4 @@
-"""A distribution of somebody else with one operation in it, as pip would have put it on a path."""
+"""A distribution of somebody else with two operations in it, as pip would have put it on a path."""
 
 from __future__ import annotations
 
@@ -48,12 +48,36 @@ class Shout(Operation):
         return Made(record, joined.path)
 '''
 
+_FRAGILE = '''
+"""Joins clips, and crashes over some of them as a decoder does over a damaged file."""
+
+import ctypes
+import os
+import signal
+from multiprocessing import parent_process
+
+from gex_pipeline.operations.integrate import Integrate
+
+
+class Fragile(Integrate):
+    def make(self, group, work):
+        texts = " ".join(member.text for member in group.members)
+        if "crash" in texts or texts.count("pair") > 1 or ("worker" in texts and parent_process() is None):
+            ctypes.string_at(0)
+        if "killed" in texts and parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().make(group, work)
+'''
+
 
 def install_third_party(folder: Path) -> Path:
     """Write the distribution; returns the folder that belongs on the path."""
     (folder / "shouting_edges.py").write_text(_CODE)
+    (folder / "fragile_edges.py").write_text(_FRAGILE)
     info = folder / "shouting_edges-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shouting-edges\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gex.operations]\nshout = shouting_edges:Shout\n")
+    (info / "entry_points.txt").write_text(
+        "[gex.operations]\nshout = shouting_edges:Shout\nfragile = fragile_edges:Fragile\n"
+    )
     return folder

@@ -1,0 +1,75 @@
+"""Ray's workers that die over a clip, and those that would never start."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from gex_pipeline import ray_jobs
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.ray_jobs import ScorerPool, run_shards
+from gex_pipeline.receipts import read_receipt
+from gex_pipeline.recipe import RaySettings
+from gex_pipeline.run_state import begin, open_run
+from gex_pipeline.validate.settings import ScorerSettings
+from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
+
+MEDIA = {"media": {"kind": "column", "column": "file", "root": "clips"}}
+FRAGILE = {"SVST": {}, "LVLT": {"operation": "fragile", "from": "SVST", "min_clips": 2}}
+
+
+def planned(folder, small_clips, text):
+    """A shard a source; one clip of the first source has this text."""
+    (folder / "clips").symlink_to(small_clips)
+    names = ("a-0", "a-1", "a-2", "b-0", "b-1", "b-2")
+    rows = [clip_row(name[0], int(name[2]), int(name[2]) + 0.48, name, file=f"{name}.mp4") for name in names]
+    rows[1]["Caption"] = text
+    write_jsonl(folder / "clips.jsonl", rows)
+    return plan(begin(open_run(recipe_of(folder, MEDIA, FRAGILE, shards={"max_samples": 1}))), "LVLT")
+
+
+def test_a_clip_that_kills_its_worker_every_time_is_lost_and_its_shard_is_built(ray_local, small_clips, tmp_path):
+    """It used to end the run with 75, every time, and to name neither shard nor clip."""
+    job, shards = planned(tmp_path, small_clips, "a crash")
+    built = []
+    assert run_shards(job, shards, RaySettings(), built.append) == []
+    assert [row["num_samples"] for row in built] == [1, 1]
+    assert sorted(row["lost"] for row in built) == ['{"undecodable": 1}', "{}"]
+    (lost,) = [row for shard in shards for row in read_losses(job, shard)]
+    assert (json.loads(lost["row"])["text"], lost["state"], lost["reason"]) == ("a crash", "rejected", "undecodable")
+
+
+def read_losses(job, shard):
+    path = job.layout.losses("LVLT", shard)
+    return pq.read_table(path).to_pylist() if ray_jobs.storage.exists(path) else []
+
+
+def test_a_worker_that_dies_for_no_clip_s_fault_ends_the_job_and_what_is_missing_is_named(
+    ray_local, small_clips, tmp_path
+):
+    job, shards = planned(tmp_path, small_clips, "a worker dies")
+    built = []
+    with pytest.raises(TransientError, match=r"of LVLT broke off .* of 2 shards are missing, the first \d") as error:
+        run_shards(job, shards, RaySettings(), built.append)
+    (missing,) = [shard for shard in shards if read_receipt(job.layout.receipt("LVLT", shard)) is None]
+    assert str(missing) in str(error.value).partition("the first ")[2].partition(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"scorer_gpus": 1}, "room for 0 of 1 scoring workers with 0.5 CPUs and 1 GPUs each"),
+        ({"scorers": 9}, "room for 8 of 9 scoring workers with 0.5 CPUs and 0 GPUs each"),
+    ],
+)
+def test_scoring_workers_that_would_never_start_are_refused_by_the_names_of_their_settings(ray_local, settings, words):
+    """Their first score used to be waited for without end, and without a word."""
+    with pytest.raises(GexError, match=rf"{words}, which \[ray\] scorers and scorer_gpus ask for"):
+        ScorerPool(ScorerSettings(), RaySettings(**settings))
+
+
+def test_on_a_cluster_that_adds_nodes_scoring_workers_are_waited_for(ray_local):
+    ray_jobs._check_scorers(RaySettings(scorer_gpus=1, autoscaling=True))
+    ray_jobs._check_scorers(RaySettings(scorers=8))
