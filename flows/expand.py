@@ -21,7 +21,17 @@ from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.run_lock import Lease, held
-from gex_pipeline.run_state import Retry, Run, begin, end_without_snapshot, find_recipe, mark, open_run
+from gex_pipeline.run_state import (
+    Retry,
+    Run,
+    begin,
+    end_without_snapshot,
+    find_recipe,
+    is_left_open,
+    mark_done,
+    mark_told,
+    open_run,
+)
 from gex_pipeline.shards.manifest import Account, Snapshot
 from gex_pipeline.stages import build, drift, prepare, publish, rebuild, summaries
 
@@ -125,9 +135,7 @@ def expand(parameters: ExpandParameters) -> int | State[Any] | None:
 def _command(parameters: ExpandParameters) -> list[str]:
     """What does the same by hand."""
     if parameters.retry is not None:
-        reasons = [word for reason in parameters.retry.reasons for word in ("--reason", reason)]
-        granularities = [word for name in parameters.retry.granularities for word in ("--granularity", name)]
-        return ["gex", "retry", find_recipe(parameters.recipe).output_uri, *reasons, *granularities]
+        return parameters.retry.command(find_recipe(parameters.recipe).output_uri)
     flags = {"--check-bytes": parameters.check_bytes, "--accept-changes": parameters.accept_changes}
     return ["gex", "run", parameters.recipe, *(flag for flag, is_set in flags.items() if is_set)]
 
@@ -137,10 +145,12 @@ def _expand(parameters: ExpandParameters) -> int | None:
     recipe = find_recipe(parameters.recipe)
     run = look(recipe, parameters)
     damaged = find_damaged(run, parameters.check_bytes)
-    if run.is_current and not damaged:
+    has_work = not run.is_current or bool(damaged)
+    if not has_work and not is_left_open(run):
         logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
         return None
-    check_tools(recipe)  # before anything is written
+    if has_work:
+        check_tools(recipe)  # before anything is written
     with held(run.layout, run.run_id) as lease:
         if damaged:
             logger.warning("damaged: %s", "; ".join(damage.words for damage in damaged))
@@ -149,21 +159,46 @@ def _expand(parameters: ExpandParameters) -> int | None:
 
 
 def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) -> int | None:
-    logger = get_run_logger()
     run = look(recipe, parameters)  # again: another run may have published before this one got the lease
     if run.is_current:
-        logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
-        return None
-    run = begin(run)
+        snapshot = None
+        _end_begun(run, lease)
+    else:
+        run = begin(run)
+        snapshot = _expand_rows(run, lease)
+    if snapshot is not None:
+        _tell(run, snapshot, parameters)
+        mark_done(run)
+        return snapshot.snapshot
+    if not run.is_told:
+        _tell(run.of_last_snapshot, run.manifest.snapshots[-1], parameters)
+        mark_told(run)
+    return None
+
+
+def _end_begun(run: Run, lease: Lease) -> None:
+    """Nothing is new: what a run that was stopped has begun is given up. Its finished shards stay."""
+    logger = get_run_logger()
+    logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
+    if run.is_begun:
+        logger.warning("snapshot %d was begun by a run that was stopped, and is given up", run.snapshot)
+        lease.check()
+        end_without_snapshot(run)
+
+
+def _expand_rows(run: Run, lease: Lease) -> Snapshot | None:
+    """From metadata to a snapshot; None where they bring nothing new."""
     account = ingest_clips(run)
     if run.manifest.snapshots and account.num_used == 0 and run.retry is None and not run.changes:
         lease.check()
         end_without_snapshot(run)
-        logger.info("no new clips in %d rows: nothing to do", account.num_in)
+        get_run_logger().info("no new clips in %d rows: nothing to do", account.num_in)
         return None
-    snapshot = _expand_clips(run, lease)
-    if snapshot is None:
-        return None
+    return _expand_clips(run, lease)
+
+
+def _tell(run: Run, snapshot: Snapshot, parameters: ExpandParameters) -> None:
+    """Artifacts, drift and report of a snapshot that is published."""
     create_markdown_artifact(key="balance", markdown=balance_markdown(snapshot), description="accounts of the run")
     if scores := scores_markdown(run):
         create_markdown_artifact(key="scores", markdown=scores, description="accepted samples of the run")
@@ -171,10 +206,8 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
         _mark_drift(look_for_drift(run))
     if parameters.report:
         progress().stage("report", None, "")
-        address = write_report(recipe.output_uri)
-        create_link_artifact(key="report", link=address, link_text=f"report of {recipe.name}")
-    mark(run, "done")
-    return snapshot.snapshot
+        address = write_report(run.recipe.output_uri)
+        create_link_artifact(key="report", link=address, link_text=f"report of {run.recipe.name}")
 
 
 def _mark_drift(rows: list[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
+from gex_pipeline.errors import FileMissingError
 from gex_pipeline.shard_format import Frames, Loss, Receipt, SampleRecord, text_digest
 
 _METADATA_KEY = b"gex"
@@ -87,12 +88,13 @@ def _receipt_row(sample: SampleRecord, receipt: Receipt) -> dict[str, Any]:
 
 def read_receipt(uri: str) -> Receipt | None:
     """The receipt at `uri`, or None when the shard does not exist (or its receipt cannot be read)."""
-    if not storage.exists(uri):
+    try:
+        with storage.open_read(uri) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _FOOTER_BYTES))
+            footer = stream.read()
+    except FileMissingError:
         return None
-    with storage.open_read(uri) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - _FOOTER_BYTES))
-        footer = stream.read()
     try:
         # From memory, where an OSError (Arrow's word for a torn footer) is about the content and not about storage.
         metadata = pq.read_schema(pa.BufferReader(footer)).metadata or {}

@@ -2,7 +2,8 @@
 
 `open_run` decides whether there is anything to do and whether begun work can go on. A run is named by
 a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over.
-`find_recipe` reads a recipe file, or the recipe an output was made with.
+`find_recipe` reads a recipe file, or the recipe an output was made with. `run.json` says besides how many snapshots
+were told of (drift, report), so that a run which ends between publishing and telling leaves that to the next one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -22,9 +24,11 @@ from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, load_recipe, make_recipe
+from gex_pipeline.run_lock import read_holder
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
+_DONE = "done"
 _MAX_SHOWN = 120  # characters of a value in a sentence
 
 
@@ -34,6 +38,12 @@ class Retry:
 
     reasons: tuple[str, ...]
     granularities: tuple[str, ...] = ()  # none: all
+
+    def command(self, output_uri: str) -> list[str]:
+        """What does it by hand."""
+        reasons = [word for reason in self.reasons for word in ("--reason", reason)]
+        granularities = [word for name in self.granularities for word in ("--granularity", name)]
+        return ["gex", "retry", output_uri, *reasons, *granularities]
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Run:
     seen_before: bool = False  # whether a run over these very inputs has found nothing new
     retry: Retry | None = None  # rejects to try again
     changes: tuple[str, ...] = ()  # in what the recipe differs from that of the last snapshot, in words
+    num_told: int = 0  # published snapshots that were told of: drift looked for, report written
+    is_begun: bool = False  # whether a run, this one or another, has begun the next snapshot and not ended it
 
     @property
     def layout(self) -> Layout:
@@ -65,6 +77,16 @@ class Run:
         if self.retry is not None or not snapshots:
             return False
         return self.seen_before or (snapshots[-1].inputs == self.inputs and not self.changes)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether no published snapshot waits for its report."""
+        return self.num_told >= len(self.manifest.snapshots)
+
+    @property
+    def of_last_snapshot(self) -> Run:
+        """The run as it was when it published the newest snapshot."""
+        return replace(self, manifest=replace(self.manifest, snapshots=self.manifest.snapshots[:-1]), retry=None)
 
     def previous_tables(self, name: str) -> list[str]:
         """The tables of this name in the published snapshots."""
@@ -174,10 +196,49 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
                 "rewritten: what is new from now on would be made with this one. Say so with --accept-changes, choose "
                 "another output, or set the recipe back"
             )
+    # What is retired changes what there is to retry, and so the plan.
+    retired = [snapshot.snapshot for snapshot in manifest.snapshots if snapshot.retired]
     identity = [recipe.hash, inputs, len(manifest.snapshots), *([asdict(retry)] if retry else ())]
+    identity += [{"retired": retired}] if retired else []
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
-    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes)
+    told, is_begun = num_told(state, manifest), is_unfinished(state, manifest)
+    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes, told, is_begun)
+
+
+def num_told(state: dict[str, Any] | None, manifest: Manifest | None) -> int:
+    """How many of the published snapshots were told of."""
+    published = len(manifest.snapshots) if manifest else 0
+    if not state:
+        return published
+    # Earlier versions noted the stage only: "done" comes after the report, every other one before it.
+    return min(published, int(state.get("told", state.get("snapshot", published) + (state.get("stage") == _DONE))))
+
+
+def is_unfinished(state: dict[str, Any] | None, manifest: Manifest | None) -> bool:
+    """Whether a run has begun a snapshot that is not published, and has not found that nothing is new."""
+    published = len(manifest.snapshots) if manifest else 0
+    return state is not None and state.get("snapshot", -1) >= published and state.get("stage") != NOTHING_NEW
+
+
+def is_left_open(run: Run) -> bool:
+    """Whether a run ended before it had published, or told of, what it began. One that is at work leaves nothing."""
+    if run.is_told and not run.is_begun:
+        return False
+    holder = read_holder(run.layout)
+    return holder is None or holder.has_ended
+
+
+def stored_retry(state: dict[str, Any]) -> Retry | None:
+    """What the run that was begun last tries again; None for one that does not."""
+    stored = state.get("retry")
+    return Retry(tuple(stored["reasons"]), tuple(stored["granularities"])) if stored else None
+
+
+def command_to_finish(state: dict[str, Any], output_uri: str) -> str:
+    """The command that goes on with a run that was begun."""
+    retry = stored_retry(state)
+    return shlex.join(retry.command(output_uri) if retry else ["gex", "run", output_uri])
 
 
 def _check_same_nodes(recipe: Recipe, manifest: Manifest) -> None:
@@ -243,6 +304,19 @@ def mark(run: Run, stage: str) -> None:
     _write_state(run, {"stage": stage})
 
 
+def mark_done(run: Run) -> None:
+    """Note that the snapshot of this run is published and told of."""
+    _write_state(run, {"stage": _DONE, "told": run.snapshot + 1})
+
+
+def mark_told(run: Run) -> None:
+    """Note that what an earlier run published is told of; all else stays as it is noted."""
+    state = read_state(run.layout) or {}
+    if state.get("snapshot") == run.snapshot - 1:
+        state["stage"] = _DONE
+    _publish_state(run.layout, {**state, "told": run.snapshot})
+
+
 def _write_state(run: Run, extra: dict[str, Any]) -> None:
     state = {
         "run_id": run.run_id,
@@ -253,9 +327,15 @@ def _write_state(run: Run, extra: dict[str, Any]) -> None:
         "host": platform.node(),
         "pid": os.getpid(),
         "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "retry": asdict(run.retry) if run.retry else None,
+        "told": run.num_told,
         **extra,
     }
-    storage.publish_bytes(json.dumps(state, indent=1).encode() + b"\n", run.layout.run_state)
+    _publish_state(run.layout, state)
+
+
+def _publish_state(layout: Layout, state: dict[str, Any]) -> None:
+    storage.publish_bytes(json.dumps(state, indent=1).encode() + b"\n", layout.run_state)
 
 
 def read_state(layout: Layout) -> dict[str, Any] | None:

@@ -2,12 +2,27 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
-from gex_pipeline.run_state import begin, find_recipe, input_files, mark, open_run, read_state
+from gex_pipeline.run_lock import held
+from gex_pipeline.run_state import (
+    Retry,
+    begin,
+    command_to_finish,
+    end_without_snapshot,
+    find_recipe,
+    input_files,
+    is_left_open,
+    mark,
+    mark_done,
+    mark_told,
+    open_run,
+    read_state,
+)
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
 from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
 
@@ -165,3 +180,67 @@ def test_a_state_that_is_no_json_is_no_state(folder):
     assert read_state(run.layout) is None
     storage.publish_bytes(b"{", run.layout.run_state)
     assert read_state(run.layout) is None
+
+
+def test_a_run_that_ended_before_it_told_of_its_snapshot_leaves_that_to_the_next_one(folder):
+    """The report of a snapshot was never written when the run was killed after publishing."""
+    first = begin(open_run(recipe_of(folder)))
+    published(first)
+    mark(first, "publish")
+    run = open_run(recipe_of(folder))
+    assert (run.is_current, run.is_told, is_left_open(run)) == (True, False, True)
+    assert (run.of_last_snapshot.snapshot, run.of_last_snapshot.layout) == (0, run.layout)
+    with held(run.layout, "another"):
+        assert not is_left_open(run), "whoever holds the output is at it"
+
+    os.utime(folder / "clips.jsonl", (5, 5))
+    end_without_snapshot(begin(open_run(recipe_of(folder))))
+    run = open_run(recipe_of(folder))
+    assert (run.seen_before, run.is_told) == (True, False), "a run over touched metadata forgot it"
+    mark_told(run)
+    run = open_run(recipe_of(folder))
+    assert (run.seen_before, run.is_told, is_left_open(run)) == (True, True, False)
+
+
+def test_what_was_told_of_needs_nothing(folder):
+    run = begin(open_run(recipe_of(folder)))
+    published(run)
+    mark_done(run)
+    state = read_state(run.layout)
+    assert not is_left_open(open_run(recipe_of(folder)))
+    del state["told"], state["retry"]  # as earlier versions wrote it
+    storage.publish_bytes(json.dumps(state).encode(), run.layout.run_state)
+    assert not is_left_open(open_run(recipe_of(folder)))
+    storage.publish_bytes(json.dumps(state | {"stage": "publish"}).encode(), run.layout.run_state)
+    run = open_run(recipe_of(folder))
+    assert is_left_open(run)
+    mark_told(run)
+    assert (read_state(run.layout)["stage"], read_state(run.layout)["run_id"]) == ("done", state["run_id"])
+    storage.remove(run.layout.run_state)
+    assert not is_left_open(open_run(recipe_of(folder))), "a copy without run.json"
+
+
+def test_a_retry_that_was_stopped_is_named_with_its_reasons(folder):
+    first = begin(open_run(recipe_of(folder)))
+    published(first)
+    mark_done(first)
+    assert command_to_finish(read_state(first.layout), "out") == "gex run out"
+    retry = Retry(("media_missing", "undecodable"), ("LVLT",))
+    begin(open_run(recipe_of(folder), retry))
+    run = open_run(recipe_of(folder))
+    assert (run.is_current, run.is_begun, is_left_open(run)) == (True, True, True)
+    told = command_to_finish(read_state(run.layout), "my out")
+    assert told == "gex retry 'my out' --reason media_missing --reason undecodable --granularity LVLT"
+    end_without_snapshot(run)
+    run = open_run(recipe_of(folder))
+    assert (run.is_begun, is_left_open(run)) == (False, False)
+
+
+def test_a_retry_after_a_retirement_is_another_run(folder):
+    """Shards of a retry that was given up were planned over samples that are gone since."""
+    first = open_run(recipe_of(folder))
+    manifest = published(first)
+    before = open_run(recipe_of(folder), Retry(("media_missing",))).run_id
+    retired = replace(manifest, snapshots=(replace(manifest.snapshots[0], retired="2026-01-02"),))
+    storage.publish_bytes(retired.to_json(), first.layout.manifest)
+    assert open_run(recipe_of(folder), Retry(("media_missing",))).run_id != before

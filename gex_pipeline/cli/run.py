@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from gex_pipeline.errors import GexError, RecipeChangedError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_lock import check_free
-from gex_pipeline.run_state import Retry, Run, find_recipe, open_run
+from gex_pipeline.run_state import Retry, Run, find_recipe, is_left_open, open_run, read_state, stored_retry
 from gex_pipeline.shards.manifest import read_manifest
 
 # Defaults only: whoever sets these keeps them. Prefect's own logs would drown the progress of a run in a terminal.
@@ -66,7 +67,8 @@ def run_recipe(place: str, how: How | None = None) -> int:
     how = how or How()
     recipe = find_recipe(place)
     run = _open(recipe, how)
-    if run.is_current and not how.check_bytes and not find_damaged(run):
+    left = _left_by_the_last(run) if run.is_current and is_left_open(run) else []
+    if run.is_current and not left and not how.check_bytes and not find_damaged(run):
         say("nothing new: the inputs are those of the last run")
         show_end(run.manifest, recipe.output_uri)
         return 0
@@ -76,8 +78,23 @@ def run_recipe(place: str, how: How | None = None) -> int:
         raise GexError(f"the run ended without publishing anything to {recipe.output_uri}")
     if len(manifest.snapshots) == run.snapshot:
         say("nothing new: the inputs are those of the last run" if run.is_current else "nothing new: no new clip")
+    for line in left:
+        say(line)
     show_end(manifest, recipe.output_uri)
     return 0
+
+
+def _left_by_the_last(run: Run) -> list[str]:
+    """What a run that brings nothing new does about one that was stopped, in words."""
+    words = []
+    if run.is_begun:
+        retry = stored_retry(read_state(run.layout) or {})
+        what = f"a retry of {', '.join(retry.reasons)}" if retry else "a run over other metadata"
+        again = f"; to try it again: {shlex.join(retry.command(run.layout.output_uri))}" if retry else ""
+        words.append(f"given up: snapshot {run.snapshot}, which {what} had begun and not finished{again}")
+    if not run.is_told:
+        words.append(f"made good: the run that published snapshot {run.snapshot - 1} was stopped before its report")
+    return words
 
 
 def _open(recipe: Recipe, how: How) -> Run:

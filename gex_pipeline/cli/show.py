@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from gex_pipeline import storage
 from gex_pipeline.layout import Layout
 from gex_pipeline.shards.manifest import Account, Manifest
 
@@ -103,9 +104,11 @@ def show_end(manifest: Manifest, output_uri: str) -> None:
     layout = Layout(output_uri)
     show_accounts(manifest.snapshots[-1].accounts)
     show_granularities(manifest)
-    say(f"report   {layout.report('report.html')}")
+    has_report = storage.exists(layout.report("report.html"))
+    if has_report:
+        say(f"report   {layout.report('report.html')}")
     for name in manifest.granularity_names():
         shards = manifest.shards(name)
         if shards:
             say(f"shards   {output_uri}/{shards[0].path}" + (f"  (and {len(shards) - 1} more)" if shards[1:] else ""))
-    say(f"next     gex status {output_uri}    or open the report in a browser")
+    say(f"next     gex status {output_uri}" + ("    or open the report in a browser" if has_report else ""))

@@ -18,7 +18,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.run_lock import held
-from gex_pipeline.run_state import NOTHING_NEW, read_state
+from gex_pipeline.run_state import command_to_finish, is_unfinished, read_state, stored_retry
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot, read_manifest
 from gex_pipeline.tables import Database
 
@@ -99,10 +99,11 @@ def _retire(output_uri: str, older_than_days: float | None, snapshots: Sequence[
 def _check_finished(layout: Layout, manifest: Manifest) -> None:
     """A run that was begun has plans over the samples that are there."""
     state = read_state(layout)
-    if state is not None and state["snapshot"] >= len(manifest.snapshots) and state["stage"] != NOTHING_NEW:
+    if state is not None and is_unfinished(state, manifest):
+        give_up = f", or give it up: gex run {layout.output_uri}" if stored_retry(state) else ""
         raise GexError(
             f"snapshot {state['snapshot']} of {layout.output_uri} is begun and not finished "
-            f"(stage {state['stage']!r}); finish it first: gex run {layout.output_uri}"
+            f"(stage {state['stage']!r}); finish it first: {command_to_finish(state, layout.output_uri)}{give_up}"
         )
 
 

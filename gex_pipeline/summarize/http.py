@@ -1,7 +1,9 @@
 """Summaries from an OpenAI-compatible server: bounded concurrency, one answer or one error a request.
 
-A failing request costs itself; a wrong key, an unknown model or a server that is gone ends the run,
-since it would cost all of them. The key is read from the environment and appears in no message.
+A failing request costs itself; a wrong key, an unknown model, a quota that is used up or a server that is gone or
+busy ends the run, since it would cost all of them. Whether a failure is the server's or the text's is asked of the
+server: it is the text's where a short request of ours is answered. The key is read from the environment and appears in
+no message.
 Requests carry their digest as `X-Request-Id`; a response that repeats another one's is an error. Every request has a
 connection of its own: on a kept one, a server that answers twice answers the next request with the second.
 """
@@ -24,7 +26,7 @@ from typing import Any
 
 from gex_pipeline.errors import GexError, MissingExtraError, Reason, TransientError
 from gex_pipeline.summarize.prompt import build_messages
-from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest, sampling
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest, sampling, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 TOO_LONG = re.compile(
@@ -35,6 +37,11 @@ TOO_LONG = re.compile(
 _ID_PREFIX = "gex-"
 _OUR_ID = re.compile(_ID_PREFIX + r"[0-9a-f]{32}")
 _QUEUE_SECONDS = 1.0  # how often a waiting side looks whether the other one is still there
+_BUSY = 429
+_MAX_SAID = 200  # characters of a server's own words in a message
+_KEY_PART = 6  # characters of a key that give it away
+_CAPTIONS = ("a dog runs over a meadow", "a child throws a ball")
+_PROBE = SummaryRequest("probe", text_digest(". ".join(_CAPTIONS)), _CAPTIONS, ". ".join(_CAPTIONS))
 
 
 class HttpBackend:
@@ -55,8 +62,8 @@ class HttpBackend:
         """One answer a request, as they arrive; at most `max_in_flight` are open.
 
         Raises:
-            GexError: the server refuses the key or does not know the model or the path.
-            TransientError: nothing answers at the URL.
+            GexError: the server refuses the key, its quota is used up, or model or path are unknown there.
+            TransientError: nothing answers at the URL, or errors only, or the server stays busy.
         """
         self.check_ready(settings)
         exchange = _Exchange(iter(requests), settings)
@@ -91,8 +98,10 @@ class _Exchange:
     answers: queue.Queue[SummaryAnswer | None] = field(default_factory=lambda: queue.Queue(1024))
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    unreachable_in_row: int = 0
-    not_connected: str = ""  # how the last connection failed that never came to be
+    failing_in_row: int = 0  # answers that may be the server's fault, since the last that were not
+    failure: str = ""  # the last of them
+    no_fault: str = ""  # the last that is no text's fault: no connection came to be, or the server was busy
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     cancel_loop: Callable[[], object] = lambda: None
 
     def run(self) -> None:
@@ -126,9 +135,11 @@ class _Exchange:
                         group.create_task(self._worker(client))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
-        if self.not_connected:
+            if not self.stop.is_set():
+                await self._check_server(client, at_least=1)
+        if self.no_fault:
             # No request's fault: rejected for it, a text would never be asked for again.
-            raise TransientError(f"{settings.url}: {self.not_connected}; look after the server and run again")
+            raise TransientError(f"{settings.url}: {self.no_fault}; look after the server and run again")
 
     async def _worker(self, client: Any) -> None:
         while not self.stop.is_set():
@@ -164,50 +175,116 @@ class _Exchange:
             answer = self._refused(error, empty)
         except (ValueError, TypeError, AttributeError) as error:  # a body that is not what the protocol says
             answer = _failed(empty, Reason.engine_error, f"unreadable response: {type(error).__name__}: {error}")
-            self.unreachable_in_row = 0
+            self.failing_in_row = 0
         else:
-            self.unreachable_in_row = 0
+            self.failing_in_row = 0
+        await self._check_server(client, at_least=max(8, 2 * self.settings.max_in_flight))
         if answer.error is not None:
             # A server may repeat what it was sent; errors end in tables.
-            answer = replace(answer, error=answer.error.replace(_api_key(self.settings), "***"))
+            answer = replace(answer, error=_without_key(answer.error, self.settings))
         return replace(answer, seconds=time.perf_counter() - started_s)
 
     def _refused(self, error: Any, empty: SummaryAnswer) -> SummaryAnswer:
-        """The server answered with an error: of this request, or one that all others would get too."""
-        self.unreachable_in_row = 0
-        settings, status = self.settings, getattr(error, "status_code", None)
+        """The server answered with an error: of this request, of the server, or one that all others would get too."""
+        settings, status = self.settings, getattr(error, "status_code", None) or 0
         key = settings.api_key_env or "api_key_env"
         # The server's own words may repeat part of the key, so only the status is passed on here.
         meaning = {
             401: f"does not accept the key in {key}",
+            402: f"wants to be paid before it answers the key in {key}",
             403: f"does not allow this with the key in {key}",
             404: f"knows no model {settings.model!r}, or the path of the URL is wrong",
-        }.get(status or 0)
+        }.get(status)
+        if "insufficient_quota" in (getattr(error, "code", None), getattr(error, "type", None)):
+            meaning = f"answers no more, since the quota of the key in {key} is used up: insufficient_quota"
         if meaning:
             raise GexError(f"the server at {settings.url} {meaning} (HTTP {status})")
-        too_long = status in (400, 413, 422) and TOO_LONG.search(f"{error} {getattr(error, 'body', '')}")
-        return _failed(empty, Reason.prompt_too_long if too_long else Reason.engine_error, str(error))
+        if not _is_of_server(status):
+            self.failing_in_row = 0
+            too_long = status in (400, 413, 422) and TOO_LONG.search(f"{error} {getattr(error, 'body', '')}")
+            return _failed(empty, Reason.prompt_too_long if too_long else Reason.engine_error, str(error))
+        self.failing_in_row += 1
+        self.failure = f"HTTP {status}: {_said(error, settings)}"
+        if status == _BUSY:
+            self.no_fault = self.failure
+        return _failed(empty, Reason.engine_error, self.failure)
 
     def _unreachable(self, error: BaseException, empty: SummaryAnswer) -> SummaryAnswer:
-        """No answer came; when none comes for a while, the server is gone and not the request bad."""
+        """No answer came, or half of one."""
         import openai
 
-        settings = self.settings
-        self.unreachable_in_row += 1
+        self.failing_in_row += 1
         slow = isinstance(error, openai.APITimeoutError)
-        what = (
-            f"no answer within {settings.timeout_s:g} s" if slow else f"connection failed: {error.__cause__ or error}"
+        self.failure = (
+            f"no answer within {self.settings.timeout_s:g} s"
+            if slow
+            else f"connection failed: {error.__cause__ or error}"
         )
         # By name: the client's transport is one of two packages, as its version is.
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
-            self.not_connected = what
-        limit = max(8, 2 * settings.max_in_flight)
-        if self.unreachable_in_row >= limit:
-            raise TransientError(
-                f"{settings.url}: {what}, {limit} requests in a row with {settings.max_retries + 1} tries each; "
-                "look after the server and run again"
-            )
-        return _failed(empty, Reason.no_answer if slow else Reason.engine_error, what)
+            self.no_fault = self.failure
+        return _failed(empty, Reason.no_answer if slow else Reason.engine_error, self.failure)
+
+    async def _check_server(self, client: Any, *, at_least: int) -> None:
+        """After so many failures in a row, ask whether the server answers anything.
+
+        Raises:
+            TransientError: it does not, or what failed last was no text's fault.
+        """
+        if self.failing_in_row < at_least:
+            return
+        async with self.probing:
+            num_failing = self.failing_in_row
+            if num_failing < at_least:  # another worker has asked meanwhile
+                return
+            if not self.no_fault and await self._answers(client):
+                self.failing_in_row = 0  # so those failures were the texts' own
+                return
+        tries = f"{self.settings.max_retries + 1} tries" if self.settings.max_retries else "1 try"
+        often = f"{num_failing} requests in a row with {tries} each" if num_failing > 1 else tries
+        raise TransientError(f"{self.settings.url}: {self.failure}, {often}; look after the server and run again")
+
+    async def _answers(self, client: Any) -> bool:
+        """Whether the server answers a short request that no text can spoil, be it with words or a complaint."""
+        import openai
+
+        try:
+            await _send(client, _PROBE, request_digest(_PROBE, self.settings), self.settings)
+        except openai.APIConnectionError:
+            return False
+        except openai.APIStatusError as error:
+            return not _is_of_server(error.status_code)
+        except (openai.APIError, ValueError, TypeError, AttributeError):
+            return True  # no completion, but an answer
+        return True
+
+
+def _is_of_server(status: int) -> bool:
+    """Whether an HTTP status may say nothing about the request: busy, failing, or a proxy before a server that is."""
+    return status in (408, _BUSY) or status >= 500
+
+
+def _said(error: Any, settings: SummarizerSettings) -> str:
+    """What the server said of an error, and when it wants to be asked again; in one bounded line, without the key."""
+    body = getattr(error, "body", None)
+    said = body.get("message") if isinstance(body, dict) else body
+    line = _without_key(_one_line(str(said or error)), settings)[:_MAX_SAID]
+    response = getattr(error, "response", None)
+    wait = _one_line(response.headers.get("retry-after", ""))[:_MAX_SAID] if response is not None else ""
+    return f"{line} (Retry-After: {wait})" if wait else line
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _without_key(text: str, settings: SummarizerSettings) -> str:
+    """A text without the key, and without words that hold its beginning."""
+    if not settings.api_key_env:
+        return text
+    key = _api_key(settings)
+    text = text.replace(key, "***")
+    return re.sub(rf"\S*{re.escape(key[:_KEY_PART])}\S*", "***", text) if len(key) > 2 * _KEY_PART else text
 
 
 async def _send(client: Any, request: SummaryRequest, digest: str, settings: SummarizerSettings) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""A second run: nothing new, more metadata, late clips."""
+"""A second run: nothing new, more metadata, late clips, what a first one that was stopped has left."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from itertools import pairwise
 
 import pytest
 
+from gex_pipeline.cli.main import main
 from gex_pipeline.recipe import load_recipe
-from gex_pipeline.run_state import open_run
+from gex_pipeline.run_state import begin, open_run, read_state
 from tests.end_to_end.running import (
     NO_MODELS,
+    error_of,
     expand_to,
     fingerprint,
     metadata_of,
     read_output,
     run_flow,
     source_table,
+    sums,
     write_metadata,
     write_recipe,
 )
+from tests.making_runs import plan
 
 BODY = """
 [granularity.SVST]
@@ -118,3 +122,67 @@ def test_metadata_that_were_only_touched_give_no_snapshot(grown):
     assert set(now) == set(before)  # the tables that said so are gone again
     assert len(read_output(recipe.parent / "output").manifest["snapshots"]) == 3
     assert open_run(load_recipe(recipe)).is_current  # the next run does not even look
+
+
+@pytest.fixture
+def unreported(running, corpus, tmp_path):
+    """A run that published two snapshots and could write neither report: a file is where the folder has to be."""
+    clips = tmp_path / "clips.jsonl"
+    rows = [row for row in metadata_of(corpus) if row["YoutubeID"] in ("-whkHrSQl47", "lzm8v_D9W90")]
+    body = '[granularity.SVST]\n[granularity.LVLT]\noperation = "integrate"\nfrom = "SVST"\n'
+    recipe = write_recipe(tmp_path, source_table(corpus, clips) + NO_MODELS + body)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/report").write_text("in the way")
+    for known in ([row for row in rows if row["YoutubeID"] == "-whkHrSQl47"], rows):
+        write_metadata(clips, known)
+        assert "report" in str(error_of(run_flow(recipe, report=True)))
+    return recipe, clips
+
+
+def test_a_run_that_failed_after_publishing_is_made_good_by_the_next_one(unreported, capsys):
+    """It was said that the report lies there, by a run that had nothing to do, and no run wrote it any more."""
+    recipe, clips = unreported
+    output = recipe.parent / "output"
+    assert len(read_output(output).manifest["snapshots"]) == 2
+    before = sums(output), (output / "dataset.json").read_bytes()
+    assert main(["run", str(recipe)]) == 1  # still in the way
+    assert "report.html" not in capsys.readouterr().out
+    (output / "report").unlink()
+    os.utime(clips, (2e9, 2e9))
+    assert main(["run", str(recipe), "--no-report"]) == 0
+    assert "report.html" not in capsys.readouterr().out
+    (output / "run.json").write_text(json.dumps(read_state(open_run(load_recipe(recipe)).layout) | {"told": 1}))
+    assert main(["run", str(recipe)]) == 0
+    said = capsys.readouterr().out
+    assert "made good: the run that published snapshot 1 was stopped before its report" in said
+    assert f"report   {output}/report/report.html" in said
+    report = json.loads((output / "report/report.json").read_text())
+    assert {node["name"]: node["samples"] for node in report["nodes"]}["LVLT"] == 2
+    assert (sums(output), (output / "dataset.json").read_bytes()) == before
+    after = fingerprint(output)
+    assert main(["run", str(recipe)]) == 0
+    assert "made good" not in capsys.readouterr().out
+    assert fingerprint(output) == after
+
+
+def test_a_run_over_metadata_that_were_put_back_gives_up_what_was_begun(unreported, capsys):
+    """`gex run` said that nothing is new, `gex status` that it has to be run again, for ever."""
+    recipe, clips = unreported
+    output = recipe.parent / "output"
+    (output / "report").unlink()
+    times = clips.stat()
+    os.utime(clips, (1, 1))
+    plan(begin(open_run(load_recipe(recipe))), "LVLT")
+    os.utime(clips, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert main(["status", str(output)]) == 0
+    assert "run the same 'gex run' again to go on" in capsys.readouterr().out
+    before = sums(output), (output / "dataset.json").read_bytes()
+    assert main(["run", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert "given up: snapshot 2, which a run over other metadata had begun and not finished" in said
+    assert "made good: the run that published snapshot 1" in said  # what was begun meanwhile did not hide it
+    assert (sums(output), (output / "dataset.json").read_bytes()) == before
+    assert not list((output / "tables").glob("*-000002.parquet"))
+    assert main(["status", str(output)]) == 0
+    assert "next" not in capsys.readouterr().out
+    assert main(["shards", "retire", str(output), "--older-than-days", "0", "--dry-run"]) == 0

@@ -91,7 +91,7 @@ def test_an_over_long_prompt_is_known_from_the_servers_words(serve: Serve) -> No
 
 
 def test_a_slow_answer_is_no_answer(serve: Serve) -> None:
-    server = serve(lambda body: replace(joined_captions(body), delay_s=1.0))
+    server = serve(lambda body: replace(joined_captions(body), delay_s=1.0 if captions_of(body) == list(RIDE) else 0.0))
     answer = ask([request()], settings(server.url, timeout_s=0.2, max_retries=0))["k0"]
     assert (answer.error_kind, answer.error) == (Reason.no_answer, "no answer within 0.2 s")
 
@@ -204,6 +204,89 @@ def test_a_refused_connection_is_no_fault_of_the_text_and_ends_the_run_at_once_w
         ask([request()], chosen)
     with pytest.raises(TransientError, match=r"8 requests in a row .* look after the server and run again"):
         ask(many(50), chosen)
+
+
+@pytest.mark.parametrize("num_texts", [1, 3, 60])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (Reply("Rate limit reached", status=429), "HTTP 429: Rate limit reached"),
+        (Reply("the server had an error", status=500), "HTTP 500: the server had an error"),
+        (Reply(status=502, body="<html>\nBad\tGateway</html>"), "HTTP 502: <html> Bad Gateway</html>"),
+        (Reply("no healthy upstream", status=503, headers={"Retry-After": "7200"}), r"upstream \(Retry-After: 7200\)"),
+        (Reply(delay_s=1.0), r"no answer within 0.2 s"),
+    ],
+)
+def test_a_server_that_answers_nothing_is_no_fault_of_the_texts(
+    serve: Serve, bad: Reply, words: str, num_texts: int
+) -> None:
+    """Behind a proxy, a server that was down cost every text of a run, which then ended with 0."""
+    server = serve(lambda _: bad)
+    chosen = settings(server.url, max_retries=0, timeout_s=0.2 if bad.delay_s else 10)
+    with pytest.raises(TransientError, match=f"{words}.*; look after the server and run again") as caught:
+        ask(many(num_texts), chosen)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(server.bodies) <= 8 + 4 + 1  # the limit, what was open then, and the question whether it answers at all
+
+
+def test_texts_that_fail_in_a_row_cost_only_themselves_where_the_server_answers_another(serve: Serve) -> None:
+    """Asked again, only failing texts are left, so that many in a row say nothing of the server."""
+
+    def reply(body: dict) -> Reply:
+        return Reply("boom", status=500) if "number " in captions_of(body)[-1] else joined_captions(body)
+
+    server = serve(reply)
+    answers = ask(many(30), settings(server.url, max_retries=0))
+    assert {answer.error for answer in answers.values()} == {"HTTP 500: boom"}
+    assert {answer.error_kind for answer in answers.values()} == {Reason.engine_error}
+    assert len(server.bodies) < 30 + 8  # a question for each eight failures, and at the end
+
+
+def test_a_text_that_met_a_busy_server_is_asked_again_by_the_next_run(serve: Serve) -> None:
+    def reply(body: dict) -> Reply:
+        return Reply("slow down", status=429) if "number 3 " in captions_of(body)[-1] else joined_captions(body)
+
+    chosen = settings(serve(reply).url, max_retries=0)
+    answers = backend(chosen).answer(many(40), chosen)
+    came = [next(answers) for _ in range(40)]
+    assert [answer.key for answer in came if answer.error] == ["k3"]
+    with pytest.raises(TransientError, match=r"HTTP 429: slow down; look after the server and run again"):
+        next(answers)
+
+
+def test_a_quota_that_is_used_up_ends_the_run_at_once(serve: Serve) -> None:
+    error = {
+        "message": "You exceeded your quota, sk-secret-4711",
+        "type": "insufficient_quota",
+        "code": "insufficient_quota",
+    }
+    server = serve(lambda _: Reply(status=429, body=json.dumps({"error": error})))
+    with pytest.raises(
+        GexError, match=r"the quota of the key in GEX_TEST_KEY is used up: insufficient_quota \(HTTP 429\)"
+    ) as caught:
+        ask(many(200), settings(server.url, max_retries=0))
+    assert not caught.value.transient
+    assert "sk-secret" not in str(caught.value)
+    assert len(server.bodies) <= 4
+
+
+def test_a_servers_words_are_passed_on_in_one_bounded_line_without_the_key(serve: Serve) -> None:
+    said = "busy\r\n\x1b key sk-secret-4711 or sk-secr*** " + "x" * 5000
+    server = serve(lambda _: Reply(said, status=503))
+    with pytest.raises(TransientError, match="HTTP 503: busy") as caught:
+        ask([request()], settings(server.url, max_retries=0))
+    message = str(caught.value)
+    assert "sk-sec" not in message
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+def test_the_server_says_how_long_to_wait(serve: Serve) -> None:
+    replies = iter([Reply("busy", status=429, headers={"retry-after-ms": "700"})])
+    server = serve(lambda body: next(replies, joined_captions(body)))
+    started_s = time.monotonic()
+    assert ask([request()], settings(server.url))["k0"].error is None
+    assert time.monotonic() - started_s >= 0.7
 
 
 def test_a_caller_that_stops_listening_ends_the_open_requests(serve: Serve) -> None:
