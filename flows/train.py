@@ -24,9 +24,15 @@ class TrainParameters(BaseModel):
 
 @stage("train")
 def train_stage(recipe: str) -> tuple[str, dict[str, float]]:
-    """Steps → checkpoints → the model; where it is, and its figures."""
+    """Steps → checkpoints → the model; where it is, and its figures.
+
+    Raises:
+        GexError: it was told to stop before its end; nobody wants it to be tried again at once.
+    """
     logger = get_run_logger()
     outcome = train_model(recipe, logger.info)
+    if outcome.stopped_by:
+        raise GexError(f"it was told to stop ({outcome.stopped_by}) and wrote a checkpoint")
     logger.info(outcome.describe())
     return outcome.model, outcome.figures
 

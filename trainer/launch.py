@@ -2,11 +2,13 @@
 
 The loop is the same as everywhere (trainer.train); here processes are placed, watched and replaced. What is wrong with
 the recipe or the data ends the training at once, with the sentence that the process said; only what may pass is tried
-again. Ray is running already. Figures and sentences of the first process are told here as they come.
+again. Ray is running already. Figures and sentences of the first process are told here as they come; a signal to stop
+that comes here is passed on to it, since Ray Train runs it in a thread, where signals never arrive.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gex_pipeline.errors import GexError, TransientError
+from trainer.stopping import StopSignals
 from trainer.train import Outcome, train
 from trainer.train_recipe import TrainRecipe
 
@@ -23,6 +26,8 @@ _LOOK_S = 1.0
 def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line: None) -> Outcome:
     """Train as `trainer.train.train` does, in as many processes as the recipe says.
 
+    Told to stop in the main thread, it waits for the step and the checkpoint; told again, it ends at once.
+
     Raises:
         GexError: a process says that training cannot go on; TransientError: processes were lost more often than the
             recipe allows.
@@ -31,12 +36,16 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ray's own would take the place of ours and abort the processes at the first SIGINT."""
+
     launch = recipe.launch
     board = ray.remote(num_cpus=0)(_Board).remote()
     resources = {"CPU": launch.cpus_a_process}
     if launch.gpus_a_process:
         resources["GPU"] = launch.gpus_a_process
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _one_process,
         train_loop_config={"recipe": recipe.model_dump(mode="json", exclude_unset=True), "board": board},
         scaling_config=ScalingConfig(
@@ -64,32 +73,77 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     return Outcome(**answer["outcome"])
 
 
+@contextmanager
+def _told(board: Any, say: Callable[[str], None]) -> Iterator[None]:
+    """What the processes say, said here while they work; a signal that comes here is passed on to them."""
+    import ray
+
+    over = threading.Event()
+    stop = StopSignals()
+
+    def tell() -> None:
+        for line in ray.get(board.lines.remote()):
+            say(line)
+
+    def watch() -> None:
+        is_passed_on = False
+        while not over.wait(_LOOK_S):
+            if stop.received and not is_passed_on:
+                ray.get(board.stop.remote(stop.received))
+                is_passed_on = True
+                say(f"{stop.received}: stopping after this step, with a checkpoint; once more ends it at once")
+            tell()
+
+    thread = threading.Thread(target=watch, name="gex-training", daemon=True)
+    thread.start()
+    try:
+        with stop:
+            yield
+    finally:
+        over.set()
+        thread.join()
+        tell()
+
+
 class _Board:
     """An actor on which processes write what happens, since they may be gone when somebody asks."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._answer: dict[str, Any] = {}
+        self._signal = ""
+        self._told = asyncio.Event()
 
-    def say(self, line: str) -> None:
+    async def say(self, line: str) -> None:
         self._lines.append(line)
 
-    def lines(self) -> list[str]:
+    async def lines(self) -> list[str]:
         """The lines since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
-    def settle(self, answer: dict[str, Any]) -> None:
+    async def settle(self, answer: dict[str, Any]) -> None:
         """How training ended; the first answer counts: what other processes say follows from it."""
         self._answer = self._answer or answer
 
-    def answer(self) -> dict[str, Any]:
+    async def answer(self) -> dict[str, Any]:
         return self._answer
+
+    async def stop(self, signal: str) -> None:
+        """Training shall stop, since this signal came."""
+        self._signal = signal
+        self._told.set()
+
+    async def stopped(self) -> str:
+        """The signal with which training shall stop, as soon as it came."""
+        await self._told.wait()
+        return self._signal
 
 
 def _one_process(config: dict[str, Any]) -> None:
     """What Ray Train runs in every process."""
     import ray
+    import torch
 
     from trainer.processes import joined
 
@@ -97,37 +151,36 @@ def _one_process(config: dict[str, Any]) -> None:
     if ray.get(board.answer.remote()):
         return  # started anew after an error that does not pass
     recipe = TrainRecipe.model_validate(config["recipe"])
-    with joined() as processes:
-        try:
-            outcome = train(recipe, processes, lambda line: ray.get(board.say.remote(line)))
-        except GexError as error:
-            if not error.transient:
-                ray.get(board.settle.remote({"failure": str(error), "transient": False}))
-            raise
-        if processes.is_first:
-            ray.get(board.settle.remote({"outcome": asdict(outcome)}))
+    # where it was given none, Ray leaves a process all GPUs of the node to see
+    use_gpu = bool(recipe.launch.gpus_a_process)
+
+    def say(line: str) -> None:
+        ray.get(board.say.remote(line))
+
+    try:
+        with joined(use_gpu=use_gpu) as processes:
+            if processes.is_first and not use_gpu and torch.cuda.is_available():
+                say("gpus_a_process = 0: training on the CPU though this node has GPUs")
+            outcome = train(recipe, processes, say, _hearing(board) if processes.is_first else _deaf)
+            if processes.is_first:
+                ray.get(board.settle.remote({"outcome": asdict(outcome)}))
+    except GexError as error:
+        if not error.transient:
+            ray.get(board.settle.remote({"failure": str(error), "transient": False}))
+        raise
 
 
-@contextmanager
-def _told(board: Any, say: Callable[[str], None]) -> Iterator[None]:
-    """What the processes say, said here while they work."""
+def _hearing(board: Any) -> Callable[[], str]:
+    """Gives the signal that the board was told, without ever waiting for it."""
     import ray
 
-    over = threading.Event()
+    word = board.stopped.remote()  # comes by itself
 
-    def tell() -> None:
-        for line in ray.get(board.lines.remote()):
-            say(line)
+    def hear() -> str:
+        return str(ray.get(word)) if ray.wait([word], timeout=0)[0] else ""
 
-    def watch() -> None:
-        while not over.wait(_LOOK_S):
-            tell()
+    return hear
 
-    thread = threading.Thread(target=watch, name="gex-training", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        tell()
+
+def _deaf() -> str:
+    return ""

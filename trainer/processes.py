@@ -68,15 +68,17 @@ class Processes:
 
 
 @contextmanager
-def joined(environment: Mapping[str, str] | None = None) -> Iterator[Processes]:
+def joined(environment: Mapping[str, str] | None = None, *, use_gpu: bool = True) -> Iterator[Processes]:
     """This process with the others of its training; groups that are made here go when it ends.
+
+    Without `use_gpu` it takes the CPU, whatever GPUs it sees: they may be somebody else's.
 
     Raises:
         GexError: the environment names a place that cannot be, or fewer GPUs are here than processes want.
     """
     env = os.environ if environment is None else environment
     world_size, rank, local_rank = (int(env.get(name, default)) for name, default in _PLACE)
-    device = _device(local_rank, int(env.get("LOCAL_WORLD_SIZE", "1")))
+    device = _device(local_rank, int(env.get("LOCAL_WORLD_SIZE", "1"))) if use_gpu else torch.device("cpu")
     if world_size == 1 and not dist.is_initialized():
         yield Processes(0, 1, device)
         return

@@ -87,6 +87,6 @@ class LaunchSettings(_Table):
     cpus_a_process: float = Field(default=1.0, gt=0)
     """CPUs that each of them takes; its data workers have theirs from the same."""
     gpus_a_process: float = Field(default=0.0, ge=0)
-    """GPUs that each of them takes."""
+    """GPUs that each of them takes; with 0 they train on the CPU, whatever their node has."""
     max_restarts: int = Field(default=3, ge=0)
     """How often training is started anew from its last checkpoint after a process or its machine is lost."""

@@ -10,6 +10,7 @@ Paper: GEXIA §3.2 and §4.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from trainer.figures import StepLog
 from trainer.held_out import Figures, evaluate_held_out
 from trainer.loader import Loader, Rank, agree_over
 from trainer.model import parameter_groups
-from trainer.optim import GuardedOptimiser
+from trainer.optim import GuardedOptimiser, check_precision
 from trainer.parallel import Parallel
 from trainer.pretrained import CONFIG
 from trainer.processes import Processes, joined
@@ -35,7 +36,7 @@ from trainer.record import Record
 from trainer.run_data import RunData, open_data
 from trainer.sinks import open_record
 from trainer.steps import Prepared, task_of
-from trainer.stopping import StopSignals
+from trainer.stopping import EXIT_CODES, StopSignals, told_to_stop
 from trainer.telling import as_held_out
 from trainer.train_recipe import TrainRecipe, load_train_recipe
 
@@ -48,16 +49,21 @@ class Outcome:
     first_step: int
     """The step this run began with; the number of steps, where there was nothing left to do."""
     duration_s: float
-    stopped: bool
-    """Whether it was told to stop before its end."""
+    stopped_by: str = ""
+    """The signal that told it to stop before its end, SIGTERM or SIGINT."""
     figures: Figures = field(default_factory=dict)
     """Of the held-out samples at the end."""
     model: str = ""
     """Where the trained model is."""
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command that trained: what is not done is not taken for done by whoever started it."""
+        return EXIT_CODES[self.stopped_by]
+
     def describe(self) -> str:
         """One sentence for a person."""
-        if self.stopped:
+        if self.stopped_by:
             return "stopped, with a checkpoint; run the same command again to go on"
         return f"{self.num_steps - self.first_step} steps in {self.duration_s:.0f} s; the model is at {self.model}"
 
@@ -68,8 +74,15 @@ def say_on_stderr(line: str) -> None:
     sys.stderr.flush()
 
 
-def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] = lambda line: None) -> Outcome:
+def train(
+    recipe: TrainRecipe,
+    processes: Processes,
+    say: Callable[[str], None] = lambda line: None,
+    hear: Callable[[], str] = lambda: "",
+) -> Outcome:
     """Train to the end, or until told to stop; the same on all processes.
+
+    `hear` gives the name of a signal that somebody else was sent and passes on; it is asked after every step.
 
     Raises:
         GexError: the data, the model or the output is not as it must be; RecipeError: the recipe contradicts them.
@@ -88,15 +101,15 @@ def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] 
         first = run.resume()
         if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):
             say("nothing left to do: all steps are done")
-            return Outcome(run.num_steps, first, time.monotonic() - started_s, False, {}, recipe.place("model"))
+            return Outcome(run.num_steps, first, time.monotonic() - started_s, model=recipe.place("model"))
         if first:
             say(f"going on from step {first} of {run.num_steps}")
         record = stack.enter_context(open_record(recipe, processes, range(first, run.num_steps), say))
-        stop = stack.enter_context(StopSignals(processes))
-        stopped_at = _steps(run, range(first, run.num_steps), record, stop)
+        stop = stack.enter_context(StopSignals())
+        stopped_by = _steps(run, range(first, run.num_steps), record, lambda: stop.received or hear())
         figures: Figures = {}
         model = ""
-        if stopped_at is None:
+        if not stopped_by:
             figures = run.evaluate()
             if first < run.num_steps:
                 # with the checkpoint there, the line is there too: a model that is exported later writes no second one
@@ -106,11 +119,11 @@ def train(recipe: TrainRecipe, processes: Processes, say: Callable[[str], None] 
                 run.save(run.num_steps, figures)
             with run.averaged():
                 model = publish_trained(recipe, run.built, data, figures, processes)
-        return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_at is not None, figures, model)
+        return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_by, figures, model)
 
 
-def _steps(run: TrainingRun, steps: range, record: Record, stop: StopSignals) -> int | None:
-    """Take the steps; where told to stop, the one before which it stopped, with a checkpoint there."""
+def _steps(run: TrainingRun, steps: range, record: Record, hear: Callable[[], str]) -> str:
+    """Take the steps; the signal that told to stop, with a checkpoint there, or empty at the end."""
     recipe, log = run.recipe, StepLog(run.recipe, run.built, run.processes)
     with run.loader(steps) as loader:
         upcoming = run.next(loader, log)
@@ -119,19 +132,19 @@ def _steps(run: TrainingRun, steps: range, record: Record, stop: StopSignals) ->
             if record.due(step) or step + 1 == steps.stop:
                 record.write(step, log.figures(run.data.order.place_of(step).epoch))
             if step + 1 == steps.stop:
-                return None
+                return ""
             with log.rates.excluded():
                 found: Figures = {}
                 if recipe.evaluation.every_steps and (step + 1) % recipe.evaluation.every_steps == 0:
                     found = run.evaluate()
                     record.write(step, as_held_out(found))
-                told = stop.told()
+                told = told_to_stop(run.processes, hear())
                 if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
                     record.keep()
                     run.save(step + 1, found)
                 if told:
-                    return step + 1
-    return None
+                    return told
+    return ""
 
 
 class TrainingRun:
@@ -140,6 +153,7 @@ class TrainingRun:
     def __init__(self, recipe: TrainRecipe, data: RunData, built: Built, processes: Processes) -> None:
         self.recipe, self.data, self.built, self.processes = recipe, data, built, processes
         self.num_steps = recipe.optim.epochs * data.order.steps_per_epoch
+        check_precision(recipe.optim, processes.device)
         built.module.to(processes.device).train()
         # a shared block that is not run at all, or a branch that is frozen, takes no part in a step
         some_unused = any(not one.n_iter_video or not one.n_iter_text for one in recipe.data.granularities.values())
@@ -158,7 +172,7 @@ class TrainingRun:
             recipe.place("checkpoints"),
             keep=recipe.checkpoints.keep,
             metric=recipe.checkpoints.best,
-            higher_is_better=not (recipe.checkpoints.best or "").endswith("_rank"),
+            higher_is_better=recipe.checkpoints.higher_is_better,
         )
         self.task = task_of(recipe, built, self.parallel, processes.device)
 
@@ -232,12 +246,12 @@ class TrainingRun:
 
 
 @contextmanager
-def _one_sentence(processes: Processes) -> Iterator[None]:
+def _one_sentence() -> Iterator[None]:
     """An error as a line of this process, and not as a traceback."""
     try:
         yield
     except GexError as error:
-        sys.stderr.write(f"process {processes.rank}: {error}\n")
+        sys.stderr.write(f"process {os.environ.get('RANK', '0')}: {error}\n")
         sys.exit(75 if error.transient else 1)
 
 
@@ -246,10 +260,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.exit("usage: torchrun --nproc-per-node N -m trainer.train RECIPE")
-    with joined() as processes, _one_sentence(processes):
+    with _one_sentence(), joined() as processes:
         outcome = train(load_train_recipe(arguments[0]), processes, say_on_stderr)
         if processes.is_first:
             say_on_stderr(outcome.describe())
+        processes.wait()  # torchrun ends the others at once when one ends with a code that is not 0
+    # a torchrun that may start processes anew would do so, and undo the stop; where it is told itself it ends with 1
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        sys.exit(outcome.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Worker processes of a data loader: how they start, how long they are waited for, how they end.
 
-They are not copies of the process that asks: they see no accelerator and hold none of its locks, leave interrupts to
-it, and end when it does, however it ends. Knows neither samples nor batches.
+They are not copies of the process that asks: they see no accelerator and hold none of its locks, leave SIGTERM and
+SIGINT to it, and end when it does, however it ends. Knows neither samples nor batches.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
+_NOT_THEIRS = (signal.SIGTERM, signal.SIGINT)  # torchrun, systemd, GNU timeout and Ctrl-C send them to all at once
 _LOOK_S = 2.0  # after waiting so long for a batch it is seen whether the workers are alive
 _PRELOADED = ["trainer.sequence"]  # by name, since it imports this file; with it comes all that a worker needs
 
@@ -79,16 +83,41 @@ def end_workers(batches: object) -> None:
         worker.join()
 
 
-def _worker_context() -> Any:
+class _Worker(ForkServerProcess):
+    def terminate(self) -> None:
+        """End it, as torch does with workers that did not leave when they were asked to."""
+        self.kill()  # SIGTERM would not reach it
+
+
+class _Workers(ForkServerContext):
+    Process = _Worker
+
+
+def _worker_context() -> _Workers:
     """Workers come from a process that has loaded what they need and nothing else: many start as fast as one."""
-    context = multiprocessing.get_context("forkserver")
+    context = _Workers()
     context.set_forkserver_preload(_PRELOADED)
+    resource_tracker.ensure_running()  # first, since its start lets SIGTERM in again
+    with _kept_out():
+        forkserver.ensure_running()
     return context
 
 
+@contextmanager
+def _kept_out() -> Iterator[None]:
+    """What is started meanwhile never gets the signals that tell a training to stop; its children do not either."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_THEIRS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(environment: dict[str, str], _number: int) -> None:
-    # an interrupt is the asking process's to handle, which then ends its workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # theirs to handle is the asking process's, which then ends its workers. The process they come from keeps the
+    # signals out of them, unless it was there before; and torch has just let SIGTERM end them
+    for number in _NOT_THEIRS:
+        signal.signal(number, signal.SIG_IGN)
     # theirs is that of the process they come from, which may be older than what was set for storage
     os.environ.update(environment, CUDA_VISIBLE_DEVICES="")
     # torch looks whether the process they come from lives, and that lives as long as they do

@@ -1,6 +1,6 @@
 """``gex``: one verb a command. Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 3 accounts do not add up,
-4 a publication gate is closed, 5 a new snapshot drifts (``gex validate``), 75 failed for now (run the same command
-again).
+4 a publication gate is closed, 5 a new snapshot drifts (``gex validate``), 75 failed for now or stopped by SIGTERM (run
+the same command again), 130 stopped by the keyboard.
 """
 
 from __future__ import annotations

@@ -20,8 +20,12 @@ def command(arguments: argparse.Namespace) -> int:
         raise RecipeError("nothing to train on: name a training recipe or a published data set")
     from gex_pipeline.stages.models import train_model
 
-    say(train_model(arguments.recipe, _say_now).describe())
-    return 0
+    outcome = train_model(arguments.recipe, _say_now)
+    if outcome.stopped_by:
+        sys.stderr.write(f"gex: {outcome.describe()}\n")
+    else:
+        say(outcome.describe())
+    return outcome.exit_code
 
 
 def _say_now(line: str) -> None:

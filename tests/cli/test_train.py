@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from gex_pipeline.cli.main import main
 from tests.trainer.outputs import make_numbered_output
-from tests.trainer.tiny_recipes import tables_of, weights_of, write_recipe
+from tests.trainer.tiny_recipes import steps_of, tables_of, weights_of, write_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = {"data": {"granularities": {"IT": {}}}, "optim": {"epochs": 1}}
@@ -45,6 +47,28 @@ def test_a_training_ends_with_the_place_of_the_model(gex, dataset, tmp_path):
     code, out, _ = gex("train", "train.toml")
     assert code == 0
     assert "nothing left to do: all steps are done" in out
+
+
+def test_a_training_that_was_told_to_stop_does_not_end_with_the_code_of_one_that_is_done(gex, dataset, tmp_path):
+    """It ended with 0, which Kubernetes, Slurm and scripts take for a trained model."""
+    changes = {"data": {"granularities": {"IT": {}}}, "optim": {"epochs": 1000}}
+    recipe = write_recipe(tmp_path / "train.toml", tables_of(dataset, "training", changes))
+    over = threading.Event()
+
+    def stop() -> None:
+        while not steps_of(tmp_path / "training") and not over.wait(0.05):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM if steps_of(tmp_path / "training") else 0)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        code, _, err = gex("train", str(recipe))
+    finally:
+        over.set()
+        thread.join()
+    assert code == 75
+    assert err == "gex: stopped, with a checkpoint; run the same command again to go on\n"
 
 
 def test_a_template_is_printed_to_be_edited(gex, tmp_path):

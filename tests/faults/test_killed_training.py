@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,22 @@ def start_two(recipe: Path, notes: str = "notes") -> list[subprocess.Popen[str]]
     return [start(recipe, notes, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
 
 
-def end(*processes: subprocess.Popen[str]) -> list[str]:
-    """What each of them said, after all ended well."""
+def end(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
+    """What each of them said, after all ended with this code."""
     said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), said
+    assert [process.returncode for process in processes] == [code] * len(processes), said
     return said
+
+
+def in_session(session: int) -> list[int]:
+    """The processes of a session that live."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            letter, _parent, _group, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and letter != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def after_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
@@ -179,15 +191,32 @@ def test_a_training_that_is_told_to_stop_writes_a_checkpoint_after_its_step_and_
     process = start(recipe)
     after_step(output, 4, process)
     os.killpg(process.pid, signal.SIGINT)
-    (said,) = end(process)
+    (said,) = end(process, code=130)
     assert "stopped, with a checkpoint; run the same command again to go on" in said
     (step,) = checkpoint_steps(output)
     assert step == steps_of(output)[-1]["step"] + 1
-    assert 5 <= step < 12
+    assert 5 <= step < NUM_STEPS
     assert not (output / "model").exists()
     (said,) = end(start(recipe))
     assert f"going on from step {step} of {NUM_STEPS}" in said
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
+
+
+def test_sigterm_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_process(recipe, dataset):
+    """Torchrun, systemd and GNU timeout send it so. It had ended the data workers, and the process they come from, and
+    for want of a batch the training ended without a checkpoint.
+    """
+    output = recipe.parent / "training"
+    rare = ({"checkpoints": {"every_steps": 1000}}, {"data": {"num_workers": 2}})
+    write_recipe(recipe, tables_of(dataset, output, CHANGES, *rare))
+    process = start(recipe)
+    after_step(output, 4, process)
+    assert len(in_session(process.pid)) >= 4
+    os.killpg(process.pid, signal.SIGTERM)
+    (said,) = end(process, code=75)
+    assert "stopped, with a checkpoint; run the same command again to go on" in said
+    assert checkpoint_steps(output) == [steps_of(output)[-1]["step"] + 1]
+    wait_for(lambda: not in_session(process.pid), 30)
 
 
 def test_one_of_two_processes_is_told_to_stop_and_both_do_at_the_same_step(recipe):
@@ -195,7 +224,7 @@ def test_one_of_two_processes_is_told_to_stop_and_both_do_at_the_same_step(recip
     processes = start_two(recipe)
     after_step(output, 4, processes[0])
     processes[1].send_signal(signal.SIGTERM)
-    said = end(*processes)
+    said = end(*processes, code=75)
     assert "stopped, with a checkpoint" in said[0]
     assert max(checkpoint_steps(output)) == steps_of(output)[-1]["step"] + 1
 
@@ -212,6 +241,27 @@ def test_when_one_process_dies_the_other_ends_and_leaves_what_can_be_gone_on_fro
     processes[1].communicate()
     assert 3 in checkpoint_steps(output)
     assert state_of(processes[0].pid) in ("", "Z")
+
+
+def test_a_torchrun_that_is_told_to_stop_leaves_a_checkpoint_and_ends_with_a_code_that_is_not_0(recipe, dataset):
+    output = recipe.parent / "training"
+    rare = ({"checkpoints": {"every_steps": 1000}}, {"data": {"num_workers": 1}})
+    write_recipe(recipe, tables_of(dataset, output, CHANGES, *rare))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    process = subprocess.Popen(
+        [*command, "--shutdown-timeout", "100", "-m", "trainer.train", str(recipe)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    after_step(output, 4, process)
+    process.terminate()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1, said
+    assert said.count("stopped, with a checkpoint; run the same command again to go on") == 1
+    assert checkpoint_steps(output) == [steps_of(output)[-1]["step"] + 1]
 
 
 def test_torchrun_starts_a_training_and_says_its_sentences_once(recipe, dataset):

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.process_table import processes
 from gex_pipeline.errors import GexError, TransientError
 from tests.trainer.tiny_recipes import largest_difference, log_of, steps_of, tiny_recipe, train_here, weights_of
+from trainer import launch
 from trainer.launch import train_with_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -37,16 +38,19 @@ def training_processes() -> list[int]:
 
 @pytest.fixture
 def killing():
-    """Kill one of the training's processes once a step has left its figures; gives the steps that were reached."""
+    """Kill one of the training's processes once a step has left its figures; gives the steps that were reached.
+
+    Another signal than SIGKILL is sent to the process that has started the training, which is this one.
+    """
     threads, over = [], threading.Event()
 
-    def kill_after(output: Path, step: int) -> list[int]:
+    def kill_after(output: Path, step: int, number: signal.Signals = signal.SIGKILL) -> list[int]:
         reached: list[int] = []
 
         def watch() -> None:
             while not over.wait(0.02):
                 if steps_of(output) and steps_of(output)[-1]["step"] >= step:
-                    os.kill(training_processes()[-1], signal.SIGKILL)
+                    os.kill(training_processes()[-1] if number == signal.SIGKILL else os.getpid(), number)
                     reached.append(steps_of(output)[-1]["step"])
                     return
 
@@ -71,7 +75,7 @@ def test_a_training_goes_on_from_its_last_checkpoint_when_a_process_of_it_is_kil
     assert len(reached) == 1
     assert outcome.first_step in range(4, reached[0] + 2)
     assert f"going on from step {outcome.first_step} of {outcome.num_steps}" in said
-    assert not outcome.stopped
+    assert outcome.exit_code == 0
     assert outcome.model == f"{output}/model"
     assert [line["step"] for line in steps_of(output)] == list(range(outcome.num_steps))
     # thirty steps; a sum over two processes rounds in another order
@@ -102,3 +106,62 @@ def test_what_cannot_pass_ends_it_at_once_with_the_sentence_of_the_process(ray_l
     assert "Traceback" not in str(caught.value)
     # with max_restarts = 3, four times if it were tried again
     assert len([line for line in said if line.startswith("IT: 18 samples")]) <= 1, said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_training_that_is_told_to_stop_writes_a_checkpoint_and_ends(
+    ray_local, numbered_output, tmp_path, killing, number, code
+):
+    """The signal comes to the process that waits for Ray; the steps are taken in threads of others."""
+    output = tmp_path / "training"
+    changes = {"checkpoints": {"every_steps": 1000}, "optim": {"epochs": 50}}
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    reached = killing(output, 3, number)
+    said: list[str] = []
+    outcome = train_with_ray(tiny_recipe(numbered_output, output, CHANGES, changes), said.append)
+    assert (outcome.stopped_by, outcome.exit_code, outcome.model) == (number.name, code, "")
+    assert len(reached) == 1
+    last = steps_of(output)[-1]["step"] + 1
+    assert reached[0] < last < outcome.num_steps
+    assert [path.name for path in (output / "checkpoints").glob("step-*")] == [f"step-{last:09d}"]
+    assert f"{number.name}: stopping after this step, with a checkpoint; once more ends it at once" in said
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_processes_without_a_gpu_of_their_own_train_on_the_cpu_though_they_see_one(
+    ray_local, numbered_output, tmp_path, monkeypatch
+):
+    """Ray leaves all GPUs of a node to see where it assigned none, and training had taken them."""
+    one_process = launch._one_process
+
+    def beside_gpus(config):
+        import torch
+
+        torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 8)
+        one_process(config)
+
+    monkeypatch.setattr(launch, "_one_process", beside_gpus)
+    said: list[str] = []
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", CHANGES, {"optim": {"epochs": 1}})
+    outcome = train_with_ray(recipe, said.append)
+    assert outcome.model
+    assert said.count("gpus_a_process = 0: training on the CPU though this node has GPUs") == 1
+
+
+def test_more_processes_than_gpus_on_a_node_end_it_at_once_with_a_sentence(
+    ray_local, numbered_output, tmp_path, monkeypatch
+):
+    """What a process had found before it met the others was taken for a process that was lost."""
+    one_process = launch._one_process
+
+    def beside_one_gpu(config):
+        import torch
+
+        torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 1)
+        config["recipe"]["launch"]["gpus_a_process"] = 1  # that Ray has none here is not what this is about
+        one_process(config)
+
+    monkeypatch.setattr(launch, "_one_process", beside_one_gpu)
+    with pytest.raises(GexError, match=r"2 processes are started on a machine with 1 GPUs") as caught:
+        train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES))
+    assert not caught.value.transient

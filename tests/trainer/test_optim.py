@@ -10,7 +10,7 @@ from gex_pipeline.errors import GexError
 from tests.trainer.tiny_models import draw_linear_batch, linear_model
 from trainer.loss import vtc_loss
 from trainer.model import parameter_groups
-from trainer.optim import GuardedOptimiser, autocast, learning_rate_share, rank_and_size
+from trainer.optim import GuardedOptimiser, autocast, check_precision, learning_rate_share, rank_and_size
 from trainer.optim_settings import OptimSettings
 
 
@@ -189,3 +189,13 @@ def test_nothing_to_train_is_an_error():
 
 def test_one_process_is_rank_0_of_1():
     assert rank_and_size() == (0, 1)
+
+
+def test_bf16_that_a_device_only_emulates_is_refused_with_what_to_set(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100-SXM2-32GB")
+    device = torch.device("cuda", 0)
+    with pytest.raises(GexError, match=r'Tesla V100-SXM2-32GB only emulates bf16.* optim\.precision to "fp32"'):
+        check_precision(OptimSettings(precision="bf16"), device)
+    check_precision(OptimSettings(precision="fp32"), device)
+    check_precision(OptimSettings(precision="bf16"), torch.device("cpu"))
