@@ -72,11 +72,11 @@ def _naming_itself(function: Callable[P, R], name: str, *, is_run_named: bool) -
 
     @wraps(function)
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
-        run_log.install()
         facts = _facts(name, args)
-        run_log.write("begin", **facts)
         started_s = time.monotonic()
         try:
+            run_log.install()
+            run_log.write("begin", **facts)
             result = function(*args, **kwargs)
         except GexError as error:
             context = TaskRunContext.get()

@@ -13,6 +13,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.report.build import build_report
 from gex_pipeline.stages.drift import drift_markdown, in_words
 from gex_pipeline.stages.validation import ValidationOptions, validate_output
+from gex_pipeline.validate.settings import Seed
 
 
 class ValidateParameters(BaseModel):
@@ -24,7 +25,7 @@ class ValidateParameters(BaseModel):
     clip_model: str | None = None  # none: that of the recipe
     num_videos: int = Field(default=100, ge=1)  # of every granularity
     num_texts: int = Field(default=1000, ge=1)  # pairs of a long and a short text
-    seed: int = 0
+    seed: Seed = 0  # of the choice and the picture
 
 
 @stage("validate")

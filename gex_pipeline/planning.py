@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from gex_pipeline import registry, storage
+from gex_pipeline.barred import bar_clips, bar_nothing, bar_samples, can_bar
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import Node
 from gex_pipeline.ingest import clip_tables
@@ -77,7 +77,8 @@ def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool
     in which every sample is taken to succeed) and not from its receipts.
     """
     operation = operation_of(run, node)
-    _parents(database, run, node, planned=planned_parents, summarised=operation.needs_summaries)
+    _unsettled(database, run, node, planned=planned_parents, summarised=operation.needs_summaries)
+    _bar(database, run, node, planned=planned_parents)
     database.drop("sessions", "parts")  # tables or views, as the operation before needed them
     database.execute("CREATE OR REPLACE TEMP TABLE overlapping (id VARCHAR)")
     bytes_a_second = measured_bytes_a_second(database, run) if operation.bytes_a_sample is None else 0.0
@@ -116,7 +117,7 @@ def _summary(database: Database, node: Node, bytes_a_second: float, operation: O
         granularity=node.name,
         operation=node.operation,
         parent=node.parent,
-        num_parents=database.count("parents"),
+        num_parents=database.count("parents") + database.count("barred"),
         num_samples=totals["num_samples"],
         num_members=totals["num_members"],
         num_shards=totals["num_shards"],
@@ -141,24 +142,42 @@ def first_shard(run: Run, granularity: str) -> int:
 
 def view_parents(database: Database, run: Run, node: Node) -> None:
     """Make the view ``parents``: what this snapshot has to account for in one granularity, whatever its plan says."""
-    _parents(database, run, node, planned=False, summarised=False)
+    _unsettled(database, run, node, planned=False, summarised=False)
+    database.execute("CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM unsettled")
 
 
-def _parents(database: Database, run: Run, node: Node, *, planned: bool, summarised: bool) -> None:
-    """Make the view ``parents``: everything the node can be made of and was not made of yet."""
+def _unsettled(database: Database, run: Run, node: Node, *, planned: bool, summarised: bool) -> None:
+    """Make the view ``unsettled``: everything the node can be made of and was not made of yet."""
     _settled(database, run, node)
-    operation = operation_of(run, node)
-    group = operation.group_by
-    parent = node if node.is_source else run.recipe.graph.nodes[node.parent or ""]
-    if parent.is_source and not operation.needs_summaries:  # summaries are of samples, also of packed clips
+    group = operation_of(run, node).group_by
+    if _is_of_clips(run, node):
         select = _clip_parents(database, run, group)
     elif planned:
-        select = _planned_parents(database, parent, group, node)
+        select = _planned_parents(database, _parent(run, node), group, node)
     else:
-        select = _sample_parents(database, run, parent, group, summarised)
+        select = _sample_parents(database, run, _parent(run, node), group, summarised)
     # Against an empty table, DuckDB would hash every parent to look for nothing.
     new = "NOT EXISTS (SELECT 1 FROM settled AS s WHERE s.id = p.id)" if database.count("settled") else "true"
-    database.execute(f"CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM ({select}) AS p WHERE {new}")
+    database.execute(f"CREATE OR REPLACE TEMP VIEW unsettled AS SELECT * FROM ({select}) AS p WHERE {new}")
+
+
+def _parent(run: Run, node: Node) -> Node:
+    return node if node.is_source else run.recipe.graph.nodes[node.parent or ""]
+
+
+def _is_of_clips(run: Run, node: Node) -> bool:
+    """Whether the node's parents are clips; summaries are of samples, also of packed clips."""
+    return _parent(run, node).is_source and not operation_of(run, node).needs_summaries
+
+
+def _bar(database: Database, run: Run, node: Node, *, planned: bool) -> None:
+    """Make the view ``parents``: what is unsettled and not ``barred`` by the recipe's predicate."""
+    if _is_of_clips(run, node):
+        is_any = bar_clips(database, run)
+    else:  # what is planned is planned of clips that are not barred
+        is_any = bar_nothing(database) if planned else bar_samples(database, run)
+    passes = "NOT EXISTS (SELECT 1 FROM barred AS b WHERE b.id = p.id)" if is_any else "true"
+    database.execute(f"CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM unsettled AS p WHERE {passes}")
 
 
 def _settled(database: Database, run: Run, node: Node) -> None:
@@ -243,15 +262,17 @@ def _sample_parents(database: Database, run: Run, parent: Node, group: str | Non
     )
 
 
-def new_long_texts(database: Database, run: Run, node: Node) -> list[dict[str, Any]]:
-    """The parents of a `compress_text` node that no earlier snapshot has summarised or rejected.
+def find_long_texts(database: Database, run: Run, node: Node) -> None:
+    """Make the table ``long_texts``: the parents of a `compress_text` node that this run summarises.
 
-    Each with its text, digest, segments, where its media lies, and its rank by key.
+    Narrow: the summary's key, the parent's, and its rank by key; the rest is in the view ``samples``.
     """
-    parent = node.parent or ""
-    database.view_parquet("samples", current_receipts(run, parent), empty=_EMPTY_SAMPLES)
+    database.view_parquet("samples", current_receipts(run, node.parent or ""), empty=_EMPTY_SAMPLES)
     _settled(database, run, node)
-    return database.rows("summarise_texts")
+    if can_bar(run):
+        use_clips(database, run)
+    bar_samples(database, run)
+    database.run("summarise_texts", granularity=node.name)
 
 
 _EMPTY_SAMPLES = (

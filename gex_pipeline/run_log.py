@@ -12,6 +12,8 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from gex_pipeline.errors import GexError
+
 VARIABLE = "GEX_LOG_JSON"
 _LOGGER = logging.getLogger("gex")
 _ALWAYS = ("run", "stage", "granularity", "shard")
@@ -29,7 +31,11 @@ class JsonLines(logging.Formatter):
 
 
 def install() -> None:
-    """Begin to write where the variable says; once a process, again where it names another file."""
+    """Begin to write where the variable says; once a process, again where it names another file.
+
+    Raises:
+        GexError: the file cannot be written.
+    """
     target = os.environ.get(VARIABLE, "")
     if [handler.name for handler in _LOGGER.handlers] == ([target] if target else []):
         return
@@ -37,12 +43,20 @@ def install() -> None:
         _LOGGER.removeHandler(old)
         old.close()
     if target:
-        handler = logging.StreamHandler() if target == "-" else logging.FileHandler(target, encoding="utf-8")
+        handler = logging.StreamHandler() if target == "-" else _file_handler(target)
         handler.name = target
         handler.setFormatter(JsonLines())
         _LOGGER.addHandler(handler)
         _LOGGER.setLevel(logging.INFO)
         _LOGGER.propagate = False
+
+
+def _file_handler(path: str) -> logging.FileHandler:
+    try:
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        found = f"{VARIABLE} names {path!r}, which cannot be written: {error.strerror}"
+        raise GexError(f"{found}; name a file in a folder that is there") from error
 
 
 def write(message: str, *, level: int = logging.INFO, **facts: Any) -> None:

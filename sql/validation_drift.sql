@@ -1,13 +1,13 @@
 -- Question: how do the values of the newest snapshot compare with those before it?
 -- Grain: one row a granularity and quantity that both have. Reads: measured. `std` is that of a sample.
--- Out: also the deciles of the values before, by which both are binned.
+-- Out: also minimum, deciles and maximum of the values before (11 quantiles), by which both are binned.
 SELECT
   granularity, quantity,
   count(*) FILTER (NOT is_new)::BIGINT AS num_before, count(*) FILTER (is_new)::BIGINT AS num_new,
   avg(value) FILTER (NOT is_new) AS mean_before, avg(value) FILTER (is_new) AS mean_new,
   coalesce(stddev_samp(value) FILTER (NOT is_new), 0) AS std_before,
   coalesce(stddev_samp(value) FILTER (is_new), 0) AS std_new,
-  quantile_cont(value, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) FILTER (NOT is_new) AS deciles
+  quantile_cont(value, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]) FILTER (NOT is_new) AS quantiles
 FROM measured
 GROUP BY granularity, quantity
 HAVING num_before > 0 AND num_new > 0

@@ -1,4 +1,4 @@
-"""Small recipes and metadata for tests, and the steps of a run up to the plan, without Ray and Prefect."""
+"""Small recipes and metadata for tests; the steps of a run up to the plan or its end, without Ray and Prefect."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from gex_pipeline import ingest
 from gex_pipeline.planning import plan_node, publish_plan, use_clips
 from gex_pipeline.recipe import Recipe, make_recipe
-from gex_pipeline.run_state import Run, open_run
-from gex_pipeline.shard_job import ShardJob
+from gex_pipeline.run_state import Run, begin, open_run
+from gex_pipeline.shard_job import ShardJob, build_shard
+from gex_pipeline.shards.manifest import Snapshot
+from gex_pipeline.stages import build, prepare, publish
 from gex_pipeline.tables import Database
 
 FILES = {"kind": "files", "uri": "clips/{YoutubeID}-{Start_timestamp}.mp4"}
@@ -65,3 +67,14 @@ def plan(run: Run, granularity: str) -> tuple[ShardJob, list[int]]:
     plan_uri = run.layout.table(f"plan-{granularity}", run.snapshot)
     shards = set(pq.read_table(plan_uri)["shard"].to_pylist())
     return ShardJob(run.recipe, granularity, plan_uri, run.run_id), sorted(shards)
+
+
+def run_here(recipe: Recipe) -> Snapshot | None:
+    """A whole run of a recipe without summaries, in this process; changes of the recipe are accepted."""
+    run = begin(open_run(recipe, accept_changes=True))
+    prepare.ingest_clips(run)
+    for node in publish.built_nodes(run):
+        uri = run.layout.table(f"plan-{node.name}", run.snapshot)
+        for planned in build.plan_shards(run, node):
+            build_shard(ShardJob(recipe, node.name, uri, run.run_id), planned.shard)
+    return publish.publish(run)

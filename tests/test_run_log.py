@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from gex_pipeline import run_log
+from gex_pipeline.errors import GexError
 
 
 @pytest.fixture
@@ -41,6 +42,17 @@ def test_another_file_takes_the_place_of_the_first_and_lines_are_written_once(fi
     run_log.install()
     run_log.write("there")
     assert [json.loads(path.read_text())["message"] for path in (file, file.with_name("log2"))] == ["here", "there"]
+
+
+def test_a_file_that_cannot_be_written_is_named_with_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv(run_log.VARIABLE, str(tmp_path / "gone" / "log"))
+    with pytest.raises(GexError, match=r"GEX_LOG_JSON names '.*/gone/log', which cannot be written: No such file"):
+        run_log.install()
+    monkeypatch.setenv(run_log.VARIABLE, str(tmp_path))
+    with pytest.raises(GexError, match="cannot be written: Is a directory"):
+        run_log.install()
+    monkeypatch.delenv(run_log.VARIABLE)
+    run_log.install()
 
 
 def test_without_the_variable_nothing_is_written(monkeypatch, capfd):

@@ -42,12 +42,19 @@ def command(arguments: argparse.Namespace) -> int:
         for row in alarms:
             say(f"DRIFT    {in_words(row)}")
         if content["drift"] and not alarms:
-            say(f"drift    none of {len(content['drift'])} quantities, PSI at most {content['max_psi']:g}")
+            say(f"drift    {_no_alarm(content['drift'], content['max_psi'])}")
         if page:
             say(f"report   {page}")
     for note in content["notes"]:
         sys.stderr.write(f"gex: note: {note}\n")
     return DRIFT if alarms else 0
+
+
+def _no_alarm(rows: list[dict[str, Any]], max_psi: float) -> str:
+    """That nothing drifts, with the largest index found; over the threshold, that chance explains it."""
+    largest = max(row["psi"] for row in rows)
+    why = f"; over {max_psi:g} only where chance explains it" if largest > max_psi else ""
+    return f"none of {len(rows)} quantities, PSI at most {largest:.2f}{why}"
 
 
 def _row(item: dict[str, Any], words: str) -> tuple[str, ...]:

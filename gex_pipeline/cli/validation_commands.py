@@ -24,7 +24,7 @@ def _validate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--texts", type=_count, default=1000, metavar="N", help="pairs of a long and a short text (default 1000)"
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice and the picture (default 0)")
+    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the choice and the picture (default 0)")
     command.add_argument(
         "--max-psi", type=_positive, metavar="X", help="drift: stability index that is an alarm (default: the recipe's)"
     )
@@ -45,6 +45,14 @@ def _positive(text: str) -> float:
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    from gex_pipeline.validate.settings import MAX_SEED  # here: --help loads no pydantic
+
+    if not text.isdecimal() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAX_SEED}")
     return int(text)
 
 

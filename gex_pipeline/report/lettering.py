@@ -8,6 +8,7 @@ DejaVu font that matplotlib carries. What neither can draw in the right order be
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 _MISSING = "\uffff"
+_LINE_LETTERS = 1000  # in a line at most: marks that take no width would never fill one
 _NEEDS_SHAPING = ("R", "AL", "AN")  # bidirectional classes that run from right to left
 
 
@@ -106,33 +108,48 @@ def wrapped(text: str, font: Font, width_px: float, max_lines: int) -> list[str]
     line = ""
     for word in _breakable(text, font, width_px):
         longer = f"{line} {word}" if line else word
-        if font.face.getlength(longer) <= width_px:
+        if _fits(longer, font, width_px):
             line = longer
             continue
-        lines.append(line)
+        if line:
+            lines.append(line)
         line = word
-        if len(lines) > max_lines:
-            break
+        if len(lines) == max_lines:
+            break  # what follows is not shown
     lines.append(line)
     if len(lines) <= max_lines:
         return lines
     last = lines[max_lines - 1]
-    while last and font.face.getlength(last + "…") > width_px:
-        last = last[:-1]
-    return [*lines[: max_lines - 1], last.rstrip() + "…"]
+    return [*lines[: max_lines - 1], last[: _num_fitting(last, font, width_px, "…")].rstrip() + "…"]
 
 
-def _breakable(text: str, font: Font, width_px: float) -> list[str]:
-    """Words, with those that are longer than a line cut."""
-    words = []
+def _breakable(text: str, font: Font, width_px: float) -> Iterator[str]:
+    """Words, with those that are longer than a line cut; one at a time, since few of a long text are drawn."""
     for word in text.split():
         left = word
-        while font.face.getlength(left) > width_px and len(left) > 1:
-            num = next(n for n in range(len(left) - 1, 0, -1) if n == 1 or font.face.getlength(left[:n]) <= width_px)
-            words.append(left[:num])
+        while left:
+            num = max(1, _num_fitting(left, font, width_px))
+            yield left[:num]
             left = left[num:]
-        words.append(left)
-    return words
+
+
+def _num_fitting(text: str, font: Font, width_px: float, tail: str = "") -> int:
+    """How many of the first letters fit with `tail` after them; found from the front, however long the text is."""
+    low, high = 0, 1
+    while high <= len(text) and _fits(text[:high] + tail, font, width_px):
+        low, high = high, 2 * high
+    high = min(high, len(text) + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fits(text[:middle] + tail, font, width_px):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _fits(text: str, font: Font, width_px: float) -> bool:
+    return len(text) <= _LINE_LETTERS and font.face.getlength(text) <= width_px
 
 
 def draw_lines(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gex_pipeline import storage
 from gex_pipeline.errors import RejectedError
 from gex_pipeline.report.figures import Figures, view_table
+from gex_pipeline.report.pictures import open_picture
 from gex_pipeline.shard_format import FRAMES_EXTENSION, DamagedRunError
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.tables import Database
@@ -34,6 +35,8 @@ _STRIP_FRAMES = 4
 _STRIP_HEIGHT_PX = 180
 _POSTER_HEIGHT_PX = 240
 _THUMBNAIL_PX = (240, 130)
+_LARGE_PX = (640, 640)
+_WIDEST_PX = 8192
 _POSTER_QUALITY = 80
 
 
@@ -144,9 +147,7 @@ def load_media(output_uri: str, row: dict[str, Any], cap_bytes: int) -> Media:
         if extension == FRAMES_EXTENSION:
             return _strip_of_run(path.read_bytes(), row)
         if extension in _IMAGE_TYPES:
-            if row["media_size_bytes"] <= cap_bytes:
-                return Media("image", _data_uri(_IMAGE_TYPES[extension], path.read_bytes()))
-            return Media("image", _shrunk_image(path), note="shown smaller than it is")
+            return _picture(path.read_bytes(), _IMAGE_TYPES[extension], cap_bytes)
         try:
             poster_uri = _jpeg_uri(_frames(path, 1, _POSTER_HEIGHT_PX))
             if extension in _VIDEO_TYPES and row["codec"] in _PLAYED_CODECS and row["media_size_bytes"] <= cap_bytes:
@@ -167,13 +168,23 @@ def poster_uri(output_uri: str, row: dict[str, Any]) -> str:
         path = fetched(output_uri, row, Path(folder))
         try:
             if extension in _IMAGE_TYPES:
-                return _shrunk_image(path, _THUMBNAIL_PX)
+                return _shrunk_uri(path.read_bytes(), _THUMBNAIL_PX)
             if extension == FRAMES_EXTENSION:
                 pictures = iter(run_pictures(path.read_bytes(), 1))
                 return _jpeg_uri(_with_height(picture, _THUMBNAIL_PX[1]) for picture in pictures)
             return _jpeg_uri(_frames(path, 1, _THUMBNAIL_PX[1]))
         except (RejectedError, DamagedRunError):
             return ""
+
+
+def _picture(content: bytes, media_type: str, cap_bytes: int) -> Media:
+    try:
+        shrunk_uri = _shrunk_uri(content, _LARGE_PX)
+    except RejectedError as error:
+        return Media("none", note=f"its picture cannot be shown: {error}")
+    if len(content) <= cap_bytes:
+        return Media("image", _data_uri(media_type, content))
+    return Media("image", shrunk_uri, note="shown smaller than it is")
 
 
 def _strip_of_run(content: bytes, row: dict[str, Any]) -> Media:
@@ -207,18 +218,16 @@ def _jpeg_uri(frames: Iterator[NDArray[np.uint8]]) -> str:
     from PIL import Image
 
     picture = Image.fromarray(np.concatenate(list(frames), axis=1))
+    picture.thumbnail((_WIDEST_PX, picture.height))  # JPEG takes no more than 65,500 pixels
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_POSTER_QUALITY)
     return _data_uri("image/jpeg", buffer.getvalue())
 
 
-def _shrunk_image(path: Path, size_px: tuple[int, int] = (640, 640)) -> str:
+def _shrunk_uri(content: bytes, size_px: tuple[int, int]) -> str:
     import numpy as np
-    from PIL import Image
 
-    with Image.open(path) as picture:
-        picture.thumbnail(size_px)
-        return _jpeg_uri(iter([np.asarray(picture.convert("RGB"))]))
+    return _jpeg_uri(iter([np.asarray(open_picture(content, size_px))]))
 
 
 def _data_uri(media_type: str, content: bytes) -> str:

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gex_pipeline.errors import RejectedError
+from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.report.figures import Figures
 from gex_pipeline.report.lettering import draw_lines, line_height_px, plain_font, readable, wrapped
+from gex_pipeline.report.pictures import open_picture
 from gex_pipeline.report.samples import fetched
 from gex_pipeline.report.wording import position
 from gex_pipeline.shard_format import FRAMES_EXTENSION, DamagedRunError, split_run
@@ -108,8 +109,6 @@ def _load(
     sample: dict[str, Any], summary: dict[str, Any] | None, fetch: Callable[[dict[str, Any], Path], Path]
 ) -> _Row | None:
     """Take the frames of one sample; None where its video or picture cannot be shown."""
-    from PIL import UnidentifiedImageError
-
     is_picture = sample["media_extension"] in IMAGE_EXTENSIONS
     if sample["source_text_digest"] is not None:  # it is a summary itself
         summary = {"text": sample["text"], "scores": sample["scores"]}
@@ -122,7 +121,7 @@ def _load(
                 picture = shown_at(time_s)
                 picture.thumbnail(_FRAME_PX)
                 frames.append(_Frame(time_s, segment, picture))
-        except (RejectedError, UnidentifiedImageError, OSError, DamagedRunError):
+        except (RejectedError, DamagedRunError):
             return None
     scores = json.loads(sample.get("scores") or "{}")
     text = None
@@ -139,10 +138,12 @@ def _shown_at(sample: dict[str, Any], path: Path) -> Callable[[float], Image.Ima
     from gex_pipeline.media.sampling import decode_jpeg
 
     if sample["media_extension"] in IMAGE_EXTENSIONS:
-        return lambda _: Image.open(path).convert("RGB")
+        return lambda _: open_picture(path.read_bytes())
     if sample["media_extension"] != FRAMES_EXTENSION:
         return lambda time_s: Image.fromarray(frame_at(path, time_s))
     jpegs = split_run(path.read_bytes())
+    if not jpegs:
+        raise RejectedError(Reason.no_frames, "there are no frames in it")
     scale = len(jpegs) / sample["duration_s"]
     return lambda time_s: Image.fromarray(decode_jpeg(jpegs[min(int(time_s * scale), len(jpegs) - 1)]))
 

@@ -26,7 +26,8 @@ from gex_pipeline.recipe import Bound, Columns, RaySettings, Settings
 from gex_pipeline.settings_errors import explain, read_toml
 from gex_pipeline.summarize.request import SummaryRequest, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
-from gex_pipeline.validate.settings import ScorerSettings
+from gex_pipeline.validate.scorers import TextScorers
+from gex_pipeline.validate.settings import ScorerSettings, Seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 _GATES: dict[str, Bound] = CompressTextSettings.model_fields["gates"].default
@@ -63,7 +64,7 @@ class AssessmentRecipe(Settings):
     """One complete assessment."""
 
     name: str = "summarisers"  # shown on the page
-    seed: int = 0  # of the choice of tasks and of the bootstrap
+    seed: Seed = 0  # of the choice of tasks and of the bootstrap
     tasks: TaskSettings  # what is summarised, and what it should have become
     candidate: dict[str, Candidate]  # by name
     scores: ScorerSettings = ScorerSettings()  # models of the scores, as in a recipe
@@ -77,6 +78,18 @@ class AssessmentRecipe(Settings):
         for name in self.candidate:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"candidate.{name}: a name has letters, digits and . _ + - only, at most 80")
+        return self
+
+    @model_validator(mode="after")
+    def _gates_can_close(self) -> Self:
+        names = TextScorers(self.scores).names()
+        for name, candidate in self.candidate.items():
+            # As in a recipe: the default gate stands for scores that are taken; what the file says must be possible.
+            for score in candidate.gates if "gates" in candidate.model_fields_set else ():
+                if score not in names:
+                    raise ValueError(
+                        f"candidate.{name}.gates: [scores] takes no {score!r}; it takes: {', '.join(names)}"
+                    )
         return self
 
     def locate(self, uri: str) -> str:
@@ -161,7 +174,7 @@ def _lines(uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GexError(f"{uri} line {number} is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise GexError(f"{uri} line {number}: found {line[:80]!r}, expected an object")
@@ -179,28 +192,37 @@ def _task(row: Mapping[str, Any], where: str) -> Task:
         raise GexError(f"{where}: captions = {captions!r}, expected a list of texts")
     checked = tuple(_text(caption, f"{where}: captions") for caption in captions)
     long_text = join_texts(list(checked)) if text is None else _text(text, f"{where}: text")
-    return Task(SummaryRequest(str(key), text_digest(long_text), checked, long_text), reference)
+    return Task(SummaryRequest(_whole(str(key), f"{where}: id"), text_digest(long_text), checked, long_text), reference)
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise GexError(f"{what} is {value!r}, expected a text")
-    return value.strip()
+    return _whole(value.strip(), what)
+
+
+def _whole(text: str, what: str) -> str:
+    """The text, if it can be written: found out here, and not when all answers have been paid for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise GexError(f"{what} holds half of a character (a lone surrogate): {text[:80]!r}") from error
+    return text
 
 
 def _corpus_tasks(recipe: AssessmentRecipe) -> tuple[list[Task], list[str]]:
     """A task for every source with a reference, its captions in time order."""
     settings, names = recipe.tasks, recipe.tasks.columns
     clips: dict[str, dict[tuple[float, float], str]] = {}
-    for _, row in _lines(recipe.locate(settings.clips or "")):
+    for where, row in _lines(recipe.locate(settings.clips or "")):
         caption, source = row.get(names.caption), row.get(names.source_id)
         span_s = _seconds(row.get(names.start)), _seconds(row.get(names.end))
         # What ingest would reject is no clip here either.
         if isinstance(caption, str) and caption.strip() and source is not None and span_s[0] < span_s[1]:
-            clips.setdefault(str(source), {})[span_s] = caption.strip()
+            clips.setdefault(str(source), {})[span_s] = _text(caption, f"{where}: {names.caption}")
     tasks, notes = [], []
     for where, row in _lines(recipe.locate(settings.references or "")):
-        source = str(row.get(names.source_id))
+        source = _whole(str(row.get(names.source_id)), f"{where}: {names.source_id}")
         captions = [caption for _, caption in sorted(clips.get(source, {}).items())]
         if len(captions) != row.get("clips", len(captions)) or not captions:
             # The reference sums up clips that are usable; which of these captions it is about nobody says.
@@ -216,5 +238,5 @@ def _seconds(value: Any) -> float:
     """``HH:MM:SS.mmm``, ``MM:SS`` or seconds, as seconds; NaN for anything else."""
     try:
         return math.fsum(float(part) * 60**power for power, part in enumerate(reversed(str(value).split(":"))))
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan

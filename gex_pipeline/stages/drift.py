@@ -6,12 +6,14 @@ Texts' lengths, durations and stored scores of every granularity. Loads no model
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.shards.samples import Samples, open_samples
 from gex_pipeline.shards.target import open_target
+from gex_pipeline.tables import Database
 from gex_pipeline.validate.drift import Values, compare
 
 _DIGITS = 6
@@ -24,11 +26,15 @@ def find_drift(samples: Samples, max_psi: float) -> list[dict[str, Any]]:
     numbers = [entry.snapshot for entry in manifest.snapshots] if manifest else []
     if len(numbers) < 2:
         return []
-    database = samples.database
-    database.run("validation_values", newest=numbers[-1])
+    samples.database.run("validation_values", newest=numbers[-1])
+    return compare_measured(samples.database, max_psi)
+
+
+def compare_measured(database: Database, max_psi: float) -> list[dict[str, Any]]:
+    """The rows of `find_drift` over the table ``measured``."""
     rows = []
     for row in database.rows("validation_drift"):
-        starts = _starts(row["deciles"], is_whole=row["quantity"] == _WHOLE)
+        starts = _starts(row["quantiles"], is_whole=row["quantity"] == _WHOLE)
         found = database.rows(
             "validation_bins", granularity=row["granularity"], quantity=row["quantity"], starts=starts
         )
@@ -39,7 +45,7 @@ def find_drift(samples: Samples, max_psi: float) -> list[dict[str, Any]]:
             [counts.get(number, (0, 0)) for number in range(len(starts))],
             max_psi,
         )
-        del row["deciles"]
+        del row["quantiles"]
         rows.append({name: _rounded(value) for name, value in (row | asdict(change)).items()})
     return sorted(rows, key=lambda row: (not row["is_alarm"], -row["psi"]))
 
@@ -75,13 +81,17 @@ def drift_markdown(rows: list[dict[str, Any]]) -> str:
     return markdown_table(columns, told, numbers=(2, 3, 4, 5))
 
 
-def _starts(deciles: list[float], *, is_whole: bool) -> list[float]:
-    """Lower edges of bins with about a tenth of the old values each; equal deciles are one edge."""
-    edges = sorted({value + 0.5 if is_whole else value for value in deciles})
-    # The first bin holds everything under the first decile; of a constant, what is below, it, and what is above.
-    if len(edges) == 1 and not is_whole:
-        edges = [edges[0], edges[0] + 1e-9]
-    return [-math.inf, *edges]
+def _starts(quantiles: list[float], *, is_whole: bool) -> list[float]:
+    """Lower edges of bins, out of the old values' minimum, deciles and maximum.
+
+    A bin holds about a tenth of the old values; a value that more of them have has a bin of its own, so that those
+    below or above it are told from it: a cap, a floor, a constant.
+    """
+    deciles = quantiles[1:-1]
+    edges = {value + 0.5 if is_whole else value for value in deciles}
+    for value in (value for value, num in Counter(quantiles).items() if num > 1):
+        edges |= {value - 0.5, value + 0.5} if is_whole else {value, math.nextafter(value, math.inf)}
+    return [-math.inf, *sorted(edges)]  # the first bin holds everything under the first edge
 
 
 def _rounded(value: Any) -> Any:

@@ -273,7 +273,7 @@ def _tables(run: Run) -> tuple[str, ...]:
 def _clear_parts(run: Run) -> None:
     """Remove checkpoints that the published tables have replaced, and files that were never finished."""
     base = run.layout.output_uri
-    torn = ("*.part", "*/*.part", "*/*/*.part")  # of processes that died between writing and renaming
+    torn = (".*.part", "*/.*.part", "*/*/.*.part")  # of processes that died between writing and renaming
     for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", "tables/losses/*.parquet", *torn):
         for file in storage.list_files(f"{base}/{pattern}"):
             storage.remove(file.uri)

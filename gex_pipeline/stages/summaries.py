@@ -1,8 +1,9 @@
 """Θ_t before the shards: every new long text gets an accepted summary or a reason why not.
 
 Results are written in parts as they come, so that a killed run asks again only for what it had not
-written; answers of language models are in the response cache besides. When all are there the parts
-become three tables: summaries, scores, losses. A fourth, answering, says how fast a model answered.
+written; answers of language models are in the response cache besides. Of the texts, sorted on disk, a few thousand are
+in memory at a time, and those that are being answered. When all results are there the parts become three tables:
+summaries, scores, losses. A fourth, answering, says how fast a model answered.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ import pyarrow as pa
 from gex_pipeline import storage
 from gex_pipeline.errors import BalanceError, Reason
 from gex_pipeline.granularity import Node
-from gex_pipeline.planning import new_long_texts
+from gex_pipeline.planning import find_long_texts
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ScorerPool, VideoToScore
 from gex_pipeline.receipts import write_table
 from gex_pipeline.recipe import Bound
 from gex_pipeline.run_state import Run
-from gex_pipeline.shard_format import make_key
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
 from gex_pipeline.summarize.request import SummaryRequest
-from gex_pipeline.tables import Database
+from gex_pipeline.tables import Database, literal
 
 _PART_ROWS = 1000
 _PART_SECONDS = 60.0
+_TEXTS_READ = 2048  # at a time; what DuckDB writes as one piece at the least
 _SCORE_DIGITS = 4  # a model's last digits depend on what else is in its batch
 
 _PART_SCHEMA = pa.schema(
@@ -75,26 +76,53 @@ def summarise_node(run: Run, node: Node) -> None:
     if storage.exists(run.layout.table(f"losses-{node.name}", run.snapshot)):
         return  # written last
     with Database() as database:
-        texts = new_long_texts(database, run, node)
-    parents = {make_key(node.name, [text["parent_id"]]): text for text in texts}
-    done = _read_parts(run, node)
-    requests = [_request(key, text) for key, text in sorted(parents.items()) if key not in done]
-    if requests:
-        progress().stage(f"{node.name} summarise", len(requests), "texts")
-        with ScorerPool(run.recipe.scores, run.recipe.ray) as pool:
-            counted = _Counted()
-            results = _results(run, node, requests, pool, counted)
-            for number, part in enumerate(_batched(results), start=_num_parts(run, node)):
-                rows = _score_videos(run, node, [_row(result, parents[result.key]) for result in part], pool)
-                _write_part(run, node, number, rows)
-                progress().advance(len(part))
-        _publish_pace(run, node, counted.last)
-    _publish_tables(run, node, parents)
+        find_long_texts(database, run, node)
+        _view_parts(database, run, node)
+        texts = _Texts(database)
+        if texts.num_texts:
+            _summarise_texts(run, node, texts)
+        _publish_tables(database, run, node)
 
 
-def _request(key: str, text: dict[str, Any]) -> SummaryRequest:
-    captions = tuple(segment["text"] for segment in text["segments"])
-    return SummaryRequest(key=key, source_digest=text["text_digest"], captions=captions, text=text["text"])
+def _summarise_texts(run: Run, node: Node, texts: _Texts) -> None:
+    """Write a result for each text, in parts."""
+    progress().stage(f"{node.name} summarise", texts.num_texts, "texts")
+    with ScorerPool(run.recipe.scores, run.recipe.ray) as pool:
+        counted = _Counted()
+        results = _results(run, node, texts.requests(), pool, counted)
+        for number, part in enumerate(_batched(results), start=_num_parts(run, node)):
+            rows = _score_videos(run, node, [_row(result, texts.take(result.key)) for result in part], pool)
+            _write_part(run, node, number, rows)
+            progress().advance(len(part))
+    _publish_pace(run, node, counted.last)
+
+
+class _Texts:
+    """The long texts without a result, in the order of their summaries' keys; read from disk as they are asked for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[str, dict[str, Any]] = {}  # what a result needs to know of its text, by key
+        file = database.scratch / "long-texts.parquet"
+        database.run("summarise_pending")
+        database.execute(
+            f"COPY (SELECT * FROM pending ORDER BY number) TO {literal(str(file))} "
+            f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {_TEXTS_READ})"
+        )
+        database.view_parquet("asked", [str(file)])
+        self.num_texts = database.count("asked")
+
+    def requests(self) -> Iterator[SummaryRequest]:
+        """What is asked, text by text."""
+        for first in range(0, self.num_texts, _TEXTS_READ):
+            for row in self._database.rows("summarise_some", first=first, end=first + _TEXTS_READ):
+                captions = tuple(row.pop("captions"))
+                self._waiting[row["key"]] = row
+                yield SummaryRequest(row["key"], row["text_digest"], captions, row["text"])
+
+    def take(self, key: str) -> dict[str, Any]:
+        """What is known of a text whose result is there; it is forgotten."""
+        return self._waiting.pop(key)
 
 
 class _Counted:
@@ -121,7 +149,7 @@ def _publish_pace(run: Run, node: Node, counted: Progress) -> None:
 
 
 def _results(
-    run: Run, node: Node, requests: list[SummaryRequest], pool: ScorerPool, counted: _Counted
+    run: Run, node: Node, requests: Iterator[SummaryRequest], pool: ScorerPool, counted: _Counted
 ) -> Iterator[SummaryResult]:
     settings = run.recipe.granularity[node.name]
 
@@ -208,31 +236,26 @@ def _write_part(run: Run, node: Node, number: int, rows: list[dict[str, Any]]) -
     write_table(uri, pa.Table.from_pylist(plain, _PART_SCHEMA), {})
 
 
-def _read_parts(run: Run, node: Node) -> set[str]:
-    uris = [file.uri for file in storage.list_files(run.layout.part_glob(f"summaries-{node.name}", run.snapshot))]
-    if not uris:
-        return set()
-    with Database() as database:
-        database.view_parquet("parts", uris)
-        return {row["key"] for row in database.query("SELECT key FROM parts")}
-
-
-def _publish_tables(run: Run, node: Node, parents: dict[str, dict[str, Any]]) -> None:
-    """The parts as tables; every text asked for must have ended exactly once."""
+def _view_parts(database: Database, run: Run, node: Node) -> None:
+    """Make the view ``parts`` over the results that are written."""
     uris = [file.uri for file in storage.list_files(run.layout.part_glob(f"summaries-{node.name}", run.snapshot))]
     empty = "SELECT " + ", ".join(
         f"NULL::{'BIGINT' if field.type == pa.int64() else 'DOUBLE' if field.type == pa.float64() else 'VARCHAR'}"
         f" AS {field.name}"
         for field in _PART_SCHEMA
     )
-    with Database() as database:
-        database.view_parquet("parts", uris, empty=empty)
-        keys = [row["key"] for row in database.query("SELECT key FROM parts")]
-        if len(keys) != len(set(keys)) or set(keys) != set(parents):
-            raise BalanceError(
-                f"{node.name}: {len(parents)} texts were to be summarised and {len(keys)} results ({len(set(keys))} "
-                "different) came. Nothing is published; this is a defect of GEX"
-            )
-        for name, order in (("summaries", "key"), ("scores", "key, score"), ("losses", "id")):
-            database.run(f"summary_{name}", **({"granularity": node.name} if name == "losses" else {}))
-            database.publish_table(f"summary_{name}", run.layout.table(f"{name}-{node.name}", run.snapshot), order)
+    database.view_parquet("parts", uris, empty=empty)
+
+
+def _publish_tables(database: Database, run: Run, node: Node) -> None:
+    """The parts as tables; every text asked for must have ended exactly once."""
+    _view_parts(database, run, node)
+    (found,) = database.rows("summary_balance")
+    if found["num_unasked"] or not found["num_texts"] == found["num_results"] == found["num_keys"]:
+        raise BalanceError(
+            f"{node.name}: {found['num_texts']} texts were to be summarised and {found['num_results']} results "
+            f"({found['num_keys']} different) came. Nothing is published; this is a defect of GEX"
+        )
+    for name, order in (("summaries", "key"), ("scores", "key, score"), ("losses", "id")):
+        database.run(f"summary_{name}", **({"granularity": node.name} if name == "losses" else {}))
+        database.publish_table(f"summary_{name}", run.layout.table(f"{name}-{node.name}", run.snapshot), order)

@@ -7,7 +7,6 @@ Paper: GEXIA §4.1, table 8, figure 4.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from gex_pipeline.errors import GexError, RejectedError
 from gex_pipeline.layout import Layout
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import VideoToScore, frames_to_score
+from gex_pipeline.report.pictures import open_picture
 from gex_pipeline.report.shard_pictures import samples_sheet
 from gex_pipeline.shard_format import DamagedRunError
 from gex_pipeline.shards.manifest import Manifest
@@ -183,10 +183,7 @@ class _Validation:
     def _frames(self, row: dict[str, Any]) -> list[Any]:
         place = media_place(self._samples.target, row)
         if row["media_extension"] in IMAGE_EXTENSIONS:
-            from PIL import Image
-
-            content = storage.read_range(place, row["media_offset_bytes"], row["media_size_bytes"])
-            return [Image.open(io.BytesIO(content))]
+            return [open_picture(storage.read_range(place, row["media_offset_bytes"], row["media_size_bytes"]))]
         video = VideoToScore(
             place, row["media_offset_bytes"], row["media_size_bytes"], row["media_extension"], "", row["text"]
         )

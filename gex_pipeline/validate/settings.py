@@ -14,6 +14,8 @@ def _false_is_none(value: object) -> object:
     return None if value is False else value
 
 
+MAX_SEED = 2**32 - 1  # the largest that numpy and scikit-learn both take
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Model = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_false_is_none)]
 
 

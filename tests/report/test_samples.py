@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from gex_pipeline.report.build import build_report
-from gex_pipeline.report.samples import load_media
+from gex_pipeline.report.samples import _jpeg_uri, load_media, poster_uri
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 from tests.report import outputs
 from tests.report.page import Page
@@ -59,9 +61,39 @@ def test_a_video_that_cannot_be_decoded_is_said_to_be_so(tmp_path: Path) -> None
     assert not Path(uri, "report", "contact-sheet.png").exists()
 
 
-def test_a_referenced_video_is_read_from_its_parents_shard(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
+def damaged_pictures(tmp_path: Path) -> str:
+    """An output whose pictures lost the header of the first and the end of the second after they were published."""
+    uri = outputs.make_output(tmp_path, summaries=False)
+    (tar,) = Path(uri, "IT").glob("*.tar")
+    first, second, *_ = pq.read_table(tar.with_suffix(".parquet")).to_pylist()
+    content = bytearray(tar.read_bytes())
+    content[first["media_offset_bytes"] : first["media_offset_bytes"] + 16] = bytes(16)
+    middle = second["media_offset_bytes"] + second["media_size_bytes"] // 2
+    content[middle : second["media_offset_bytes"] + second["media_size_bytes"]] = bytes(
+        second["media_size_bytes"] - second["media_size_bytes"] // 2
+    )
+    tar.write_bytes(content)
+    return uri
 
+
+def test_a_damaged_picture_is_said_to_be_so_and_ends_no_report(tmp_path: Path) -> None:
+    uri = damaged_pictures(tmp_path)
+    page = Page(Path(build_report(uri)).read_text())
+    assert "its picture cannot be shown: undecodable" in page.text
+    row, *_, sound = pq.read_table(Path(uri, "IT", "IT-000000.parquet")).to_pylist()
+    for cap_bytes in (10, 10**6):
+        media = load_media(uri, row, cap_bytes)
+        assert (media.kind, media.uri) == ("none", "")
+    assert poster_uri(uri, row) == ""
+    assert poster_uri(uri, sound).startswith("data:image/jpeg")
+
+
+def test_a_strip_wider_than_jpeg_can_hold_is_made_smaller() -> None:
+    wide = np.zeros((2, 40_000, 3), np.uint8)
+    assert picture(_jpeg_uri(iter([wide, wide]))).width == 8192
+
+
+def test_a_referenced_video_is_read_from_its_parents_shard(tmp_path: Path) -> None:
     uri = outputs.make_output(tmp_path, images=False)
     places = {row["key"]: row for row in pq.read_table(Path(uri, "LVLT", "LVLT-000000.parquet")).to_pylist()}
     pointing = []

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from gex_pipeline.report.lettering import broad_font, plain_font, readable, wrapped
+from gex_pipeline.report.lettering import Font, broad_font, plain_font, readable, wrapped
 from tests.report import outputs
 
 
@@ -47,6 +49,43 @@ def test_lines_keep_to_their_width_and_end_in_an_ellipsis() -> None:
     assert len(lines) == 4
     assert lines[-1].endswith("…")
     assert all(font.face.getlength(line) <= 200 for line in lines)
+
+
+class CountedFace:
+    """A font's face that notes what it is asked to measure."""
+
+    def __init__(self, face: Any) -> None:
+        self._face = face
+        self.measured: list[int] = []
+
+    def getlength(self, text: str) -> float:
+        self.measured.append(len(text))
+        return self._face.getlength(text)
+
+
+def counted_lines(text: str, font: Font) -> tuple[list[str], list[int]]:
+    face = CountedFace(font.face)
+    return wrapped(text, replace(font, face=face), 248, 5), face.measured
+
+
+def test_one_word_of_a_hundred_thousand_letters_is_measured_from_its_front():
+    """It was measured from its end, letter by letter: 500 letters took 7 s, and a run's report stage never ended."""
+    lines, measured = counted_lines("a" * 100_000, plain_font(13))
+    assert (len(lines), lines[-1][-1]) == (5, "…")
+    assert len({len(line) for line in lines[:-1]}) == 1
+    assert len(measured) < 150
+    assert max(measured) < 200
+
+
+def test_marks_that_take_no_width_do_not_make_a_line_without_end():
+    lines, measured = counted_lines("e" + "\u0301" * 100_000, broad_font(13))
+    assert len(lines) == 5
+    assert len(measured) < 150
+    assert max(map(len, lines)) <= max(measured) <= 1000
+
+
+def test_a_letter_wider_than_the_line_leaves_no_empty_line_before_it():
+    assert wrapped("W i", plain_font(13), 3, 5) == ["W", "i"]
 
 
 def test_a_word_longer_than_a_line_is_cut() -> None:

@@ -30,6 +30,8 @@ EMPTY = {
     "build_losses": "id VARCHAR, state VARCHAR, reason VARCHAR",
     "receipts": "parents VARCHAR[]",
     "parents": "id VARCHAR",
+    "samples": "key VARCHAR, tar VARCHAR, granularity VARCHAR, text VARCHAR, source_text_digest VARCHAR",
+    "summaries": "key VARCHAR, text VARCHAR, source_digest VARCHAR",
 }
 
 

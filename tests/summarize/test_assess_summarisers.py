@@ -243,6 +243,73 @@ def test_a_line_that_is_no_task_is_named(tmp_path, row, message):
         read_tasks(load_assessment(path))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "b \ud83d"}, "line 2: reference holds half of a character"),
+        ({"captions": ["a", "\udc00 b"]}, "line 2: captions holds half of a character"),
+        ({"text": "a \ud83d b"}, r"line 2: text holds half of a character .*'a \\ud83d b'"),
+        ({"id": "1\ud83d"}, "line 2: id holds half of a character"),
+    ],
+)
+def test_half_a_character_is_found_before_anybody_is_asked(serve, tmp_path, capsys, change, message):
+    """It could not be written, which was found out when all answers had been paid for."""
+    server = serve()
+    path = write_file(tmp_path, http("served", server.url))
+    row = {"id": "1", "captions": ["a man runs"], "reference": "a man runs"}
+    write_lines(tmp_path / "tasks.jsonl", [row | {"id": "0"}, row | change])
+    with pytest.raises(GexError, match=message):
+        read_tasks(load_assessment(path))
+    assert main(["assess-summarisers", str(path), "-o", str(tmp_path / "out")]) == 1
+    assert "half of a character" in capsys.readouterr().err
+    assert server.bodies == []
+
+
+def test_half_a_character_in_a_corpus_is_named_with_its_line(tmp_path):
+    clip = {"YoutubeID": "v", "Start_timestamp": "1", "End_timestamp": "2", "Caption": "half \ud83d"}
+    write_lines(tmp_path / "clips.jsonl", [clip])
+    write_lines(tmp_path / "refs.jsonl", [{"YoutubeID": "v", "Reference": "things"}])
+    path = write_file(tmp_path, EXTRACTIVE, 'references = "refs.jsonl"\nclips = "clips.jsonl"')
+    with pytest.raises(GexError, match=r"clips.jsonl line 1: Caption holds half"):
+        read_tasks(load_assessment(path))
+
+
+def test_lines_and_times_beyond_all_bounds_are_said_to_be_wrong(tmp_path):
+    path = write_file(tmp_path, EXTRACTIVE)
+    (tmp_path / "tasks.jsonl").write_text("[" * 100_000)
+    with pytest.raises(GexError, match="line 1 is no JSON"):
+        read_tasks(load_assessment(path))
+    clip = {"YoutubeID": "v", "Start_timestamp": "1:" * 1000 + "1", "End_timestamp": "2", "Caption": "no clip"}
+    write_lines(tmp_path / "clips.jsonl", [clip])
+    write_lines(tmp_path / "refs.jsonl", [{"YoutubeID": "v", "Reference": "things"}])
+    path = write_file(tmp_path, EXTRACTIVE, 'references = "refs.jsonl"\nclips = "clips.jsonl"')
+    with pytest.raises(GexError, match="found 0"):
+        read_tasks(load_assessment(path))
+
+
+@pytest.mark.parametrize(
+    ("scores", "gate"),
+    [("", "rogue1"), ("", "clip_text_cosine"), ("rouge = false\n", "rouge1"), ("", "bertscore_f1")],
+)
+def test_a_gate_on_a_score_that_is_not_taken_is_refused(tmp_path, scores, gate):
+    """It never closed, and all summaries passed."""
+    candidate = EXTRACTIVE.replace("gates = {}", f"gates = {{ {gate} = {{ min = 0.99 }} }}")
+    path = write_file(tmp_path, candidate)
+    path.write_text(path.read_text().replace("[scores]\n", f"[scores]\n{scores}"))
+    message = rf"candidate.extractive.gates: \[scores\] takes no '{gate}'; it takes: .*sentence_cosine"
+    with pytest.raises(RecipeError, match=message):
+        load_assessment(path)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_interval_takes_is_refused(tmp_path, seed):
+    """numpy refused it when the candidate had run, and its answers were lost."""
+    path = write_file(tmp_path, EXTRACTIVE)
+    path.write_text(f"seed = {seed}\n" + path.read_text())
+    with pytest.raises(RecipeError, match=rf"seed = {seed}: input should be"):
+        load_assessment(path)
+
+
 def test_an_id_that_comes_twice_is_named_and_a_long_text_alone_is_split_at_its_sentences(tmp_path):
     path = write_file(tmp_path, EXTRACTIVE)
     row = {"key": 7, "text": "A man runs. A dog barks!  They rest", "reference": "a man runs with a dog"}

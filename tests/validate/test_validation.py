@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
+from flows.validate import ValidateParameters
 from gex_pipeline.cli.main import main
 from gex_pipeline.media.frames import sample_frames
 from gex_pipeline.report.figures import open_tables, published_manifest
 from gex_pipeline.report.validation import plane_chart, validation_section
+from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.reader import iter_samples, read_member
-from tests.report.outputs import make_output
+from tests.report.outputs import make_output, publish
 from tests.report.page import Page
-from tests.validate.published import publish_two
+from tests.validate.published import long_sample, publish_two, write_snapshot
 from tests.validate.tiny_clip import write_tiny_clip
 
 NUM = 24
@@ -116,7 +120,7 @@ def test_a_new_snapshot_that_is_not_like_the_one_before_is_alarm_and_code_5(foun
 def test_the_threshold_is_settable_and_a_like_snapshot_is_none(tmp_path, drifted, capsys):
     like = publish_two(tmp_path, NUM, later_words=20, later_score=0.6)
     assert main(["validate", str(like), "--no-report"]) == 0
-    assert "drift    none of" in capsys.readouterr().out
+    assert "PSI at most 0.00\n" in capsys.readouterr().out
     assert main(["validate", str(drifted), "--no-report", "--max-psi", "50"]) == 0
     capsys.readouterr()
 
@@ -161,6 +165,60 @@ def test_a_video_that_cannot_be_read_is_left_out_and_said(tmp_path, clip_folder)
     assert len(shown) == 5 + 1 + 2  # pictures, the sound long video, the summaries, which have their own videos
     assert set(section["posters"]) == shown
     assert all(uri.startswith("data:image/jpeg") for uri in section["posters"].values())
+
+
+def test_a_picture_that_is_damaged_is_counted_and_the_report_is_written(tmp_path, clip_folder):
+    """Its UnidentifiedImageError ended both with a traceback."""
+    output = Path(make_output(tmp_path, summaries=False))
+    (tar,) = (output / "IT").glob("*.tar")
+    row, *_ = pq.read_table(tar.with_suffix(".parquet")).to_pylist()
+    content = bytearray(tar.read_bytes())
+    content[row["media_offset_bytes"] : row["media_offset_bytes"] + 16] = bytes(16)
+    tar.write_bytes(content)
+    assert main(["validate", str(output), "--clip", str(clip_folder), "--json"]) == 0
+    found = json.loads((output / "report/validation.json").read_bytes())
+    item = pair(found, "clip_image_text", "IT")
+    assert (item["num"], item["num_unreadable"]) == (4, 1)
+    assert any(row["key"] in note and "undecodable" in note for note in found["notes"])
+    assert (output / "report/report.html").exists()
+
+
+def test_a_picture_damaged_since_it_was_validated_ends_no_report(tmp_path, clip_folder):
+    output = Path(make_output(tmp_path, summaries=False))
+    assert main(["validate", str(output), "--clip", str(clip_folder), "--no-report", "--json"]) == 0
+    (tar,) = (output / "IT").glob("*.tar")
+    for row in pq.read_table(tar.with_suffix(".parquet")).to_pylist():
+        content = bytearray(tar.read_bytes())
+        content[row["media_offset_bytes"] : row["media_offset_bytes"] + 16] = bytes(16)
+        tar.write_bytes(content)
+    with open_tables(str(output), published_manifest(str(output))) as database:
+        section = validation_section(database, str(output))
+    assert section is not None
+    assert len(section["posters"]) == 2  # of the videos
+
+
+def test_the_largest_index_is_told_also_where_chance_explains_it(tmp_path, capsys):
+    """Twenty samples, then five like them: a large PSI, which the line said was at most the threshold."""
+    output = tmp_path / "output"
+    texts = [long_sample(number, 16 + number % 9) for number in range(25)]
+    snapshots = (write_snapshot(output, 0, texts[:20], 0.6), write_snapshot(output, 1, texts[20:], 0.6))
+    publish(output, Manifest("colours", snapshots))
+    assert main(["validate", str(output), "--no-report"]) == 0
+    drift = json.loads((output / "report/validation.json").read_bytes())["drift"]
+    largest = max(row["psi"] for row in drift)
+    assert 0.2 < largest < min(row["psi_by_chance"] for row in drift if row["psi"] == largest)
+    line = f"none of {len(drift)} quantities, PSI at most {largest:.2f}; over 0.2 only where chance explains it\n"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "x"])
+def test_a_seed_that_the_picture_cannot_take_is_refused_before_any_work(tmp_path, capsys, seed):
+    """scikit-learn refused it when CLIP had looked at everything."""
+    with pytest.raises(SystemExit):
+        main(["validate", str(tmp_path), "--seed", seed])
+    assert f"'{seed}' is not a whole number from 0 to 4294967295" in capsys.readouterr().err
+    with pytest.raises(ValidationError, match="seed"):
+        ValidateParameters(output=str(tmp_path), seed=seed)
 
 
 def test_the_report_shows_it_beside_the_papers_table(found, drifted):

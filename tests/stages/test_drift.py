@@ -1,0 +1,62 @@
+"""Drift over a table of values: bins in SQL, distances in Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from gex_pipeline.stages.drift import compare_measured
+from gex_pipeline.tables import Database
+
+NUM = 1000
+SPREAD = "5 + 5.0 * i / 1000"  # uniform from 5 to 10
+WORDS = "10 + i % 20"
+
+
+def compared(quantity: str, before: str, new: str, num_new: int = NUM) -> dict:
+    """The row of one quantity; `before` and `new` are values as SQL over i."""
+    with Database() as database:
+        database.execute(
+            "CREATE TEMP TABLE measured AS "
+            f"SELECT 'LVLT' AS granularity, '{quantity}' AS quantity, false AS is_new, ({before})::DOUBLE AS value "
+            f"FROM range({NUM}) AS numbers(i) UNION ALL "
+            f"SELECT 'LVLT', '{quantity}', true, ({new})::DOUBLE FROM range({num_new}) AS numbers(i)"
+        )
+        (row,) = compare_measured(database, 0.2)
+        return row
+
+
+@pytest.mark.parametrize(
+    ("quantity", "before", "new"),
+    [
+        pytest.param("duration_s", f"if(i % 2 = 0, 10, {SPREAD})", f"if(i % 2 = 0, 20, {SPREAD})", id="over a cap"),
+        pytest.param("duration_s", f"if(i % 6 = 0, 10, {SPREAD})", f"if(i % 6 = 0, 20, {SPREAD})", id="over a top"),
+        pytest.param("duration_s", f"if(i % 2 = 0, 5, {SPREAD})", f"if(i % 2 = 0, 1, {SPREAD})", id="under a floor"),
+        pytest.param("rouge1", "0.8", "0.9", id="over a constant"),
+        pytest.param("rouge1", "0.8", "0.7", id="under a constant"),
+        pytest.param("num_words", "10", "12", id="over a constant of words"),
+        pytest.param("num_words", "10", "5", id="under a constant of words"),
+        pytest.param("num_words", f"if(i % 2 = 0, 30, {WORDS})", f"if(i % 2 = 0, 40, {WORDS})", id="over most words"),
+        pytest.param("num_words", f"if(i % 2 = 0, 10, {WORDS})", f"if(i % 2 = 0, 4, {WORDS})", id="under fewest words"),
+    ],
+)
+def test_a_shift_away_from_a_value_that_many_have_is_drift(quantity, before, new):
+    """Values at a cap and values far over it once fell into one bin: 77 standard errors and no alarm."""
+    row = compared(quantity, before, new)
+    assert row["is_alarm"]
+    assert row["psi"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("quantity", "values"),
+    [
+        ("duration_s", f"if(i % 2 = 0, 10, {SPREAD})"),
+        ("duration_s", SPREAD),
+        ("rouge1", "0.8"),
+        ("num_words", f"if(i % 2 = 0, 10, {WORDS})"),
+    ],
+)
+def test_values_that_stay_as_they_were_are_none(quantity, values):
+    row = compared(quantity, values, values)
+    assert (row["is_alarm"], row["psi"]) == (False, 0)
+    few = compared(quantity, values, f"{values.replace('i ', '(19 * i) ')}", num_new=NUM // 20)
+    assert not few["is_alarm"]
