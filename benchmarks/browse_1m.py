@@ -239,12 +239,12 @@ def _others(num_samples: int) -> list[Question]:
     return [
         Question(
             "a sample's page",
-            lambda site, n: [site.get(f"/api/sample/LVST/{_key('LVST', n * 1234)}")["text"]],
+            lambda site, n: [site.get(f"/api/sample?granularity=LVST&key={_key('LVST', n * 1234)}")["text"]],
             lambda n: f"SELECT text FROM samples WHERE key = md5('LVST{n * 1234}')",
         ),
         Question(
             "its lineage, both ways",
-            lambda site, n: _lineage(site.get(f"/api/lineage/LVLT/{_key('LVLT', n * 1234)}")),
+            lambda site, n: _lineage(site.get(f"/api/lineage?granularity=LVLT&key={_key('LVLT', n * 1234)}")),
             lambda n: f"SELECT key FROM samples WHERE list_contains(parents, md5('LVLT{n * 1234}'))",
         ),
         Question(

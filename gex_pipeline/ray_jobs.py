@@ -205,8 +205,8 @@ def _check_room(settings: RaySettings) -> None:
     )
 
 
-def _check_scorers(settings: RaySettings) -> None:
-    """Fail where a scoring worker would never start, and whoever asks it would wait for ever.
+def _check_scorers(settings: RaySettings, engine_gpus: int = 0) -> None:
+    """Fail where a scoring worker, or an engine beside them, would never start, and who asks it would wait.
 
     Raises:
         GexError: the nodes have no room for all of them.
@@ -216,7 +216,16 @@ def _check_scorers(settings: RaySettings) -> None:
     needed = {"CPU": _SCORER_CPUS, "GPU": settings.scorer_gpus}
     rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     num = sum(min(int(room.get(name, 0) / of + 1e-9) for name, of in needed.items() if of) for room in rooms)
-    if settings.autoscaling or num >= settings.scorers:
+    if settings.autoscaling:
+        return
+    num_gpus, scorers_gpus = sum(room.get("GPU", 0) for room in rooms), settings.scorers * settings.scorer_gpus
+    if num >= settings.scorers and num_gpus and scorers_gpus + engine_gpus > num_gpus:
+        raise GexError(
+            f"the Ray cluster has {num_gpus:g} GPUs; one vLLM engine takes {engine_gpus} (tensor_parallel_size) and "
+            f"the scoring workers {scorers_gpus:g} beside it, which [ray] scorers and scorer_gpus ask for; ask for "
+            "less (scorer_gpus = 0 scores on CPUs), or say autoscaling = true when the cluster adds nodes by itself"
+        )
+    if num >= settings.scorers:
         return
     raise GexError(
         f"the Ray cluster has room for {num} of {settings.scorers} scoring workers with {needed['CPU']:g} CPUs and "
@@ -233,15 +242,15 @@ class ScorerPool:
 
     _PIECE = 64
 
-    def __init__(self, scores: ScorerSettings, settings: RaySettings) -> None:
-        """Start the workers.
+    def __init__(self, scores: ScorerSettings, settings: RaySettings, engine_gpus: int = 0) -> None:
+        """Start the workers; an engine that answers meanwhile takes so many GPUs.
 
         Raises:
             GexError: the cluster has no room for them.
         """
         import ray
 
-        _check_scorers(settings)
+        _check_scorers(settings, engine_gpus)
         worker = ray.remote(num_cpus=_SCORER_CPUS, num_gpus=settings.scorer_gpus, max_restarts=2, max_task_retries=2)(
             _Scorer
         )
@@ -347,16 +356,21 @@ def _configure_data() -> None:
 def verify_shards(checks: Sequence[ShardCheck], settings: RaySettings) -> Iterator[list[Finding]]:
     """Verify these shards on a cluster, a row a shard; the same findings as on this machine's cores.
 
-    The cluster's machines must reach the shards: a shared disk or an object store.
+    The cluster's machines must reach the shards: a shared disk or an object store. The source clips that a shard is
+    compared with lie on this machine, and travel with its row.
     """
+    import pyarrow as pa
     import ray.data
 
+    if not checks:
+        return
     with ray_session(settings):
         _configure_data()
-        rows = [{"number": number} for number in range(len(checks))]
-        dataset = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(
-            Verifier(checks), num_cpus=settings.cpus_a_shard
-        )
+        rows = [
+            ray.put(pa.table({"number": [number], "clips": [check.clips.carried().content if check.clips else b""]}))
+            for number, check in enumerate(checks)
+        ]
+        dataset = ray.data.from_arrow_refs(rows).map(Verifier(checks), num_cpus=settings.cpus_a_shard)
         try:
             for row in dataset.iter_rows():
                 yield [Finding(**finding) for finding in json.loads(row["findings"])]

@@ -1,7 +1,9 @@
 """What Ray holds for whoever works on it: CPU-seconds and GPU-seconds of a block, asked for once a second.
 
 What is held is what a cluster costs, whether it is used or not. What was held on a cluster when this run came there
-belongs to others; what these take later is counted in. Ray's own figures are up to a second late.
+belongs to others, until less is held: then these have let go of the rest. Ray says how much is held and not by whom, so
+what others take later is counted in, and what this run takes within the second in which others let go of as much is
+taken for theirs. That there is nothing of this run's cannot be known later, for what it lets go is seen a second late.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def is_ray_running() -> bool:
 
 def leave_out_others() -> None:
     """Count nothing of what is held now: called once, before this run holds anything of a cluster."""
-    _OTHERS.update(_held_now())
+    _OTHERS.update(_held_now() or {})
 
 
 class Held:
@@ -54,23 +56,32 @@ class Held:
         self._thread.join(_PATIENCE_S)
 
     def _count(self) -> None:
-        before, before_s = _held_now(), time.monotonic()
+        before, before_s = _own_now(), time.monotonic()
         is_last = False
         while not is_last:
             is_last = self._ended.wait(_EVERY_S)
-            now, now_s = _held_now(), time.monotonic()
+            now, now_s = _own_now(), time.monotonic()
             for kind in _KINDS:
-                held = (before[kind] + now[kind]) / 2 - _OTHERS[kind]
-                self._seconds[kind] += max(held, 0.0) * (now_s - before_s)
+                self._seconds[kind] += (before[kind] + now[kind]) / 2 * (now_s - before_s)
             before, before_s = now, now_s
 
 
-def _held_now() -> dict[str, float]:
-    """Logical CPUs and GPUs that are in use; none where the cluster does not answer."""
+def _own_now() -> dict[str, float]:
+    """What is held beyond what others have held all the time; nothing where the cluster does not answer."""
+    held = _held_now()
+    if held is None:
+        return dict.fromkeys(_KINDS, 0.0)
+    for kind in _KINDS:
+        _OTHERS[kind] = min(_OTHERS[kind], max(held[kind], 0.0))
+    return {kind: max(held[kind] - _OTHERS[kind], 0.0) for kind in _KINDS}
+
+
+def _held_now() -> dict[str, float] | None:
+    """Logical CPUs and GPUs that are in use; None where the cluster does not answer."""
     import ray
 
     try:
         there, free = ray.cluster_resources(), ray.available_resources()
     except (ray.exceptions.RayError, RuntimeError):
-        return dict.fromkeys(_KINDS, 0.0)
+        return None
     return {kind: there.get(kind, 0.0) - free.get(kind, 0.0) for kind in _KINDS}

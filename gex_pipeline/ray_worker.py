@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cache
 from typing import Any
 
@@ -75,6 +75,8 @@ class Verifier:
         from gex_pipeline.shards.checks import verify_shard
 
         check = self._checks[int(row["number"])]
+        if check.clips is not None:
+            check = replace(check, clips=replace(check.clips, content=row["clips"]))
         findings = _with_patience(lambda: verify_shard(check))
         return {"findings": json.dumps([asdict(finding) for finding in findings])}
 

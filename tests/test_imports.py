@@ -14,12 +14,13 @@ ROOT = Path(__file__).parent.parent
 # A module may import from its own layer and from those before it.
 LAYERS = (
     ("errors", "settings_errors"),
-    ("granularity", "shard_format", "run_log"),
+    ("granularity", "shard_format", "run_log", "storage_patterns"),
     ("progress", "media.settings", "validate.settings", "summarize.settings", "registry", "recipe"),
     ("tables", "storage_failures", "object_store", "storage", "claims", "layout", "receipts", "source_tars"),
     ("shards", "run_state", "run_lock", "media", "summarize", "validate", "demo", "metadata", "metadata_text"),
-    ("operations", "ingest", "media_index", "rejects", "planning", "shard_job"),
+    ("operations", "ingest", "media_index", "barred", "rejects", "planning", "shard_job"),
     ("ray_node", "ray_code", "ray_usage"),
+    ("rehearsal",),
     ("ray_worker", "timeline"),
     ("ray_jobs", "ray_submit", "report"),
     ("browse",),

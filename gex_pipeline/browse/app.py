@@ -1,7 +1,9 @@
 """The pages and answers of ``gex shards browse``: an open index in, an ASGI application out.
 
-Every address is one of the routes below; no part of an address is ever opened as a path. Samples are looked up in the
-index, so what the manifest does not name is not found. Nothing is written, and only GET and HEAD are answered.
+Every address is one of the routes below; no part of an address is ever opened as a path. Which sample is meant stands
+in the query, since browsers take ``.`` and ``..``, which keys of other people's tars hold, out of a path. Samples are
+looked up in the index, so what the manifest does not name is not found. Nothing is written, and only GET and HEAD are
+answered.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ from gex_pipeline.browse.posters import NoPosterError, Posters
 from gex_pipeline.errors import FileMissingError, FileTooShortError, GexError
 from gex_pipeline.shards.manifest import Manifest
 
-NO_GRANULARITY = "-"  # stands in an address for the samples of tars that have none
 _MAX_POSTERS = 4  # made at the same time
 _NUM_COLOURS = 8  # of the report's sheet
 _STATIC = Path(__file__).parent / "static"
@@ -72,10 +73,10 @@ def make_app(index: Index, title: str, hosts: Sequence[str] | None) -> ASGIApp:
         Route("/api/spread", site.spread),
         Route("/api/losses", site.loss_page),
         Route("/api/losses/counts", site.loss_counts),
-        Route("/api/sample/{granularity}/{key:path}", site.sample),
-        Route("/api/lineage/{granularity}/{key:path}", site.lineage),
-        Route("/poster/{granularity}/{key:path}", site.poster),
-        Route("/media/{granularity}/{key:path}", site.media),
+        Route("/api/sample", site.sample),
+        Route("/api/lineage", site.lineage),
+        Route("/poster", site.poster),
+        Route("/media", site.media),
     ]
     app = Starlette(routes=routes, exception_handlers={GexError: _refusal, 404: _unknown, 405: _unknown})
     return _Guard(app, None if hosts is None else frozenset(hosts))
@@ -202,10 +203,9 @@ class _Site:
         return StreamingResponse(pieces, status, headers, CONTENT_TYPES[place.extension])
 
     def _find(self, request: Request) -> int:
-        granularity, key = request.path_params["granularity"], request.path_params["key"]
-        granularity = "" if granularity == NO_GRANULARITY else granularity
+        asked = request.query_params
         with self._index.session() as database:
-            return self._index.find(database, granularity, key, request.query_params.get("tar"))
+            return self._index.find(database, asked.get("granularity", ""), asked.get("key", ""), asked.get("tar"))
 
 
 def _in_recipe(manifest: Manifest | None) -> list[str]:

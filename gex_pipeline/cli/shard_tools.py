@@ -14,6 +14,7 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.cli import show_shards
 from gex_pipeline.cli.show import say, say_json
+from gex_pipeline.cli.show_shards import say_json_rows
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, Progress, shown_by
 from gex_pipeline.shards import looking
@@ -137,10 +138,14 @@ def diff(arguments: argparse.Namespace) -> int:
     for argument in (arguments.before, arguments.after):
         uri, snapshot = split_snapshot(argument)
         targets.append(open_target([uri], snapshot, arguments.granularity))
-    content = looking.compare(targets[0], targets[1])
-    _say_notes([*targets[0].notes, *targets[1].notes, *content["notes"]])
-    _print(arguments, content, show_shards.difference)
-    return 1 if content["changed"] else 0
+    with looking.compare(targets[0], targets[1]) as found:
+        _say_notes([*targets[0].notes, *targets[1].notes, *found.notes])
+        if arguments.json:
+            names = ("granularities", "same_shards", "shards", "notes")
+            say_json_rows({name: getattr(found, name) for name in names}, "changed", found.changed())
+        else:
+            show_shards.difference(found)
+        return 1 if found.num_changed else 0
 
 
 def verify(arguments: argparse.Namespace) -> int:

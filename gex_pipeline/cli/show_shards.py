@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gex_pipeline.cli.show import human_bytes, human_time, say, table
 from gex_pipeline.report.wording import position
 from gex_pipeline.shard_format import frame_number
+
+if TYPE_CHECKING:
+    from gex_pipeline.shards.looking import Difference
 
 _LINE_WIDTH = 48
 _TEXT_WIDTH = 100
@@ -163,32 +167,43 @@ def bars(counts: list[int]) -> str:
     return "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // highest)] for count in counts)
 
 
-def difference(content: dict[str, Any]) -> None:
+def difference(found: Difference) -> None:
     """What two targets share and where they differ."""
-    changes = Counter((row["granularity"], row["status"]) for row in content["changed"])
     cells = [
         (
             plain(row["granularity"]) or "-",
-            f"{row['in_a']:,}",
-            f"{row['in_b']:,}",
-            f"{row['in_both'] - changes[row['granularity'], 'changed']:,}",
-            *(f"{changes[row['granularity'], status]:,}" for status in ("changed", "only in A", "only in B")),
+            *(
+                f"{number:,}"
+                for number in (
+                    *(row["in_a"], row["in_b"], row["in_both"] - row["changed"], row["changed"]),
+                    *(row["in_a"] - row["in_both"], row["in_b"] - row["in_both"]),
+                )
+            ),
         )
-        for row in content["granularities"]
+        for row in found.granularities
     ]
     headings = ("granularity", "in A", "in B", "same", "changed", "only in A", "only in B")
     table(headings, cells, numbers=tuple(range(1, 7)))
     rows = [
         (plain(row["granularity"]), plain(row["key"]), row["status"], ", ".join(row["fields"]))
-        for row in content["changed"][:_SHOWN]
+        for row in found.changed(_SHOWN)
     ]
     if rows:
         table(("granularity", "key", "status", "fields that differ"), rows)
-        left = len(content["changed"]) - len(rows)
+        left = found.num_changed - len(rows)
         say(f"and {left:,} more; --json has them all" if left else "")
-    if content["same_shards"] is not None:
-        num_a, num_b = content["shards"]
-        say(f"{content['same_shards']:,} of {num_a:,} and {num_b:,} shards are equal to the byte")
+    if found.same_shards is not None:
+        num_a, num_b = found.shards
+        say(f"{found.same_shards:,} of {num_a:,} and {num_b:,} shards are equal to the byte")
+
+
+def say_json_rows(content: dict[str, Any], name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """An object for a program whose member `name` is a list too long for the memory, a row a line."""
+    head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
+    sys.stdout.write(f"{head},\n {json.dumps(name)}: [")
+    for number, row in enumerate(rows):
+        sys.stdout.write(("," if number else "") + "\n  " + json.dumps(row, ensure_ascii=False))
+    sys.stdout.write("\n ]\n}\n")
 
 
 def findings(content: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.receipts import read_receipt
 from gex_pipeline.shard_format import FRAMES_EXTENSION, Receipt, frame_number, is_key, text_digest
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
+from gex_pipeline.shards.foreign import read_json
 from gex_pipeline.shards.reader import DamagedTarError, Member, TarSample, group_samples, iter_members, read_member
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS
 
@@ -43,7 +44,7 @@ class OpenShard:
     samples: tuple[TarSample, ...]
     rows: dict[str, dict[str, Any]] | None
     is_suspect: bool  # no digest vouches for the bytes: every frame is decoded
-    clips: dict[str, dict[str, Any]]  # source clips by id, to look deep
+    clips: dict[str, dict[str, Any]] | None  # source clips by id, to look deep
 
     def read(self, member: Member) -> bytes:
         """A member's bytes."""
@@ -70,7 +71,8 @@ def verify_shard(check: ShardCheck) -> list[Finding]:
             is_sound = check_bytes(check, receipt, stream, report)
             samples = read_samples(stream, report)
             is_suspect = not (is_sound and check.output_uri)
-            shard = OpenShard(check, path, stream, samples, rows, is_suspect, _source_clips(check, rows))
+            clips = check.clips.by_id() if check.clips is not None and rows is not None else None
+            shard = OpenShard(check, path, stream, samples, rows, is_suspect, clips)
             _check_samples(shard, report, Path(folder))
     except TransientError:
         raise
@@ -115,16 +117,6 @@ def _read_receipt(check: ShardCheck, report: Report) -> tuple[Receipt | None, di
         if count > 1:
             report.add("duplicate", f"{count} rows of the receipt", "1", key)
     return receipt, {row["key"]: row for row in rows}
-
-
-def _source_clips(check: ShardCheck, rows: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    """The clips of a shard, read once for all its samples."""
-    from gex_pipeline.shards.joints import source_clips
-
-    if not check.is_deep or rows is None:
-        return {}
-    ids = {segment["clip_id"] for row in rows.values() for segment in row["segments"] or ()}
-    return source_clips(check, ids)
 
 
 def check_bytes(check: ShardCheck, receipt: Receipt | None, stream: BinaryIO, report: Report) -> bool:
@@ -233,7 +225,7 @@ def check_json(shard: OpenShard, sample: TarSample, report: Report) -> dict[str,
     if member is None:
         return {}
     try:
-        facts = json.loads(shard.read(member))
+        facts = read_json(shard.read(member))
     except ValueError as error:
         report.add("json", f"not JSON: {error}", "a JSON object", sample.key)
         return {}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gex_pipeline.shards.foreign import encodable
 from gex_pipeline.shards.target import ShardRef
+
+if TYPE_CHECKING:
+    from gex_pipeline.shards.source_clips import SourceClips
 
 _MAX_CHARACTERS = 300
 
@@ -28,10 +32,9 @@ class ShardCheck:
 
     shard: ShardRef
     output_uri: str = ""  # empty for tars without an output
-    clip_tables: tuple[str, ...] = ()
-    moved_tables: tuple[str, ...] = ()  # where clips lie since their tar was written anew
+    clips: SourceClips | None = None  # to compare segments with their source clips
     are_clips_cut: bool = False  # clips lie inside full source videos
-    is_deep: bool = False  # decode every frame and compare segments with their source clips
+    is_deep: bool = False  # decode every frame
 
 
 @dataclass
@@ -55,6 +58,6 @@ class Report:
 
 
 def shown(value: Any) -> str:
-    """A value as a finding says it, cut where it is long."""
-    text = value if isinstance(value, str) else repr(value)
+    """A value as a finding says it: UTF-8, cut where it is long."""
+    text = encodable(value if isinstance(value, str) else repr(value))
     return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"

@@ -32,7 +32,7 @@ def check_frames(shard: OpenShard, pictures: Sequence[bytes], key: str, facts: d
         if size_px is not None and stated is not None:
             expected_px = (stated.get("width_px"), stated.get("height_px"))
             report.same("frames", size_px, expected_px, key, f"size in px of frame {number}")
-    if shard.check.is_deep and shard.rows is not None and facts.get("segments") and pictures and are_sound:
+    if shard.clips is not None and facts.get("segments") and pictures and are_sound:
         check_frames_against_clips(shard, pictures, key, facts, report)
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
 
 from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RejectedError, TransientError
@@ -36,8 +34,6 @@ COPIED_BOUND = 1.0  # of 255: the same packets decode to the same picture
 ENCODED_BOUND = 8.0  # re-encoding costs 2 to 4; neighbouring clips of one scene differ by 6 and mostly by far more
 _MIDDLE_S = 0.02  # about half a frame: the middle of a video is mostly where one picture follows another
 _SMALL_PX = 96  # width at which pictures are compared: finer, and the loss of the codec counts
-_PLACE_COLUMNS = ("media_uri", "media_offset_bytes", "media_size_bytes", "media_stamp")
-_CLIP_COLUMNS = ("clip_id", "start_s", "end_s", *_PLACE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def _with_clips(
     judge: tuple[float, Callable[[Path, _Part], None]],
 ) -> None:
     """Compare these numbered segments with their source clips; `judge` is how much may differ and who compares."""
-    check, clips = shard.check, shard.clips
+    check, clips = shard.check, shard.clips or {}
     bound, compare = judge
     for number, segment in segments:
         clip = clips.get(segment["clip_id"])
@@ -157,24 +153,6 @@ def _with_clips(
                 report.add("joint", f"segment {number}: {error}", "pictures to compare", key)
 
 
-def source_clips(check: ShardCheck, ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What the tables say of these clips, by id; of those whose tar was written anew, where they lie now."""
-    found = {row["clip_id"]: row for uri in check.clip_tables for row in _rows_of(uri, _CLIP_COLUMNS, ids)}
-    for uri in check.moved_tables:  # oldest first
-        for row in _rows_of(uri, ("clip_id", *_PLACE_COLUMNS), ids):
-            found[row["clip_id"]] |= row
-    return found
-
-
-def _rows_of(uri: str, columns: Collection[str], ids: Collection[str]) -> list[dict[str, Any]]:
-    with storage.local_copy(uri) as table:
-        there = [name for name in columns if name in pq.read_schema(table).names]  # a table may be older than a column
-        rows: list[dict[str, Any]] = pq.read_table(
-            table, columns=there, filters=[("clip_id", "in", list(ids))]
-        ).to_pylist()
-    return rows
-
-
 def _cut(check: ShardCheck, clip: dict[str, Any]) -> tuple[float, float] | None:
     return (clip["start_s"], clip["end_s"]) if check.are_clips_cut else None
 
@@ -190,7 +168,7 @@ def _fetch(clip: dict[str, Any], folder: Path) -> Path:
     target = folder / f"clip{Path(storage.name_of(uri)).suffix}"
     if clip["media_offset_bytes"] is not None:
         target = folder / "clip.mp4"
-        if stamp := clip.get("media_stamp"):
+        if stamp := clip["media_stamp"]:
             changed = what_changed(uri, clip["media_offset_bytes"], stamp, member_only=True)
             if changed:
                 raise FileMissingError(changed)

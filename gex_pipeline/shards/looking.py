@@ -5,7 +5,9 @@ Listing, one sample with its lineage, statistics, and the difference of two targ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from gex_pipeline import storage
@@ -13,13 +15,11 @@ from gex_pipeline.receipts import read_receipt
 from gex_pipeline.shards.reader import Member, iter_samples
 from gex_pipeline.shards.samples import Samples, one_row, open_samples
 from gex_pipeline.shards.target import ShardRef, Target
+from gex_pipeline.tables import Database
 
 _NUM_BINS = 20
 _MAX_DEPTH = 16  # generations of lineage; a graph of granularities is shallow
-_COMPARED = (
-    *("parents", "segments", "text_digest", "source_text_digest", "duration_s", "width_px", "height_px", "fps"),
-    *("codec", "made_by", "scores", "media_extension", "media_size_bytes", "frames", "frames_size_bytes"),
-)
+_PAGE = 10_000
 
 
 def list_shards(samples: Samples) -> list[dict[str, Any]]:
@@ -129,29 +129,43 @@ def _edges(lowest: float, highest: float, quantity: str) -> list[float]:
     return [lowest + width * number for number in range(num)] + [max(lowest + width * num, highest)]
 
 
-def compare(before: Target, after: Target) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Difference:
+    """How two targets differ: samples a granularity, samples that differ, shards that are the same, shards of each."""
+
+    granularities: list[dict[str, Any]]
+    num_changed: int
+    same_shards: int | None  # none where one of them is no output
+    shards: tuple[int, int]
+    notes: list[str]
+    _database: Database
+
+    def changed(self, num: int | None = None) -> Iterator[dict[str, Any]]:
+        """The samples that differ, or the first `num`: granularity, key, status, fields. A page at a time in memory."""
+        end = self.num_changed if num is None else min(num, self.num_changed)
+        for after in range(0, end, _PAGE):
+            yield from self._database.rows("shards_changed_page", after=after, num=min(_PAGE, end - after))
+
+
+@contextmanager
+def compare(before: Target, after: Target) -> Iterator[Difference]:
     """What differs between the samples of two targets, by granularity and key, and how many shards are the same."""
-    with open_samples(before) as first, open_samples(after) as second:
+    with open_samples(before) as first:
         other = first.database.scratch / "other.parquet"
-        second.database.publish_table("samples", str(other))
+        with open_samples(after) as second:
+            second.database.publish_table("samples", str(other))
+            notes = first.notes + second.notes
         first.database.view_parquet("other", [str(other)])
-        changed = [row | {"fields": _fields(row)} for row in first.database.rows("shards_changed")]
-        totals = first.database.rows("shards_difference")
-        notes = first.notes + second.notes
-    digests = [_digests(target) for target in (before, after)]
-    return {
-        "granularities": totals,
-        "changed": [{name: row[name] for name in ("granularity", "key", "status", "fields")} for row in changed],
-        "same_shards": len(digests[0] & digests[1]) if before.manifest and after.manifest else None,
-        "shards": [len(before.shards), len(after.shards)],
-        "notes": notes,
-    }
-
-
-def _fields(row: dict[str, Any]) -> list[str]:
-    if row["status"] != "changed":
-        return []
-    return [name for name in _COMPARED if row["before"][name] != row["after"][name]]
+        first.database.run("shards_changed")
+        digests = [_digests(target) for target in (before, after)]
+        yield Difference(
+            granularities=first.database.rows("shards_difference"),
+            num_changed=first.database.count("changed"),
+            same_shards=len(digests[0] & digests[1]) if before.manifest and after.manifest else None,
+            shards=(len(before.shards), len(after.shards)),
+            notes=notes,
+            _database=first.database,
+        )
 
 
 def _digests(target: Target) -> set[str]:

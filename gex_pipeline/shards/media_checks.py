@@ -15,6 +15,7 @@ from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shard_format import FRAMES_EXTENSION, split_run
 from gex_pipeline.shards.checks import OpenShard, media_members
 from gex_pipeline.shards.findings import Report
+from gex_pipeline.shards.foreign import number_of, segments_of
 from gex_pipeline.shards.frame_checks import check_frames
 from gex_pipeline.shards.joints import check_joints
 from gex_pipeline.shards.reader import Member, TarSample
@@ -74,7 +75,7 @@ def _check_file(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repo
         check_picture(path, sample.key, facts, report)
     else:
         check_video(shard, path, sample.key, facts, report)
-    if shard.check.is_deep and shard.rows is not None and facts.get("segments"):
+    if shard.clips is not None and facts.get("segments"):
         check_joints(shard, path, sample.key, facts, report)
 
 
@@ -116,13 +117,13 @@ def check_video(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], r
 
 def _check_duration(found_s: float, frame_s: float, key: str, facts: dict[str, Any], report: Report) -> None:
     """Said, measured and summed seconds agree: within one frame, or one a joint."""
-    said_s = facts.get("duration_s")
-    if not isinstance(said_s, int | float):
+    said_s = number_of(facts, "duration_s", "duration")
+    if said_s is None:
         return
     if abs(found_s - said_s) > frame_s + _ROUNDING_S:
         report.add("duration", f"the video holds {found_s:.3f} s", f"{said_s:.3f} s within a frame", key)
-    segments = facts.get("segments")
-    if not segments or not isinstance(segments, list):
+    segments = segments_of(facts.get("segments"))
+    if not segments or len(segments) < len(facts["segments"]):  # what others call so
         return
     allowed_s = frame_s * len(segments) + _ROUNDING_S
     sum_s = sum(segment["duration_s"] for segment in segments)

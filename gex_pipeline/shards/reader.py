@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.shard_format import MemberSpan, frame_number
+from gex_pipeline.shards.foreign import encodable
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)", re.DOTALL)  # WebDataset's: a key ends at the first dot of the name
 _BLOCK_BYTES = 512
@@ -29,7 +30,7 @@ class DamagedTarError(GexError):
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a tar and where its bytes lie."""
+    """One file of a tar and where its bytes lie; what is not UTF-8 in its name stands there as escapes."""
 
     name: str
     key: str
@@ -87,9 +88,10 @@ def iter_members(uri: str, stream: BinaryIO | None = None) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for item in tar:
-                parts = split_name(item.name)
+                name = encodable(item.name)
+                parts = split_name(name)
                 if item.isreg() and parts:
-                    yield Member(item.name, *parts, item.offset_data, item.size)
+                    yield Member(name, *parts, item.offset_data, item.size)
             end_bytes = tar.offset
     except tarfile.TarError as error:
         raise DamagedTarError(f"{uri!r} is not a whole tar: {error}") from error

@@ -19,7 +19,17 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
-from gex_pipeline.shard_format import FRAMES_EXTENSION, Frames, MemberSpan, Segment, text_digest
+from gex_pipeline.shard_format import FRAMES_EXTENSION, MemberSpan, text_digest
+from gex_pipeline.shards.foreign import (
+    frames_of,
+    number_of,
+    read_json,
+    scores_of,
+    segments_of,
+    text_of,
+    texts_of,
+    whole_of,
+)
 from gex_pipeline.shards.reader import DamagedTarError, TarSample, group_samples, iter_members, read_member
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError
@@ -214,35 +224,29 @@ def _tar_row(shard: ShardRef, sample: TarSample, contents: Any) -> dict[str, Any
     extension = media.extension if media else FRAMES_EXTENSION if run else None
     return {
         "key": sample.key,
-        "granularity": str(facts.get("granularity") or ""),
-        "source_id": str(facts.get("source_id") or facts.get("url") or ""),
-        "parents": [str(parent) for parent in _list(facts.get("parents"))],
-        "segments": [segment for item in _list(facts.get("segments")) if (segment := _segment(item))],
+        "granularity": text_of(facts, "granularity"),
+        "source_id": text_of(facts, "source_id", "url"),
+        "parents": texts_of(facts.get("parents")),
+        "segments": segments_of(facts.get("segments")),
         "text": text,
         "text_digest": text_digest(text),
-        "source_text_digest": facts.get("source_text_digest"),
+        "source_text_digest": text_of(facts, "source_text_digest") or None,
         "num_words": len(text.split()),
-        "duration_s": _number(facts, "duration_s", "duration"),
-        "width_px": _whole(_number(facts, "width_px", "width")),
-        "height_px": _whole(_number(facts, "height_px", "height")),
-        "fps": _number(facts, "fps"),
-        "codec": str(facts["codec"]) if facts.get("codec") else None,
-        "made_by": str(facts["made_by"]) if facts.get("made_by") else None,
-        "scores": json.dumps(_scores(facts.get("scores"))),
+        "duration_s": number_of(facts, "duration_s", "duration"),
+        "width_px": whole_of(number_of(facts, "width_px", "width")),
+        "height_px": whole_of(number_of(facts, "height_px", "height")),
+        "fps": number_of(facts, "fps"),
+        "codec": text_of(facts, "codec") or None,
+        "made_by": text_of(facts, "made_by") or None,
+        "scores": json.dumps(scores_of(facts.get("scores"))),
         "media_extension": extension,
         "media_uri": shard.uri if place else None,
         "media_offset_bytes": place.offset_bytes if place else None,
         "media_size_bytes": place.size_bytes if place else None,
-        "frames": _frames(facts.get("frames")) if run else None,
+        "frames": frames_of(facts.get("frames")) if run else None,
         "frames_offset_bytes": run.offset_bytes if run and media else None,
         "frames_size_bytes": run.size_bytes if run and media else None,
     }
-
-
-def _frames(item: Any) -> dict[str, int] | None:
-    """What our shards say of their frames; anything else is nothing."""
-    is_ours = isinstance(item, dict) and set(item) == set(Frames.__dataclass_fields__)
-    return item if is_ours and all(isinstance(value, int) for value in item.values()) else None
 
 
 def _facts(shard: ShardRef, sample: TarSample, contents: Any) -> dict[str, Any]:
@@ -250,7 +254,7 @@ def _facts(shard: ShardRef, sample: TarSample, contents: Any) -> dict[str, Any]:
     if member is None:
         return {}
     try:
-        facts = json.loads(read_member(shard.uri, member, contents))
+        facts = read_json(read_member(shard.uri, member, contents))
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
@@ -260,30 +264,4 @@ def _text(shard: ShardRef, sample: TarSample, contents: Any, facts: dict[str, An
     member = sample.member(*TEXT_EXTENSIONS)
     if member is not None:
         return read_member(shard.uri, member, contents).decode(errors="replace")
-    return str(facts.get("caption") or facts.get("text") or "")
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _scores(value: Any) -> dict[str, float]:
-    pairs = value.items() if isinstance(value, dict) else ()
-    return {name: float(score) for name, score in pairs if isinstance(score, int | float)}
-
-
-def _segment(item: Any) -> dict[str, Any] | None:
-    """A segment as our shards have it; anything else is none."""
-    if not isinstance(item, dict) or set(item) != set(Segment.__dataclass_fields__):
-        return None
-    times = [item[name] for name in ("offset_s", "duration_s", "start_s", "end_s")]
-    return item if all(isinstance(time, int | float) for time in times) else None
-
-
-def _number(facts: dict[str, Any], *names: str) -> float | None:
-    found = [facts[name] for name in names if isinstance(facts.get(name), int | float)]
-    return float(found[0]) if found else None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    return text_of(facts, "caption", "text")

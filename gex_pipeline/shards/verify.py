@@ -11,14 +11,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import progress
 from gex_pipeline.shards.across import verify_across
 from gex_pipeline.shards.checks import verify_shard
 from gex_pipeline.shards.findings import Finding, ShardCheck, shown
-from gex_pipeline.shards.samples import clip_tables, open_samples, snapshot_tables
+from gex_pipeline.shards.samples import open_samples
+from gex_pipeline.shards.source_clips import SourceClips, sorted_clips
 from gex_pipeline.shards.target import Target
+from gex_pipeline.tables import DatabaseError
 
 Runner = Callable[[Sequence[ShardCheck]], Iterable[list[Finding]]]
 
@@ -28,12 +31,14 @@ def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool 
 
     `runner` verifies the shards one by one, here or elsewhere: `on_cores`, or a Ray job.
     """
-    checks = shard_checks(target, is_deep=is_deep)
-    progress().stage("verify", len(checks), "shards")
     findings: list[Finding] = []
-    for found in runner(checks):
-        findings += found
-        progress().advance(1)
+    with ExitStack() as stack:
+        clips = _clips(target, stack, findings) if is_deep and target.manifest is not None else None
+        checks = shard_checks(target, clips, is_deep=is_deep)
+        progress().stage("verify", len(checks), "shards")
+        for found in runner(checks):
+            findings += found
+            progress().advance(1)
     names = {shard.name for shard in target.shards}
     places = ("tables/", *(f"{shard.granularity}/" for shard in target.shards if shard.granularity))
     try:
@@ -48,16 +53,27 @@ def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool 
     return sorted(set(findings), key=lambda finding: (finding.is_note, finding.shard, finding.check, finding.key))
 
 
-def shard_checks(target: Target, *, is_deep: bool = False) -> list[ShardCheck]:
-    """What is to be verified of each shard."""
-    tables = tuple(clip_tables(target)) if is_deep else ()
-    moved = tuple(snapshot_tables(target, "media-moved")) if is_deep else ()
+def shard_checks(target: Target, clips: Sequence[SourceClips] | None, *, is_deep: bool = False) -> list[ShardCheck]:
+    """What is to be verified of each shard; `clips` are those of the shards in their order."""
     is_cut = False
     if target.manifest is not None and target.manifest.snapshots:
         source = target.manifest.snapshots[-1].recipe.get("source", {})
         is_cut = source.get("media", {}).get("kind") == "videos"
     uri = target.uri if target.manifest else ""
-    return [ShardCheck(shard, uri, tables, moved, is_cut, is_deep) for shard in target.shards]
+    return [
+        ShardCheck(shard, uri, clips[number] if clips else None, is_cut, is_deep)
+        for number, shard in enumerate(target.shards)
+    ]
+
+
+def _clips(target: Target, stack: ExitStack, findings: list[Finding]) -> list[SourceClips] | None:
+    """The source clips of each shard; none, and a finding, where their tables cannot be read."""
+    try:
+        return stack.enter_context(sorted_clips(target))
+    except DatabaseError as error:
+        found = f"joints are not compared: {str(error).splitlines()[0]}"
+        findings.append(Finding(target.uri, "", "tables", shown(found), "readable tables of clips"))
+        return None
 
 
 def on_cores(checks: Sequence[ShardCheck], num_workers: int | None = None) -> Iterator[list[Finding]]:

@@ -87,7 +87,8 @@ def summarise_node(run: Run, node: Node) -> None:
 def _summarise_texts(run: Run, node: Node, texts: _Texts) -> None:
     """Write a result for each text, in parts."""
     progress().stage(f"{node.name} summarise", texts.num_texts, "texts")
-    with ScorerPool(run.recipe.scores, run.recipe.ray) as pool:
+    engine_gpus = run.recipe.granularity[node.name].summarizer.engine_gpus
+    with ScorerPool(run.recipe.scores, run.recipe.ray, engine_gpus) as pool:
         counted = _Counted()
         results = _results(run, node, texts.requests(), pool, counted)
         for number, part in enumerate(_batched(results), start=_num_parts(run, node)):

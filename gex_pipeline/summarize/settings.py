@@ -73,6 +73,13 @@ class SummarizerSettings(BaseModel):
     max_in_flight: int = Field(default=16, ge=1)
     """Requests open at the server at a time (`http`)."""
 
+    @property
+    def engine_gpus(self) -> int:
+        """GPUs of one engine, on a cluster that has any."""
+        if self.backend != "vllm":
+            return 0
+        return int(self.engine.get("tensor_parallel_size", 1)) * int(self.engine.get("pipeline_parallel_size", 1))
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.backend in ("vllm", "http") and not self.model:

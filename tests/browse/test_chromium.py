@@ -194,7 +194,7 @@ def test_a_page_elsewhere_cannot_show_the_videos(page, site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         page.open(f"http://127.0.0.1:{server.server_port}/")
-        media = f"{site.address}media/LVLT/{ALPHA.key}".replace("127.0.0.1", "localhost")
+        media = f"{site.address}media?granularity=LVLT&key={ALPHA.key}".replace("127.0.0.1", "localhost")
         loaded = page.run(
             "new Promise(done => { const v = document.createElement('video'); v.onloadeddata = () => done('shown');"
             f"v.onerror = () => done('refused'); v.src = '{media}'; document.body.append(v) }})"
@@ -221,3 +221,17 @@ def test_frames_are_looked_through_where_there_is_no_video(page, browse, output)
     page.click(".strip button:nth-child(2)")
     page.wait("document.querySelector('.media .frame').src.endsWith('frame=1')")
     assert page.run("document.querySelectorAll('.strip [aria-current]').length") == 1
+
+
+def test_a_sample_whose_key_has_dots_in_its_path_is_opened_and_plays(page, browse, tmp_path):
+    video = outputs.write_video(tmp_path / "v.mp4", [(2.0, outputs.RED)]).read_bytes()
+    members = [("./0001.mp4", video), ("./0001.json", b'{"granularity": "a/../b", "caption": "red"}')]
+    damage.write_members(tmp_path / "x.tar", members)
+    site = browse(tmp_path / "x.tar")
+    page.open(site.address)
+    page.wait(f"{TILES} === 1 && {POSTERS} === 1")
+    page.click("#grid > a")
+    page.wait("document.querySelector('#view-sample video')?.readyState >= 2")
+    page.open(page.run("location.href"))
+    page.wait("document.querySelector('#view-sample .key')?.textContent === './0001'")
+    page.wait("document.querySelector('#view-sample video')?.readyState >= 2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 import webdataset
@@ -18,7 +19,7 @@ SHORT = outputs.summary_of(ALPHA, {})
 
 
 def test_a_sample_has_its_text_segments_and_scores(site):
-    found = site.json(f"/api/sample/LVST/{SHORT.key}")
+    found = site.json(f"/api/sample?granularity=LVST&key={SHORT.key}")
     assert (found["text"], found["source_text_digest"]) == (SHORT.text, SHORT.source_text_digest)
     assert found["scores"] == {"bertscore_f1": 0.8, "rouge1": 0.25, "sentence_cosine": 0.6}
     assert [segment["offset_s"] for segment in found["segments"]] == [0.0, 2.0, 4.0]
@@ -26,7 +27,7 @@ def test_a_sample_has_its_text_segments_and_scores(site):
 
 
 def test_lineage_goes_up_to_the_clips_with_their_metadata(site):
-    found = site.json(f"/api/lineage/LVST/{SHORT.key}")
+    found = site.json(f"/api/lineage?granularity=LVST&key={SHORT.key}")
     (parent,) = found["parents"]
     assert (parent["kind"], parent["id"], parent["sample"]["text"]) == ("sample", ALPHA.key, ALPHA.text)
     clips = parent["parents"]
@@ -37,7 +38,7 @@ def test_lineage_goes_up_to_the_clips_with_their_metadata(site):
 
 
 def test_lineage_goes_down_to_what_was_made(site):
-    found = site.json(f"/api/lineage/LVLT/{ALPHA.key}")
+    found = site.json(f"/api/lineage?granularity=LVLT&key={ALPHA.key}")
     assert [(child["granularity"], child["key"]) for child in found["children"]] == [("LVST", SHORT.key)]
     made = site.all_samples(parent=outputs.clip_id(1))
     assert Counter(sample["granularity"] for sample in made) == {"LVLT": 1, "IT": 1}
@@ -46,13 +47,14 @@ def test_lineage_goes_down_to_what_was_made(site):
 def test_a_parent_that_is_not_there_is_named(browse, output):
     damage.change_receipt(output, "LVST", SHORT.key, parents=["e" * 32])
     site = browse(output)
-    assert site.json(f"/api/lineage/LVST/{SHORT.key}")["parents"] == [{"kind": "unknown", "id": "e" * 32}]
+    found = site.json(f"/api/lineage?granularity=LVST&key={SHORT.key}")
+    assert found["parents"] == [{"kind": "unknown", "id": "e" * 32}]
 
 
 def test_a_sample_that_is_its_own_parent_ends(browse, output):
     damage.change_receipt(output, "LVLT", ALPHA.key, parents=[ALPHA.key])
     site = browse(output)
-    found = site.json(f"/api/lineage/LVLT/{ALPHA.key}")
+    found = site.json(f"/api/lineage?granularity=LVLT&key={ALPHA.key}")
     assert found["parents"][0]["id"] == ALPHA.key
 
 
@@ -143,15 +145,15 @@ def test_a_foreign_data_set_is_browsed(browse, foreign):
     assert (found["is_output"], found["granularities"]) == (False, [{"name": "", "samples": 6}])
     samples = site.all_samples()
     assert [sample["kind"] for sample in samples] == ["image", "image", "video", "video", "none", "none"]
-    answer = site.ask("/media/-/part/1?tar=00001.tar", Range="bytes=8-99")
+    answer = site.ask("/media?key=part/1&tar=00001.tar", Range="bytes=8-99")
     assert (answer.status, answer.body) == (206, video[8:100])
-    assert site.ask("/media/-/part%2F1").body == video
-    texts = [site.json("/api/sample/-/both", tar=sample["tar"])["text"] for sample in samples[:2]]
+    assert site.ask("/media?key=part%2F1").body == video
+    texts = [site.json("/api/sample", key="both", tar=sample["tar"])["text"] for sample in samples[:2]]
     assert texts == ["a picture of red 0", "a picture of red 1"]
-    answer = site.ask("/poster/-/text0")
+    answer = site.ask("/poster?key=text0")
     assert (answer.status, "no video or picture" in answer.content["error"]) == (422, True)
-    assert site.ask("/poster/-/part/0").status == 200
-    lineage = site.json("/api/lineage/-/part/0")
+    assert site.ask("/poster?key=part/0").status == 200
+    lineage = site.json("/api/lineage?key=part/0")
     assert (lineage["parents"], lineage["children"]) == ([], [])
     assert (site.json("/api/losses"), site.json("/api/losses/counts")) == (
         {"losses": [], "after": None},
@@ -165,10 +167,23 @@ def test_numbers_that_are_none_spoil_no_answer(browse, tmp_path):
     site = browse(tmp_path / "x.tar")
     (sample,) = site.all_samples()
     assert (sample["text"], sample["duration_s"]) == ("odd", None)
-    found = site.json("/api/sample/-/odd")
+    found = site.json("/api/sample?key=odd")
     assert (found["fps"], found["scores"]) == (None, {"b": 0.5})
-    answer = site.ask("/poster/-/odd")
+    answer = site.ask("/poster?key=odd")
     assert (answer.status, "its picture cannot be read" in answer.content["error"]) == (422, True)
+
+
+@pytest.mark.parametrize("key", ["./0001", "../api/dataset", "a/../b", "a?b&c#d", r"caf\udce9", "caf%C3%A9"])
+def test_a_sample_of_any_key_is_found(browse, foreign, tmp_path, key):
+    _, video = foreign
+    name = key.encode().decode("unicode_escape")
+    damage.write_members(tmp_path / "x.tar", [(f"{name}.mp4", video), (f"{name}.json", b'{"granularity": "../a/b"}')])
+    site = browse(tmp_path / "x.tar")
+    (sample,) = site.all_samples()
+    assert (sample["key"], sample["granularity"]) == (key, "../a/b")
+    asked = urlencode({"granularity": "../a/b", "key": key})
+    assert site.ask(f"/media?{asked}").body == video
+    assert [site.ask(f"/{kind}?{asked}").status for kind in ("poster", "api/sample", "api/lineage")] == [200] * 3
 
 
 def test_an_output_without_samples_is_browsed(browse, tmp_path):

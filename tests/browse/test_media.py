@@ -17,7 +17,7 @@ from tests.report import outputs
 from tests.shards import damage
 from tests.shards.damage import ALPHA, BETA
 
-ADDRESS = f"/media/LVLT/{ALPHA.key}"
+ADDRESS = f"/media?granularity=LVLT&key={ALPHA.key}"
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +77,21 @@ def test_head_says_the_same_without_the_bytes(site, video):
 
 
 def test_a_poster_shows_the_middle_of_the_first_segment(site):
-    answer = site.ask(f"/poster/LVLT/{ALPHA.key}")
+    answer = site.ask(f"/poster?granularity=LVLT&key={ALPHA.key}")
     assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
     picture = np.asarray(Image.open(io.BytesIO(answer.body)))
     assert picture.shape == (*outputs.SIZE_PX[::-1], 3)
     assert np.abs(picture.mean((0, 1)) - outputs.RED).max() < 16
-    again = site.ask(f"/poster/LVLT/{ALPHA.key}")
+    again = site.ask(f"/poster?granularity=LVLT&key={ALPHA.key}")
     assert again.body == answer.body
 
 
 def test_a_picture_is_its_own_poster_and_is_served_as_it_is(site, whole):
     sample = site.json("/api/samples", granularity="IT", sort="key")["samples"][0]
     content = dict(damage.read_members(damage.tar(whole, "IT")))[f"{sample['key']}.jpg"]
-    media = site.ask(f"/media/IT/{sample['key']}")
+    media = site.ask(f"/media?granularity=IT&key={sample['key']}")
     assert (media.body == content, media.headers["content-type"]) == (True, "image/jpeg")
-    assert Image.open(io.BytesIO(site.ask(f"/poster/IT/{sample['key']}").body)).size == outputs.SIZE_PX
+    assert Image.open(io.BytesIO(site.ask(f"/poster?granularity=IT&key={sample['key']}").body)).size == outputs.SIZE_PX
 
 
 def test_a_video_that_points_into_another_shard_is_followed(browse, output, video):
@@ -104,10 +104,10 @@ def test_a_video_that_points_into_another_shard_is_followed(browse, output, vide
     damage.replace_shard(output, "LVST", short)
     site = browse(output)
     key = outputs.summary_of(ALPHA, {}).key
-    assert site.ask(f"/media/LVST/{key}", Range="bytes=5-99").body == video[5:100]
-    sample = site.json(f"/api/sample/LVST/{key}")
+    assert site.ask(f"/media?granularity=LVST&key={key}", Range="bytes=5-99").body == video[5:100]
+    sample = site.json(f"/api/sample?granularity=LVST&key={key}")
     assert (sample["is_referenced"], sample["media_uri"]) == (True, "LVLT/LVLT-000000.tar")
-    assert site.ask(f"/poster/LVST/{key}").status == 200
+    assert site.ask(f"/poster?granularity=LVST&key={key}").status == 200
 
 
 def test_damage_is_told_in_a_sentence_and_stops_nothing_else(browse, output):
@@ -120,15 +120,15 @@ def test_damage_is_told_in_a_sentence_and_stops_nothing_else(browse, output):
     short = damage.tar(output, "LVST")
     short.write_bytes(short.read_bytes()[:1024])
     site = browse(output)
-    answer = site.ask(f"/poster/LVLT/{ALPHA.key}")
+    answer = site.ask(f"/poster?granularity=LVLT&key={ALPHA.key}")
     assert (answer.status, "cannot be read as a video" in answer.content["error"]) == (422, True)
     for name, sentence in (("IT", "its shard IT/IT-000000.tar is missing"), ("LVST", "ends at byte 1024")):
         key = site.json("/api/samples", granularity=name)["samples"][0]["key"]
         for kind, status in (("media", 404), ("poster", 422)):
-            answer = site.ask(f"/{kind}/{name}/{key}")
+            answer = site.ask(f"/{kind}?granularity={name}&key={key}")
             assert (answer.status, sentence in answer.content["error"]) == (status, True)
-        assert site.json(f"/api/sample/{name}/{key}")["key"] == key
-    assert site.ask(f"/poster/LVLT/{BETA.key}").status == 200
+        assert site.json(f"/api/sample?granularity={name}&key={key}")["key"] == key
+    assert site.ask(f"/poster?granularity=LVLT&key={BETA.key}").status == 200
 
 
 def test_a_receipt_that_points_out_of_the_shards_is_not_followed(browse, output):
@@ -139,9 +139,9 @@ def test_a_receipt_that_points_out_of_the_shards_is_not_followed(browse, output)
         damage.change_receipt(output, name, key, media_uri=uri, media_offset_bytes=0, media_size_bytes=6)
     site = browse(output)
     for name, key in samples:
-        answer = site.ask(f"/media/{name}/{key}")
+        answer = site.ask(f"/media?granularity={name}&key={key}")
         assert (answer.status, "is no shard of this data set" in answer.content["error"]) == (404, True)
-        assert site.ask(f"/poster/{name}/{key}").status == 422
+        assert site.ask(f"/poster?granularity={name}&key={key}").status == 422
 
 
 def _of(name):
@@ -162,8 +162,8 @@ def test_an_output_in_an_object_store_is_browsed_by_range_requests(browse, whole
     try:
         site = browse("s3://browsed/out", environment=environment)
         assert site.ask(ADDRESS, Range="bytes=20-120").body == video[20:121]
-        assert site.ask(f"/poster/LVLT/{ALPHA.key}").status == 200
-        assert site.json(f"/api/lineage/LVLT/{ALPHA.key}")["num_children"] == 1
+        assert site.ask(f"/poster?granularity=LVLT&key={ALPHA.key}").status == 200
+        assert site.json(f"/api/lineage?granularity=LVLT&key={ALPHA.key}")["num_children"] == 1
         assert sum(row["num"] for row in site.json("/api/losses/counts")["counts"]) == 8
         site.stop()
     finally:
@@ -177,7 +177,7 @@ def _records(output, name):
 
 
 def test_answers_are_json_whatever_the_text_holds(site):
-    sample = site.json(f"/api/sample/LVLT/{ALPHA.key}")
+    sample = site.json(f"/api/sample?granularity=LVLT&key={ALPHA.key}")
     assert sample["segments"][2]["text"] == outputs.HOSTILE
     assert outputs.HOSTILE in sample["text"]
     assert json.dumps(sample)
@@ -193,16 +193,17 @@ def framed(browse, output):
 
 def test_frames_in_the_video_s_place_are_served_one_by_one(framed):
     site, jpegs = framed
-    sample = site.json(f"/api/sample/LVLT/{ALPHA.key}")
+    sample = site.json(f"/api/sample?granularity=LVLT&key={ALPHA.key}")
     assert (sample["kind"], sample["frames"]["num"], sample["frames"]["height_px"]) == ("frames", 5, 24)
     for number, jpeg in enumerate(jpegs):
-        answer = site.ask(f"{ADDRESS}?frame={number}")
+        answer = site.ask(f"{ADDRESS}&frame={number}")
         assert (answer.status, answer.headers["content-type"], answer.body) == (200, "image/jpeg", jpeg)
-    poster, middle = (Image.open(io.BytesIO(body)) for body in (site.ask(f"/poster/LVLT/{ALPHA.key}").body, jpegs[2]))
+    made = site.ask(f"/poster?granularity=LVLT&key={ALPHA.key}").body
+    poster, middle = (Image.open(io.BytesIO(body)) for body in (made, jpegs[2]))
     assert np.abs(np.asarray(poster).astype(int) - np.asarray(middle)).mean() < 4
     for query, status, sentence in (
-        ("?frame=5", 404, "has 5 frames; there is none with number 5"),
-        ("?frame=x", 400, "is not a whole number"),
+        ("&frame=5", 404, "has 5 frames; there is none with number 5"),
+        ("&frame=x", 400, "is not a whole number"),
         ("", 404, "has no video or picture"),
     ):
         answer = site.ask(f"{ADDRESS}{query}")
@@ -216,7 +217,7 @@ def test_a_run_of_frames_that_is_damaged_is_told_in_a_sentence(framed, output):
     start = content.index(f"{BETA.key}.f000.jpg".encode())
     content[start : start + 300] = bytes(300)
     tar.write_bytes(content)
-    answer = site.ask(f"/poster/LVLT/{BETA.key}")
+    answer = site.ask(f"/poster?granularity=LVLT&key={BETA.key}")
     assert (answer.status, "the run of frames" in answer.content["error"]) == (422, True)
-    sample = site.json(f"/api/sample/LVLT/{BETA.key}")
+    sample = site.json(f"/api/sample?granularity=LVLT&key={BETA.key}")
     assert (sample["frames"]["num"], "the run of frames" in sample["frames"]["error"]) == (0, True)

@@ -30,9 +30,10 @@ sys.exit(main())
 TRAVERSALS = (
     "/../dataset.json", "/..%2fdataset.json", "/%2e%2e/%2e%2e/etc/hostname", "//etc/hostname", "/static/../app.py",
     "/dataset.json", "/LVLT/LVLT-000000.tar", "/tables/clips-000000.parquet", "/media/../../../../etc/hostname",
-    "/media/LVLT/../../dataset.json", "/media/LVLT/..%2f..%2fdataset.json", "/media/LVLT/%2fetc%2fhostname",
-    "/media/..%2f/x", "/poster/LVLT/..%2F..%2Fsecret", "/api/sample/LVLT/../LVLT-000000.tar", "/media/LVLT/",
-    "/media/LVLT/%00", "/app.js/../index.html", "/media/LVLT/LVLT-000000.tar", "/browse.css%00.html",
+    "/media/LVLT/../../dataset.json", "/media?granularity=LVLT&key=../../dataset.json", "/media?key=%2fetc%2fhostname",
+    "/media?granularity=../&key=x", "/poster?granularity=LVLT&key=..%2F..%2Fsecret", "/media?granularity=LVLT&key=",
+    "/api/sample?granularity=LVLT&key=../LVLT-000000.tar", "/media?granularity=LVLT&key=%00", "/media", "/media/LVLT/",
+    "/app.js/../index.html", "/media?granularity=LVLT&key=LVLT-000000.tar", "/browse.css%00.html",
 )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_no_part_of_an_address_is_opened_as_a_path(site, path):
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::2]", "10.0.0.1"])
 def test_a_request_for_another_host_is_refused(site, host):
-    for path in ("/", "/api/dataset", f"/media/LVLT/{ALPHA.key}"):
+    for path in ("/", "/api/dataset", f"/media?granularity=LVLT&key={ALPHA.key}"):
         answer = site.ask(path, Host=host)
         assert (answer.status, list(answer.content)) == (421, ["error"])
 
@@ -67,7 +68,7 @@ def test_nothing_but_get_and_head_is_answered(site):
 
 
 def test_every_answer_says_what_a_browser_may_do_with_it(site):
-    for path in ("/", "/app.js", "/api/dataset", "/nothing", f"/media/LVLT/{ALPHA.key}"):
+    for path in ("/", "/app.js", "/api/dataset", "/nothing", f"/media?granularity=LVLT&key={ALPHA.key}"):
         headers = site.ask(path).headers
         policy = headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
@@ -87,9 +88,9 @@ def test_the_page_loads_nothing_from_elsewhere(site):
 
 def test_an_unknown_sample_is_not_found(site):
     for kind in ("media", "poster", "api/sample", "api/lineage"):
-        answer = site.ask(f"/{kind}/LVLT/{'0' * 32}")
+        answer = site.ask(f"/{kind}?granularity=LVLT&key={'0' * 32}")
         assert (answer.status, "there is no sample" in answer.content["error"]) == (404, True)
-        assert site.ask(f"/{kind}/LVST/{ALPHA.key}").status == 404
+        assert site.ask(f"/{kind}?granularity=LVST&key={ALPHA.key}").status == 404
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing_behind(browse, whole, tmp_path):
@@ -115,7 +116,7 @@ def test_only_one_granularity_is_listed_when_one_is_asked_for(browse, whole):
     assert [item["name"] for item in site.json("/api/dataset")["granularities"]] == ["LVST"]
     assert (site.json("/api/count"), site.json("/api/count", granularity="IT")) == ({"num": 2}, {"num": 0})
     key = site.json("/api/samples")["samples"][0]["key"]
-    parents = site.json(f"/api/lineage/LVST/{key}")["parents"]
+    parents = site.json(f"/api/lineage?granularity=LVST&key={key}")["parents"]
     assert [parent["sample"]["granularity"] for parent in parents] == ["LVLT"]
     assert site.json("/api/losses/counts") == {"counts": []}
 
@@ -168,7 +169,7 @@ def test_nothing_heavy_is_loaded_to_browse(whole):
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", f"/poster/LVLT/{ALPHA.key}")
+    connection.request("GET", f"/poster?granularity=LVLT&key={ALPHA.key}")
     assert connection.getresponse().read()[:2] == b"\xff\xd8"
     connection.close()
     process.send_signal(signal.SIGINT)
@@ -179,7 +180,7 @@ def test_nothing_heavy_is_loaded_to_browse(whole):
 def test_a_shard_replaced_while_it_is_browsed_is_told(browse, output):
     site = browse(output)
     (output / "LVLT" / "LVLT-000000.parquet").unlink()
-    answer = site.ask(f"/api/sample/LVLT/{ALPHA.key}")
+    answer = site.ask(f"/api/sample?granularity=LVLT&key={ALPHA.key}")
     assert (answer.status, "cannot be read" in answer.content["error"]) == (500, True)
     assert site.json("/api/count", granularity="LVLT") == {"num": 2}
     assert damage.tar(output, "LVLT").exists()

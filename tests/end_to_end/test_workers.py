@@ -13,6 +13,7 @@ from gex_pipeline.ray_jobs import ScorerPool, run_shards
 from gex_pipeline.receipts import read_receipt
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.run_state import begin, open_run
+from gex_pipeline.summarize.settings import SummarizerSettings
 from gex_pipeline.validate.settings import ScorerSettings
 from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
 
@@ -68,6 +69,27 @@ def test_scoring_workers_that_would_never_start_are_refused_by_the_names_of_thei
     """Their first score used to be waited for without end, and without a word."""
     with pytest.raises(GexError, match=rf"{words}, which \[ray\] scorers and scorer_gpus ask for"):
         ScorerPool(ScorerSettings(), RaySettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "engine", "words"),
+    [
+        ({"scorer_gpus": 0.25}, {}, r"has 2 GPUs; one vLLM engine takes 2 .* the scoring workers 0\.25 beside it"),
+        ({}, {"pipeline_parallel_size": 2}, "has 2 GPUs; one vLLM engine takes 4 "),
+    ],
+)
+def test_an_engine_that_finds_no_gpu_beside_the_scoring_workers_is_refused(
+    ray_local, monkeypatch, settings, engine, words
+):
+    """It used to be waited for, for `engine_timeout_s`."""
+    two_gpus = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}
+    monkeypatch.setattr("ray.nodes", lambda: [two_gpus])
+    summarizer = SummarizerSettings(backend="vllm", model="m", engine={"tensor_parallel_size": 2, **engine})
+    with pytest.raises(GexError, match=words):
+        ScorerPool(ScorerSettings(), RaySettings(**settings), summarizer.engine_gpus)
+    ray_jobs._check_scorers(RaySettings(scorer_gpus=0.25, autoscaling=True), summarizer.engine_gpus)
+    ray_jobs._check_scorers(RaySettings(scorer_gpus=0.25), 1)
+    assert SummarizerSettings(backend="extractive").engine_gpus == 0
 
 
 def test_on_a_cluster_that_adds_nodes_scoring_workers_are_waited_for(ray_local):

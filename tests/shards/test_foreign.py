@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import webdataset
 
@@ -95,6 +97,58 @@ def test_odd_members_stop_no_tool(gex, verify, tmp_path):
     assert done.code == 1
     found = {(finding["key"], finding["check"]) for finding in done.content["findings"]}
     assert found == {("a", "json"), ("a", "video"), ("b", "json"), ("b", "text"), ("c", "picture")}
+
+
+SEGMENT = {"clip_id": "c\ud83d", "source_id": None, "start_s": 0, "end_s": 3, "offset_s": 0, "duration_s": 3, "text": 1}
+
+
+@pytest.fixture
+def tar_of(foreign, tmp_path):
+    """Write a tar of one sample with a video of 3 s and these facts."""
+
+    def write(facts, stem="a"):
+        video = dict(damage.read_members(foreign / "00000.tar"))["000000001.mp4"]
+        members = [(f"{stem}.mp4", video), (f"{stem}.json", json.dumps(facts).encode())]
+        damage.write_members(tmp_path / "x.tar", members)
+        return tmp_path / "x.tar"
+
+    return write
+
+
+def test_a_name_that_is_not_utf_8_stops_no_tool(gex, verify, tar_of):
+    tar = tar_of({}, b"caf\xe9".decode(errors="surrogateescape"))
+    assert gex("ls", tar).code == 0
+    (file, _) = gex("export", r"caf\udce9", tar, "--to", tar.parent, "--json").content["files"]
+    assert file.endswith(r"caf\udce9.mp4")
+    assert verify(tar).content["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "found"),
+    [
+        ({"caption": "cut \ud83d", "url": "\ud83d"}, {"text": r"cut \ud83d", "source_id": r"\ud83d"}),
+        ({"codec": "\ud83d", "parents": ["\ud83d"]}, {"codec": r"\ud83d", "parents": [r"\ud83d"]}),
+        ({"width": float("nan"), "duration": float("inf"), "fps": 10**400}, {"width_px": None, "fps": None}),
+        ({"width": 1e300, "source_text_digest": [1]}, {"width_px": None, "source_text_digest": "[1]"}),
+        ({"scores": {"\ud83d": 1, "b": float("nan"), "c": 10**400}}, {"scores": {r"\ud83d": 1.0}}),
+        ({"segments": [SEGMENT, {**SEGMENT, "end_s": float("nan")}]}, {"duration_s": None}),
+        ({"duration_s": 3.0, "segments": [[0, 3], [3, 5]]}, {"duration_s": 3.0, "segments": []}),
+        ({"duration_s": 3.0, "segments": {"0": 3}}, {"segments": []}),
+    ],
+)
+def test_texts_and_numbers_of_others_stop_no_tool(gex, verify, tar_of, facts, found):
+    tar = tar_of(facts)
+    for tool in (["ls"], ["stats"], ["find", "true"], ["sample", 1, "--to", tar.parent / "to"]):
+        assert gex(*tool, tar).code == 0
+    shown = gex("show", "a", tar, "--json").content
+    assert {name: shown[name] for name in found} == found
+    done = verify(tar)
+    assert (done.code, done.content["findings"]) == (0, [])
+
+
+def test_the_seconds_that_others_call_duration_are_verified(verify, tar_of):
+    (finding,) = verify(tar_of({"duration": 999.0})).content["findings"]
+    assert (finding["check"], finding["expected"]) == ("duration", "999.000 s within a frame")
 
 
 def test_an_output_in_an_object_store_is_listed_shown_and_verified(gex, verify, whole, monkeypatch):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from gex_pipeline.shards import looking
 from gex_pipeline.shards.manifest import Manifest, read_manifest
+from gex_pipeline.shards.target import open_target
 from tests.report import outputs
 from tests.shards import damage
 from tests.shards.damage import ALPHA, BETA
@@ -228,6 +233,27 @@ def test_two_snapshots_of_one_output_are_compared(gex, output):
     assert gex("ls", f"{output}@0", "--json").out == gex("ls", output, "--snapshot", 0, "--json").out
     assert len(gex("ls", f"{output}@1", "--snapshot", 1, "--json").content["shards"]) == 4
     assert len(gex("ls", output, "--json").content["shards"]) == 4
+
+
+def test_samples_that_are_on_one_side_only_take_little_memory(gex, whole, output):
+    num = 20_000
+    path = output / "LVLT" / "LVLT-000000.parquet"
+    table = pq.read_table(path)
+    (row,) = (row for row in table.to_pylist() if row["key"] == ALPHA.key)
+    many = [row | {"key": f"{number:032x}"} for number in range(num)]
+    pq.write_table(pa.Table.from_pylist([*table.to_pylist(), *many], table.schema), path)
+    first, second = (open_target([str(folder)]) for folder in (whole, output))
+    tracemalloc.start()
+    with looking.compare(first, second) as found:
+        assert (found.num_changed, sum(1 for _ in found.changed())) == (num, num)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 800 * num
+    done = gex("diff", whole, output, "--json")
+    assert [item["key"] for item in done.content["changed"]] == [item["key"] for item in many]
+    assert {(item["status"], *item["fields"]) for item in done.content["changed"]} == {("only in B",)}
+    assert (done.content["granularities"][1]["in_b"], done.content["granularities"][1]["changed"]) == (num + 2, 0)
+    assert f"and {num - 50:,} more; --json has them all" in gex("diff", whole, output).out
 
 
 @pytest.fixture

@@ -76,7 +76,9 @@ export async function ask(address, signal) {
   return content;
 }
 
+// The key stands in the query: out of a path browsers take "." and "..", which keys of other people's tars hold.
 export function sampleAddress(kind, sample) {
-  const place = [sample.granularity || "-", ...sample.key.split("/")].map(encodeURIComponent).join("/");
-  return `/${kind}/${place}${sample.tar ? `?tar=${encodeURIComponent(sample.tar)}` : ""}`;
+  const place = new URLSearchParams({ granularity: sample.granularity, key: sample.key });
+  if (sample.tar) place.set("tar", sample.tar);
+  return `/${kind}?${place}`;
 }

@@ -3,8 +3,7 @@
 import { el, plural, position, sampleAddress } from "/dom.js";
 
 function addressOf(open, number) {
-  const address = sampleAddress("media", open);
-  return `${address}${address.includes("?") ? "&" : "?"}frame=${number}`;
+  return `${sampleAddress("media", open)}&frame=${number}`;
 }
 
 // Frames are those in the middle of equal spans.

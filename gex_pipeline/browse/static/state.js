@@ -26,15 +26,23 @@ export function filters(base = parameters()) {
 }
 
 export function sampleLink(sample) {
-  return changed({ view: null, sample: `${sample.granularity || "-"}/${sample.key}`, tar: sample.tar });
+  return changed({ view: null, sample: `${encodeURIComponent(sample.granularity || "-")}/${sample.key}`, tar: sample.tar });
 }
 
 export function openSample() {
   const found = parameters().get("sample");
   if (!found) return null;
   const cut = found.indexOf("/");
-  const granularity = found.slice(0, cut);
+  const granularity = decoded(found.slice(0, cut));
   return { granularity: granularity === "-" ? "" : granularity, key: found.slice(cut + 1), tar: parameters().get("tar") };
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // an address that somebody wrote
+  }
 }
 
 export function go(address, { replace = false } = {}) {

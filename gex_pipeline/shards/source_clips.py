@@ -1,0 +1,104 @@
+"""The source clips of every shard of a target, for looking deep: receipts and tables of clips in, one file out.
+
+The tables are read once, however many shards there are: each shard's clips stand side by side in the file, and a check
+reads its own. Where the tar of a clip was written anew, its newest place counts. Reads no media, changes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gex_pipeline import storage
+from gex_pipeline.shards.samples import clip_tables, snapshot_tables
+from gex_pipeline.shards.target import ShardRef, Target
+from gex_pipeline.tables import Database
+
+_WANTED = pa.schema([("shard", pa.int64()), ("clip_id", pa.string())])
+_NO_CLIPS = (
+    "SELECT NULL::VARCHAR AS clip_id, NULL::DOUBLE AS start_s, NULL::DOUBLE AS end_s, NULL::VARCHAR AS media_uri, "
+    "NULL::BIGINT AS media_offset_bytes, NULL::BIGINT AS media_size_bytes, NULL::VARCHAR AS media_stamp, "
+    "NULL::INTEGER AS snapshot"
+)
+_NUM_TOGETHER = 64  # receipts in memory
+
+
+@dataclass(frozen=True)
+class SourceClips:
+    """The clips of one shard: rows of a file on this machine, or `content`, which travels. Pickles small without."""
+
+    path: str
+    shard: int  # its place among the shards of the target
+    content: bytes = b""
+
+    def carried(self) -> SourceClips:
+        """The same for another machine."""
+        content = io.BytesIO()
+        pq.write_table(self._table(), content, compression="zstd")
+        return replace(self, path="", content=content.getvalue())
+
+    def by_id(self) -> dict[str, dict[str, Any]]:
+        """What the tables say of each clip, and where it lies now."""
+        return {row["clip_id"]: row for row in self._table().to_pylist()}  # the last row of a clip is the newest
+
+    def _table(self) -> pa.Table:
+        source = pa.BufferReader(self.content) if self.content else self.path
+        return pq.read_table(source, filters=[("shard", "==", self.shard)], partitioning=None)
+
+
+@contextmanager
+def sorted_clips(target: Target) -> Iterator[list[SourceClips]]:
+    """The clips of each shard of an output, in the order of its shards; they can be read until the block ends.
+
+    Raises:
+        DatabaseError: a table of clips is damaged.
+        GexError: storage refuses.
+    """
+    with tempfile.TemporaryDirectory(prefix="gex-clips-") as folder:
+        path = Path(folder) / "source-clips.parquet"
+        with Database(threads=None) as database:
+            wanted = database.scratch / "wanted.parquet"
+            _write_wanted(target.shards, wanted)
+            database.view_parquet("wanted", [str(wanted)])
+            database.view_parquet("clips_written", clip_tables(target), empty=_NO_CLIPS, numbered=True)
+            moved = snapshot_tables(target, "media-moved")
+            database.view_parquet("clips_moved", moved, empty=_NO_CLIPS, numbered=True)
+            database.run("shards_source_clips")
+            database.publish_table("source_clips", str(path), "shard, written, moved NULLS FIRST")
+        yield [SourceClips(str(path), number) for number in range(len(target.shards))]
+
+
+def _write_wanted(shards: Sequence[ShardRef], path: Path) -> None:
+    """Which clips each shard's segments name."""
+    with pq.ParquetWriter(path, _WANTED) as writer:
+        for start in range(0, len(shards), _NUM_TOGETHER):
+            found = storage.for_each(_clip_ids, shards[start : start + _NUM_TOGETHER])
+            for number, ids in enumerate(found, start):
+                column = pa.array([number] * len(ids), pa.int64())
+                writer.write_table(pa.table([column, ids], _WANTED))
+
+
+def _clip_ids(shard: ShardRef) -> pa.Array:
+    """The clips of a shard, each once; none where its receipt cannot be read, which its check tells."""
+    uri = shard.receipt_uri or ""
+    none = pa.array([], pa.string())
+    if not storage.exists(uri):
+        return none
+    content = storage.read_bytes(uri)
+    try:
+        table = pq.read_table(pa.BufferReader(content), columns=["segments"])
+        if not table.num_columns:
+            return none
+        segments = pc.list_flatten(table.column(0).combine_chunks())
+        return pc.unique(pc.struct_field(segments, "clip_id")).drop_null().cast(pa.string())
+    except (pa.ArrowException, OSError):
+        return none
