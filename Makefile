@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check clean test-runs test-rooms
 
 help:
 	@echo "make demo    set up .venv, draw a small corpus, expand it, show what came out"
@@ -31,8 +31,15 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# In two halves side by side: one spends its time waiting for Ray and Prefect to start, and so does the other.
 test: check
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-runs test-rooms
+
+test-runs: $(VENV)/.test
+	$(BIN)/python -m pytest tests/end_to_end tests/trainer
+
+test-rooms: $(VENV)/.test
+	$(BIN)/python -m pytest --ignore=tests/end_to_end --ignore=tests/trainer
 
 clean:
 	rm -rf $(VENV) demo
