@@ -33,7 +33,7 @@ check: $(VENV)/.test
 
 # In two halves side by side: one spends its time waiting for Ray and Prefect to start, and so does the other.
 test: check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-runs test-rooms
+	@$(MAKE) --no-print-directory --jobs=2 test-runs test-rooms
 
 test-runs: $(VENV)/.test
 	$(BIN)/python -m pytest tests/end_to_end tests/trainer
