@@ -61,6 +61,7 @@ def small_clips(tmp_path_factory):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """The environment that Ray's workers inherit: where the object store is, and an operation of somebody else."""
+    from gex_pipeline import registry
     from tests.end_to_end.object_store import ObjectStore
     from tests.end_to_end.third_party import install_third_party
     from tests.faults.faulty_store import FaultyStore
@@ -78,6 +79,7 @@ def world(tmp_path_factory):
         }.items():
             patch.setenv(name, value)
         patch.setattr(sys, "path", [*sys.path, str(plugin)])
+        registry._known.cache_clear()  # tests before this one may have asked which operations there are
         yield store
     store.proxy.close()
     store.close()
