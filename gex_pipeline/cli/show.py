@@ -78,6 +78,16 @@ def show_accounts(accounts: Sequence[Account]) -> None:
     table(("stage", "in", "used", "excluded", "rejected", "account"), rows, numbers=(1, 2))
 
 
+def warn_of_nothing(accounts: Sequence[Account], output_uri: str) -> None:
+    """Say where all that a stage had was rejected: mostly one wrong setting, and seldom the data."""
+    for account in accounts:
+        if account.rejected and sum(account.rejected.values()) == account.num_in:
+            say(
+                f"warning  {account.granularity} {account.stage}: all {account.num_in:,} {account.unit} were rejected "
+                f"({reasons(account.rejected)}); 'gex retry {output_uri}' says why, and tries them again after a repair"
+            )
+
+
 def show_granularities(manifest: Manifest) -> None:
     """One line a granularity, all snapshots together."""
     rows = []
@@ -104,6 +114,7 @@ def show_end(manifest: Manifest, output_uri: str) -> None:
     layout = Layout(output_uri)
     show_accounts(manifest.snapshots[-1].accounts)
     show_granularities(manifest)
+    warn_of_nothing(manifest.snapshots[-1].accounts, output_uri)
     has_report = storage.exists(layout.report("report.html"))
     if has_report:
         say(f"report   {layout.report('report.html')}")
