@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import ValidationError
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
@@ -40,7 +36,7 @@ class TrainingOutput:
             raise GexError(f"{uri!r} is no output of a training: there is no {RECIPE} in it")
         try:
             content = TrainRecipe.model_validate(json.loads(storage.read_bytes(recipe)))
-        except (ValueError, ValidationError) as error:
+        except ValueError as error:
             raise GexError(f"{recipe!r} is no recipe that this version knows: {error}") from error
         self.recipe = content.model_copy(update={"output": place})
         wanted = self.recipe.checkpoints
@@ -92,10 +88,6 @@ class TrainingOutput:
         with joined() as processes, open_data(self.recipe.data) as data:
             built = build(self.recipe, data, processes)
             load_weights(uri, built.module, averaged=self.recipe.optim.ema_decay is not None)
-            end = End(target, step, _finite(read_index(uri)["progress"]["metrics"]))
+            end = End(target, step, read_index(uri)["progress"]["metrics"])
             publish_at(end, self.recipe, built, data, processes)
         return end
-
-
-def _finite(figures: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in figures.items() if math.isfinite(value)}

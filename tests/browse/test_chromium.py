@@ -233,5 +233,5 @@ def test_a_sample_whose_key_has_dots_in_its_path_is_opened_and_plays(page, brows
     page.click("#grid > a")
     page.wait("document.querySelector('#view-sample video')?.readyState >= 2")
     page.open(page.run("location.href"))
-    page.wait("document.querySelector('#view-sample .key')?.textContent === './0001'")
     page.wait("document.querySelector('#view-sample video')?.readyState >= 2")
+    assert page.run("document.querySelector('#view-sample .key').textContent") == "./0001"

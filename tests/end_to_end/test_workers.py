@@ -93,5 +93,8 @@ def test_an_engine_that_finds_no_gpu_beside_the_scoring_workers_is_refused(
 
 
 def test_on_a_cluster_that_adds_nodes_scoring_workers_are_waited_for(ray_local):
-    ray_jobs._check_scorers(RaySettings(scorer_gpus=1, autoscaling=True))
+    asked = RaySettings(scorer_gpus=1)
+    with pytest.raises(GexError, match="room for 0 of 1"):
+        ray_jobs._check_scorers(asked)
+    ray_jobs._check_scorers(asked.model_copy(update={"autoscaling": True}))
     ray_jobs._check_scorers(RaySettings(scorers=8))
