@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_no_secret_has_a_value_or_a_default_in_the_file():
         for name, value in (settings.get("environment") or {}).items():
             if re.search("PASSWORD|SECRET|TOKEN|AUTH_STRING|KEY", name):
                 assert "<" in filled(value), f"{service}: {name}"
+
+
+def test_the_deployments_are_told_of_the_recipe_of_the_demo_and_of_its_output():
+    told = {name: filled(value) for name, value in services()["deploy"]["environment"].items()}
+    recipe = tomllib.loads((DOCKER / "recipes" / "demo.toml").read_text(encoding="utf-8"))
+    assert told["GEX_OUTPUT"] == recipe["output"]
+    assert f"cp /app/recipes/demo.toml {told['GEX_RECIPE']} " in services()["demo"]["command"][-1]
 
 
 def test_volumes_are_named_and_declared():
