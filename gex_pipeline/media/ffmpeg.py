@@ -19,6 +19,7 @@ from gex_pipeline.errors import GexError, Reason, RejectedError
 
 _ENVIRONMENT_KEY = "GEX_FFMPEG"
 _STDERR_TAIL_BYTES = 2000
+_VERSION_S = 10.0
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TRIES = 3  # of a process that a signal ends: memory ran out, or somebody killed it; the third time it is the clip
 
@@ -47,6 +48,16 @@ def ffmpeg_binary() -> str:
             "no ffmpeg on PATH and none in the imageio-ffmpeg package; install ffmpeg, or name one in "
             f"{_ENVIRONMENT_KEY}"
         ) from error
+
+
+def ffmpeg_version() -> str:
+    """The version that the ffmpeg of this machine says of itself, such as ``7.0.2-static``; empty where there is none."""
+    try:
+        argv = [ffmpeg_binary(), "-version"]
+        said = subprocess.run(argv, capture_output=True, text=True, timeout=_VERSION_S, check=False).stdout
+    except (GexError, OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.removeprefix("ffmpeg version ").partition(" ")[0] if said.startswith("ffmpeg version ") else ""
 
 
 def run_ffmpeg(stream: Any, timeout_s: float) -> None:

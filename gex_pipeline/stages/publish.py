@@ -15,6 +15,7 @@ from typing import Any
 from gex_pipeline import storage, timeline
 from gex_pipeline.errors import BalanceError, GateError
 from gex_pipeline.granularity import Node
+from gex_pipeline.media.ffmpeg import ffmpeg_version
 from gex_pipeline.planning import operation_of, use_clips, view_parents
 from gex_pipeline.progress import progress
 from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
@@ -286,4 +287,6 @@ def _software() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    if ffmpeg := ffmpeg_version():  # a package's version says nothing of it where the system has one
+        versions["ffmpeg"] = ffmpeg
     return versions

@@ -8,7 +8,7 @@ import imageio_ffmpeg
 import pytest
 
 from gex_pipeline.errors import GexError, Reason, RejectedError
-from gex_pipeline.media.ffmpeg import ffmpeg_binary, run_ffmpeg
+from gex_pipeline.media.ffmpeg import ffmpeg_binary, ffmpeg_version, run_ffmpeg
 from tests.media.making_clips import make_clip
 
 
@@ -46,6 +46,17 @@ def test_the_environment_chooses_the_binary(tmp_path: Path, monkeypatch) -> None
     monkeypatch.setenv("GEX_FFMPEG", str(tmp_path / "gone"))
     with pytest.raises(GexError, match="not a program; correct it or unset it"):
         ffmpeg_binary()
+
+
+def test_the_version_is_that_of_the_binary_that_runs(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GEX_FFMPEG", imageio_ffmpeg.get_ffmpeg_exe())
+    assert ffmpeg_version() == imageio_ffmpeg.get_ffmpeg_version()
+    monkeypatch.setenv("GEX_FFMPEG", str(script(tmp_path / "mine", "echo 'ffmpeg version 9.1-mine Copyright'")))
+    assert ffmpeg_version() == "9.1-mine"
+    monkeypatch.setenv("GEX_FFMPEG", str(script(tmp_path / "other", "echo hello")))
+    assert ffmpeg_version() == ""
+    monkeypatch.setenv("GEX_FFMPEG", str(tmp_path / "gone"))
+    assert ffmpeg_version() == ""
 
 
 def test_a_hanging_ffmpeg_is_ended_with_its_children_at_the_limit(tmp_path: Path, monkeypatch) -> None:
