@@ -41,7 +41,10 @@ class MissingExtraError(GexError):
     """An optional part is needed and not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; install it with: pip install 'gex-pipeline[{extra}]'")
+        # vLLM and CUDA's PyTorch hold some packages lower than the rest does
+        pins = "docker/constraints-gpu.txt" if extra == "vllm" else "constraints.txt"
+        how = f"pip install -c {pins} -e '.[{extra}]'"
+        super().__init__(f"{package} is not installed; in GEX's folder: {how}")
 
 
 class BalanceError(GexError):

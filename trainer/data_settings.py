@@ -1,7 +1,7 @@
 """What the model is trained on and how it is read: one frozen tree, checked when it is made.
 
-Names of granularities are those of the data set; the paper's four need no lines of their own. Imports pydantic only.
-Says nothing of the model, the optimiser or machines.
+Names of granularities are those of the data set; the paper's four need an empty table each. Imports pydantic only. Says
+nothing of the model, the optimiser or machines.
 """
 
 from __future__ import annotations

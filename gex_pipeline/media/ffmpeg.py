@@ -51,7 +51,7 @@ def ffmpeg_binary() -> str:
 
 
 def ffmpeg_version() -> str:
-    """The version that the ffmpeg of this machine says of itself, such as ``7.0.2-static``; empty where there is none."""
+    """The version that this machine's ffmpeg says of itself, such as ``7.0.2-static``; empty where there is none."""
     try:
         argv = [ffmpeg_binary(), "-version"]
         said = subprocess.run(argv, capture_output=True, text=True, timeout=_VERSION_S, check=False).stdout

@@ -226,7 +226,7 @@ def test_without_torch_it_says_what_to_install(gex, model, output, monkeypatch):
     monkeypatch.setattr(model_tools, "find_spec", lambda name: None)
     code, _, err = gex(model, output)
     assert code == 1
-    assert "torch is not installed; install it with: pip install 'gex-pipeline[train]'" in err
+    assert "torch is not installed; in GEX's folder: pip install -c constraints.txt -e '.[train]'" in err
 
 
 def test_its_help_shows_an_example_and_parsing_loads_no_torch():

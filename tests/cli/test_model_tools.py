@@ -237,4 +237,4 @@ def test_help_has_an_example_and_loads_no_torch_and_what_lacks_is_named(name, tm
     )
     assert f"example:\n  gex {name} " in done.stdout
     assert done.returncode == 1
-    assert done.stderr == "gex: torch is not installed; install it with: pip install 'gex-pipeline[train]'\n"
+    assert done.stderr == "gex: torch is not installed; in GEX's folder: pip install -c constraints.txt -e '.[train]'\n"

@@ -179,7 +179,7 @@ def test_a_missing_package_is_named_with_its_extra(dataset, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
     )
     assert done.returncode in (1, 2), done.stderr
-    assert "torch is not installed; install it with: pip install 'gex-pipeline[train]'" in done.stderr
+    assert "torch is not installed; in GEX's folder: pip install -c constraints.txt -e '.[train]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -145,5 +145,7 @@ def test_tensorboard_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypa
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"tensorboard is not installed.*gex-pipeline\[tensorboard\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"tensorboard is not installed.*-c constraints.txt -e .\.\[tensorboard\]"
+    ):
         TensorBoard(tmp_path)
