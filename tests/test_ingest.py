@@ -476,3 +476,21 @@ def test_a_later_run_reads_only_tars_that_are_new_or_changed(tmp_path):
     assert pq.read_table(tmp_path / "output/tables/media-index-000001.parquet")["key"].to_pylist() == ["two"]
     clips = pq.read_table(tmp_path / "output/tables/clips-000001.parquet").to_pylist()
     assert [(clip["source_id"], Path(clip["media_uri"]).name) for clip in clips] == [("v2", "b.tar")]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_known_clip_is_moved_to_where_its_key_is_and_to_neither_of_two_places(tmp_path, twice):
+    write_tar(tmp_path / "tars/a.tar", video2dataset("one"))
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", key="one")])
+    recipe = recipe_of(tmp_path, {"media": {"kind": "tars", "uri": "tars/*.tar"}})
+    publish(recipe)
+    write_tar(tmp_path / "tars/a.tar", video2dataset("new", "one"))
+    if twice:
+        write_tar(tmp_path / "tars/b.tar", {"one.mp4": b"another video"})
+    publish(recipe)
+    moved = tmp_path / "output/tables/media-moved-000001.parquet"
+    assert moved.exists() == (not twice)
+    if not twice:
+        (row,) = pq.read_table(moved).to_pylist()
+        content = Path(row["media_uri"]).read_bytes()[row["media_offset_bytes"] :][: row["media_size_bytes"]]
+        assert content == b"mp4 of one"

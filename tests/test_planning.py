@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
+
 import pytest
 
 from gex_pipeline import ingest, storage
 from gex_pipeline.errors import RecipeError
-from gex_pipeline.planning import plan_node, view_clips
+from gex_pipeline.planning import first_shard, plan_node, view_clips
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shard_format import make_key
+from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot, read_manifest
+from gex_pipeline.stages.retire import _without
 from gex_pipeline.tables import Database
-from tests.making_runs import clip_row, recipe_of, write_jsonl
+from tests.making_runs import LVLT, clip_row, recipe_of, run_here, write_jsonl
 
 PACK = {"SVST": {"pack": True}}
 
@@ -94,6 +99,52 @@ def test_keys_are_those_of_the_shard_format(tmp_path):
     )
 
 
+def test_a_key_is_that_of_the_parents_in_order_whatever_the_order_of_the_rows():
+    with Database(threads=1) as database:
+        database.execute(
+            "CREATE TEMP TABLE parts AS SELECT * "
+            "FROM (VALUES ('c', 3), ('a', 1), ('d', 4), ('b', 2)) AS t(id, position), (SELECT 'v' AS group_value, 0 AS session, 0 AS part, 1.0 AS duration_s)"
+        )
+        database.run("plan_groups", granularity="LVLT", min_clips=4)
+        assert database.value("SELECT key FROM groups") == make_key("LVLT", ["a", "b", "c", "d"])
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [((0, 1, 4), (2,), 5), ((0, 1), (2,), 3), ((0, 1), (), 2)])
+def test_the_number_of_a_shard_that_was_retired_is_not_given_out_again(tmp_path, first, second, expected):
+    """Not even when no later snapshot has a shard of its granularity."""
+    clips(tmp_path, 1, 3)
+    snapshots = []
+    for number, shards in enumerate((first, second)):
+        listed = tuple(ShardEntry("", f"LVLT/LVLT-{shard:06d}.parquet", 1, 1, "") for shard in shards)
+        entry = GranularityEntry("integrate", "SVST", "mp4", listed, {})
+        snapshots.append(Snapshot(number, "", "", {}, (), {"LVLT": entry}, (), (), {}))
+    manifest = Manifest("test", tuple(snapshots))
+    run = open_run(recipe_of(tmp_path))
+    assert first_shard(replace(run, manifest=manifest), "LVLT") == expected
+    storage.publish_bytes(_without(manifest, snapshots[:1]).to_json(), run.layout.manifest)
+    retired = read_manifest(run.layout.output_uri)
+    assert [len(retired.shards("LVLT", number)) for number in (0, 1)] == [0, len(second)]
+    assert first_shard(replace(run, manifest=retired), "LVLT") == expected
+
+
+def test_a_run_that_ended_between_the_two_tables_of_a_plan_plans_again(tmp_path, monkeypatch):
+    clips(tmp_path, 1, 3)
+    publish_table = Database.publish_table
+    recipe = recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": LVLT | {"min_clips": 4}})
+
+    def stopped(database, name, uri, order_by=None):
+        publish_table(database, name, uri, order_by)
+        if name in ("plan", "excluded"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "publish_table", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_here(recipe)
+    account = run_here(recipe).accounts[-1]
+    assert (account.num_in, account.excluded, account.difference) == (3, {"too_few_clips": 3}, 0)
+
+
 def random_groups(folder, **settings):
     seed = settings.pop("seed", 0)
     lvlt = {"operation": "integrate", "from": "SVST", "by": "random", **settings}
@@ -110,6 +161,14 @@ def test_random_groups_are_the_same_twice_and_others_with_another_seed(tmp_path)
     assert any(len({row["source_id"] for row in rows if row["key"] == key}) > 1 for key in one), "sources are mixed"
     assert random_groups(tmp_path, min_clips=4, seed=1)[0] == one
     assert set(random_groups(tmp_path, min_clips=4, seed=2)[0]) != set(one)
+
+
+def test_random_groups_are_runs_of_all_clips_in_the_order_of_their_hashes(tmp_path):
+    """An order by the hashes of sources mixes sources at the edges of groups only."""
+    clips(tmp_path, 5, 6)
+    groups, left_out, rows = random_groups(tmp_path, min_clips=4, seed=1)
+    ids = sorted([row["id"] for row in rows + left_out], key=lambda clip: sha256(f"1\n{clip}".encode()).hexdigest())
+    assert sorted(groups.values()) == sorted(ids[start : start + 4] for start in range(0, 28, 4))
 
 
 def test_random_groups_have_max_clips_and_a_rest_of_at_least_min_clips(tmp_path):

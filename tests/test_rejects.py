@@ -13,7 +13,7 @@ from gex_pipeline.rejects import find_retried, standing_rejects
 from gex_pipeline.run_state import Retry, begin, find_recipe, open_run
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
 from gex_pipeline.tables import Database
-from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
+from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
 
 RETRIED = pa.schema([(name, pa.string()) for name in ("granularity", "id", "reason")])
 
@@ -125,6 +125,22 @@ def test_a_plan_has_a_rejected_clip_again_only_in_a_run_that_retries_it(recipe):
         node = recipe.graph.nodes["LVLT"]
         for retry, expected in ((None, 2), (Retry(("media_missing",)), 3), (Retry(("media_empty",)), 2)):
             view_parents(database, open_run(recipe, retry), node)
+            assert database.count("parents") == expected
+
+
+def test_a_retry_of_one_granularity_leaves_the_clip_rejected_in_another(recipe, tmp_path):
+    both = recipe_of(
+        tmp_path, granularity={"SVST": {}, "LVLT": LVLT, "IT": {"operation": "compress_video", "from": "SVST"}}
+    )
+    run = begin(open_run(both))
+    plan(run, "LVLT")
+    with Database(threads=1) as database:
+        database.view_parquet("clips", [run.layout.table("clips", 0)])
+        clip = sorted(row["clip_id"] for row in database.query("SELECT clip_id FROM clips"))[0]
+        publish(both, [loss(clip, "media_missing"), loss(clip, "media_missing", "IT")])
+        retrying = open_run(both, Retry(("media_missing",), ("LVLT",)))
+        for granularity, expected in (("LVLT", 3), ("IT", 2)):
+            view_parents(database, retrying, both.graph.nodes[granularity])
             assert database.count("parents") == expected
 
 

@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline import shard_job, storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.layout import Layout
+from gex_pipeline.operations.base import Group, MediaPlace, Member, Workspace
+from gex_pipeline.operations.compress_text import CompressText
 from gex_pipeline.operations.integrate import join_texts
+from gex_pipeline.planning import plan_node, use_clips
 from gex_pipeline.receipts import read_receipt
-from gex_pipeline.run_state import open_run
+from gex_pipeline.run_state import begin, open_run
 from gex_pipeline.shard_format import make_key, text_digest
-from gex_pipeline.shard_job import build_shard
+from gex_pipeline.shard_job import build_shard, make_sample
+from gex_pipeline.tables import Database
 from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
 from tests.media.making_clips import number_of, numbers_in
 
 CLIP_S, CLIP_FRAMES = 0.48, 12
 MEDIA = {"media": {"kind": "column", "column": "file", "root": "clips"}}
+FACTS = {"duration_s": 1.0, "width_px": 8, "height_px": 8, "fps": 25.0, "codec": "h264", "media_extension": "mp4"}
 NUMBERS = {"a-0": 0, "a-1": 1, "a-2": 2, "a-3": 3, "a-4": 4, "b-0": 5, "b-1": 6, "b-2": 7}
 
 
@@ -299,6 +307,42 @@ def test_packed_clips_are_the_clips(folder):
         assert numbers_in(media(made, row, folder / "x.mp4")) == frames(row["text"].removeprefix("caption of "))
 
 
+def of_two_nodes(folder):
+    short = {"operation": "compress_text", "from": "LVLT", "summarizer": {"backend": "extractive"}}
+    return recipe(
+        folder, {"SVST": {}, "LVLT": {"operation": "integrate", "from": "SVST", "min_clips": 3}, "LVST": short}
+    )
+
+
+def test_a_summary_whose_digest_is_not_that_of_its_parents_text_is_planned_for_no_video(folder):
+    made = of_two_nodes(folder)
+    build(made)
+    right, wrong = samples(made)
+    rows = [
+        {"parent_id": row["key"], "text": "short", "source_digest": right["text_digest"], "scores": "{}"}
+        for row in (right, wrong)
+    ]
+    with Database(threads=1) as database:
+        run = open_run(made)
+        use_clips(database, run)
+        pq.write_table(pa.Table.from_pylist(rows), folder / "summaries.parquet")
+        database.view_parquet("summaries", [str(folder / "summaries.parquet")])
+        plan_node(database, run, made.graph.nodes["LVST"])
+        assert [row["id"] for row in database.query("SELECT id FROM plan")] == [right["key"]]
+
+
+@pytest.mark.parametrize("of", ["the text", "another text"])
+def test_a_worker_rejects_a_summary_that_was_made_from_another_text(folder, of):
+    made = of_two_nodes(folder)
+    member = Member("p" * 32, "a", 0.0, 1.0, "the text", MediaPlace("LVLT/LVLT-000000.tar", 512, 7), facts=FACTS)
+    group = Group("k" * 32, "a", (member,), new_text="short", source_text_digest=text_digest(of))
+    found = make_sample(CompressText(made, "LVST"), group, Workspace(made, "LVST", Layout(made.output_uri), folder))
+    if of == "the text":
+        assert (found.record.text, found.lost) == ("short", ())
+    else:
+        assert (found.record, [(lost.member, lost.reason) for lost in found.lost]) == (None, [(member, "no_answer")])
+
+
 @pytest.mark.parametrize(("parent", "video"), [("LVLT", "embed"), ("LVLT", "reference"), ("SVST", "embed")])
 def test_a_summary_meets_its_video(folder, parent, video):
     short = {"operation": "compress_text", "from": parent, "video": video, "summarizer": {"backend": "extractive"}}
@@ -379,3 +423,30 @@ def test_a_parent_shard_that_went_away_fails_the_shard_by_name_and_costs_no_samp
 )
 def test_captions_are_joined_with_one_space_and_a_full_stop_where_one_is_missing(texts, expected):
     assert join_texts(texts) == expected
+
+
+@pytest.mark.parametrize("when", ["before the tar", "before the receipt"])
+def test_a_worker_whose_run_is_over_writes_no_more(folder, monkeypatch, when):
+    made = recipe(folder)
+    run = begin(open_run(made))
+    job, (shard,) = plan(run, "LVLT")
+    tar, receipt = Path(made.output_uri, "LVLT/LVLT-000000.tar"), Path(made.output_uri, "LVLT/LVLT-000000.parquet")
+    tar.parent.mkdir()
+    tar.write_bytes(b"of the next run")
+    publish_file = storage.publish_file
+
+    def end_run():
+        storage.publish_bytes(b'{"run_id": "the next run"}', run.layout.run_state)
+
+    def publish(local, uri):
+        publish_file(local, uri)
+        end_run()
+
+    if when == "before the tar":
+        end_run()
+    else:
+        monkeypatch.setattr(storage, "publish_file", publish)
+    with pytest.raises(GexError, match=r"is run the next run's now; nothing is written"):
+        build_shard(replace(job, run_id=run.run_id), shard)
+    assert not receipt.exists()
+    assert (tar.read_bytes() == b"of the next run") == (when == "before the tar")

@@ -10,7 +10,7 @@ import pytest
 
 from gex_pipeline import object_store, storage
 from gex_pipeline.errors import FileMissingError, GexError, TransientError
-from gex_pipeline.storage_failures import Kind
+from gex_pipeline.storage_failures import Kind, one_line
 
 
 def names(folder: Path) -> list[str]:
@@ -357,3 +357,10 @@ def test_an_upload_whose_source_cannot_be_read_publishes_nothing(bucket):
     with pytest.raises(GexError, match=r"the local file for 's3://bucket/x.tar' cannot be read: .*Input/output error"):
         storage.publish_file(Path("/proc/self/mem"), f"{bucket}/x.tar")
     assert not storage.exists(f"{bucket}/x.tar")
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_no_sentence_holds_a_credential_of_the_environment(monkeypatch, name):
+    monkeypatch.setenv(name, "abcdefgh12345678")
+    said = one_line(OSError("GET with\nabcdefgh12345678 failed"))
+    assert said == f"GET with <{name}> failed"

@@ -356,6 +356,17 @@ def test_a_clip_s_caption_that_changed_is_unlike_the_table(verify, output):
     assert done.checks(BETA.key) == {"table": {LVLT}}
 
 
+@pytest.mark.parametrize("column", ["start_s", "end_s", "source_id"])
+def test_a_clip_s_place_in_its_source_that_changed_is_unlike_the_table(verify, output, column):
+    table = output / "tables" / "clips-000000.parquet"
+    rows = pq.read_table(table)
+    other = {"start_s": 0.25, "end_s": 99.5, "source_id": "another"}[column]
+    changed = [other if row["text"] == "yellow" else row[column] for row in rows.select(["text", column]).to_pylist()]
+    pq.write_table(rows.set_column(rows.column_names.index(column), column, pa.array(changed)), table)
+    done = verify(output)
+    assert done.checks(BETA.key) == {"table": {LVLT}}
+
+
 def test_a_referenced_video_is_verified_where_it_lies(verify, output):
     shard = damage.tar(output, "LVLT")
     samples = []

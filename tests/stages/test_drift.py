@@ -60,3 +60,9 @@ def test_values_that_stay_as_they_were_are_none(quantity, values):
     assert (row["is_alarm"], row["psi"]) == (False, 0)
     few = compared(quantity, values, f"{values.replace('i ', '(19 * i) ')}", num_new=NUM // 20)
     assert not few["is_alarm"]
+
+
+def test_both_sides_have_their_own_figures():
+    row = compared("rouge1", "if(i % 2 = 0, 0.2, 0.4)", "if(i % 2 = 0, 0.5, 0.9)", num_new=10)
+    sides = {side: tuple(row[f"{name}_{side}"] for name in ("num", "mean", "std")) for side in ("before", "new")}
+    assert sides == {"before": (NUM, 0.3, 0.10005), "new": (10, 0.7, 0.210819)}

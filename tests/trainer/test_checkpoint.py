@@ -167,6 +167,18 @@ def test_checkpoints_of_a_course_that_was_left_are_removed_by_the_next_save(tmp_
     assert torch.equal(resumed.model.first.weight, weight)
 
 
+@pytest.mark.parametrize("metric", [None, "r1"])
+def test_of_a_course_that_was_left_the_best_goes_too_and_no_later_one_counts_among_the_newest(tmp_path, metric):
+    training = Training()
+    before = Checkpoints(str(tmp_path), keep=9)
+    for step, value in ((1, 0.1), (2, 0.2), (5, 0.9), (6, 0.5)):
+        before.save(training.state, training.progress(step, metrics={"r1": value}))
+    checkpoints = Checkpoints(str(tmp_path), keep=2, metric=metric)
+    checkpoints.save(training.state, training.progress(3, metrics={"r1": 0.1}))
+    assert checkpoints.steps() == [2, 3]
+    assert checkpoints.best() == (2 if metric else None)
+
+
 def test_another_model_is_refused_with_the_first_difference_and_left_as_it_was(tmp_path):
     checkpoints, _ = saved(tmp_path, 2)
     wider = Training(width=9)

@@ -6,7 +6,9 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,9 +27,11 @@ from tests.trainer.tiny_recipes import (
 )
 from trainer.build import build
 from trainer.checkpoint_files import read_index
+from trainer.figures import StepLog
 from trainer.pretrained import Pretrained
 from trainer.processes import Processes
 from trainer.run_data import open_data
+from trainer.train import TrainingRun
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -270,6 +274,36 @@ def test_the_exported_average_is_the_one_made_by_hand_from_the_weights_of_every_
     # a million times the rounding of one step; an average that missed a step is 1e-4 away
     assert largest_difference(exported, average) < 1e-6
     assert largest_difference(exported, checkpoint_of(tmp_path / "training", outcome.num_steps)) > 1e-4
+
+
+def test_a_skipped_step_moves_nothing_and_the_temperature_stays_in_its_bound(numbered_output, tmp_path):
+    """The second of three steps is not finite; before the third the temperature is set far over its bound."""
+    changes = {"data": {"granularities": {"IT": {}}}, "optim": {"epochs": 1, "ema_decay": 0.75}}
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", changes)
+    with open_data(recipe.data) as data:
+        run = TrainingRun(recipe, data, build(recipe, data, ALONE), ALONE)
+        log, task, model = StepLog(recipe, run.built, ALONE), run.task, run.built.model
+
+        def state() -> dict[str, torch.Tensor]:
+            kept = {f"average of {name}": tensor for name, tensor in run.ema.state_dict().items()}
+            return {name: tensor.clone() for name, tensor in (run.built.module.state_dict() | kept).items()}
+
+        with run.loader(range(3)) as loader:
+            upcoming, states = run.next(loader, log), [state()]
+            for step, factor in enumerate((1.0, math.nan, 1.0)):
+                run.task = SimpleNamespace(
+                    prepare=task.prepare, backward=lambda batch, factor=factor: task.backward(batch) * factor
+                )
+                if step == 2:
+                    torch.nn.init.constant_(model.logit_scale, 99.0)
+                upcoming = run.step(step, upcoming, loader, log)
+                states.append(state())
+        assert [largest_difference(*pair) > 0 for pair in pairwise(states)] == [True, False, True]
+        assert model.logit_scale.item() == pytest.approx(model.max_log_scale)
+        run.save(3, {})
+        resumed = TrainingRun(recipe, data, build(recipe, data, ALONE), ALONE)
+        assert resumed.resume() == 3
+        assert resumed.optimiser.counters() == {"num_skipped": 1, "num_skipped_in_row": 0}
 
 
 def test_an_evaluation_on_the_way_is_written_chooses_the_best_checkpoint_and_changes_no_weight(
