@@ -103,10 +103,24 @@ def masked(pixels_3HW: Tensor, places: list[tuple[int, int]], patch_px: int) -> 
     return copies_R3HW
 
 
-def resized(scores_TYX: Tensor, height_px: int, width_px: int) -> Tensor:
-    """Scores a pixel (T, H, W), bilinear between the places."""
-    size = (height_px, width_px)
-    return functional.interpolate(scores_TYX[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+def resized(scores_TYX: Tensor, height_px: int, width_px: int, masking: Masking) -> Tensor:
+    """Scores a pixel (T, H, W): at the middle of a place its own, bilinear between places, beyond the outermost theirs.
+
+    Pixels past the last place, which no mask of its row or column reached, score 0.
+    """
+    shares_HY, shares_WX = (_shares(size_px, masking) for size_px in (height_px, width_px))
+    scores = scores_TYX.to(shares_HY.dtype)
+    return (shares_HY @ scores @ shares_WX.T).to(scores_TYX.dtype)
+
+
+def _shares(size_px: int, masking: Masking) -> Tensor:
+    """How much each place in a row or column has of each pixel, (size_px, places)."""
+    num = masking.num_rows(size_px)
+    pixel_1 = torch.arange(size_px, dtype=torch.float64) + 0.5
+    place_1 = ((pixel_1 - masking.patch_px / 2) / masking.stride_px).clamp(0, num - 1)
+    shares = (1 - (place_1[:, None] - torch.arange(num)).abs()).clamp(min=0)
+    reached = pixel_1 < (num - 1) * masking.stride_px + masking.patch_px
+    return shares * reached[:, None]
 
 
 class SwappedFrames:

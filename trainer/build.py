@@ -5,7 +5,7 @@ The same on all processes: weights that start at random come from the recipe's s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import nn
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from trainer.classifier import VideoClassifier
+from trainer.history import record_of
 from trainer.model import VideoTextModel
 from trainer.pretrained import Pretrained, local_folder, publish_model
 from trainer.processes import Processes
@@ -38,6 +39,8 @@ class Built:
     tokenizer: TextTokenizer
     settings: ModelSettings
     clip_config: Any
+    earlier: tuple[Mapping[str, Any], ...] = ()
+    """The trainings of the model that it starts from, oldest first."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -52,7 +55,10 @@ def build(recipe: TrainRecipe, data: RunData, processes: Processes) -> Built:
         GexError: the CLIP or the model to start from cannot be loaded; RecipeError: they do not fit the recipe.
     """
     torch.manual_seed(recipe.seed)
-    model, tokenizer, settings = _started(recipe) if recipe.start_from else _fresh(recipe, data, processes)
+    start = _started(recipe) if recipe.start_from else None
+    model, tokenizer, settings = (
+        (start.model, start.tokenizer, start.settings) if start else _fresh(recipe, data, processes)
+    )
     image_px = model.image_tower.image_px
     if image_px != recipe.data.image_size_px:
         raise RecipeError(f"data.image_size_px is {recipe.data.image_size_px}, the image tower reads {image_px}")
@@ -60,7 +66,8 @@ def build(recipe: TrainRecipe, data: RunData, processes: Processes) -> Built:
     if recipe.task == "classification":
         module = VideoClassifier(model, data.classes())
         module.freeze_what_rests()
-    return Built(module, model, tokenizer, settings, _clip_config(model))
+    earlier = tuple(record_of(start.trained)) if start else ()
+    return Built(module, model, tokenizer, settings, _clip_config(model), earlier)
 
 
 def _fresh(
@@ -77,7 +84,7 @@ def _fresh(
             raise GexError(_cannot_load(recipe.model.towers, error)) from error
 
 
-def _started(recipe: TrainRecipe) -> tuple[VideoTextModel, TextTokenizer, ModelSettings]:
+def _started(recipe: TrainRecipe) -> Pretrained:
     """A trained model; of the recipe's own settings only what can differ is taken."""
     own = recipe.model.model_dump(exclude_unset=True)
     frozen = own.get("towers", {}).pop("frozen", None)
@@ -88,7 +95,7 @@ def _started(recipe: TrainRecipe) -> tuple[VideoTextModel, TextTokenizer, ModelS
         )
     found = Pretrained.from_pretrained(recipe.start_from or "", frozen=frozen)
     found.model.train()
-    return found.model, found.tokenizer, found.settings
+    return found
 
 
 @contextmanager

@@ -98,6 +98,11 @@ def _draw(svg: Svg, left_px: int, panel: _Panel, last_step: int) -> None:
         )
         style = {"stroke": line.colour, "stroke_width": 2, "stroke_dasharray": line.dashes}
         svg.add("polyline", points=points, fill="none", **style)
+        if len(line.points) == 1:  # a line through one point is nothing to see
+            cx, cy = points.split(",")
+            # a ring stands for a dashed line: both can be seen where they are in one place
+            look = {"r": 3, "fill": line.colour} if line.dashes == "none" else {"r": 5.5, "fill": "none"}
+            svg.add("circle", cx=cx, cy=cy, stroke=line.colour, **look)
         y = _PANEL_PX[1] + 18 * row + 6
         svg.add("line", x1=box[0], x2=box[0] + 24, y1=y - 4, y2=y - 4, **style)
         svg.add("text", f"{line.name}: {line.points[-1][1]:.3g} at the end", x=box[0] + 32, y=y, **_TEXT)

@@ -20,8 +20,8 @@ from gex_pipeline.progress import progress
 from trainer.catalog import Catalog, CatalogPart
 from trainer.catalog_rows import CatalogSample, source_number
 from trainer.data_settings import PAPER_GRANULARITIES, GranularitySettings
-from trainer.encoding import encode_texts, name_some
-from trainer.frames import DamagedMediaError, MediaReader, read_frames
+from trainer.encoding import Floats, encode_texts, name_some
+from trainer.frames import IMAGE_EXTENSIONS, DamagedMediaError, Frames, MediaReader, read_frames
 from trainer.loader import Damaged
 from trainer.pretrained import Pretrained
 from trainer.sequence import Reading, SequenceBatch, SequenceLoader
@@ -48,6 +48,8 @@ class Counted:
 
     num_rows: int = 0
     damaged: list[Damaged] = field(default_factory=list)
+    num_truncated_texts: int = 0
+    """Rows with a text whose end does not fit the text tower."""
 
 
 def reading_of(model: Pretrained, granularity: str) -> GranularitySettings:
@@ -111,6 +113,7 @@ def embed_granularity(
         counted.damaged += batch.damaged
         if not batch.keys:
             continue
+        texts = encode_texts(model, batch.texts, reading.n_iter_text)
         writer.add(
             {
                 "key": batch.keys,
@@ -118,10 +121,11 @@ def embed_granularity(
                 "source_id": [catalog.sample(granularity, number).source_id for number in batch.numbers],
                 "number": batch.numbers,
                 VIDEO: model.encode_videos(batch.frames_BT3HW, reading.n_iter_video).numpy(),
-                TEXT: encode_texts(model, batch.texts, reading.n_iter_text),
+                TEXT: texts.text_TD,
             }
         )
         counted.num_rows += len(batch.keys)
+        counted.num_truncated_texts += texts.num_truncated
     return counted
 
 
@@ -155,11 +159,15 @@ def text_columns(dim: int) -> dict[str, pa.DataType]:
 def embed_texts(model: Pretrained, texts: Sequence[str], n_iter: int, writer: VectorWriter) -> Counted:
     """Write a row for every text, in their order."""
     progress().stage("encode texts", len(texts), "texts")
+    counted = Counted()
     for first in range(0, len(texts), _TEXTS_AT_ONCE):
         some = texts[first : first + _TEXTS_AT_ONCE]
-        writer.add({"text": some, TEXT: encode_texts(model, some, n_iter)})
+        found = encode_texts(model, some, n_iter)
+        writer.add({"text": some, TEXT: found.text_TD})
+        counted.num_rows += len(some)
+        counted.num_truncated_texts += found.num_truncated
         progress().advance(len(some))
-    return Counted(len(texts))
+    return counted
 
 
 def video_columns(dim: int) -> dict[str, pa.DataType]:
@@ -168,27 +176,28 @@ def video_columns(dim: int) -> dict[str, pa.DataType]:
 
 
 def embed_files(model: Pretrained, uris: Sequence[str], reading: GranularitySettings, writer: VectorWriter) -> Counted:
-    """Write a row for every video or image file that can be read, in their order.
+    """Write a row for every video or image file that can be read, in their order; an image is one frame.
 
     Raises:
         GexError: storage fails.
     """
-    counted, media, waiting = Counted(), MediaReader(), list[tuple[str, np.ndarray]]()
+    counted, media, waiting = Counted(), MediaReader(), list[tuple[str, Frames]]()
     at_once = max(1, _FRAMES_AT_ONCE // reading.num_frames)
 
     def write() -> None:
         if waiting:
-            frames_BT3HW = torch.from_numpy(np.stack([frames for _, frames in waiting]))
-            vectors = model.encode_videos(frames_BT3HW, reading.n_iter_video).numpy()
-            writer.add({"file": [uri for uri, _ in waiting], VIDEO: vectors})
+            vectors_BD = _encode_apart(model, [frames for _, frames in waiting], reading.n_iter_video)
+            writer.add({"file": [uri for uri, _ in waiting], VIDEO: vectors_BD})
             counted.num_rows += len(waiting)
             waiting.clear()
 
     progress().stage("encode files", len(uris), "files")
     try:
         for uri in uris:
+            sample = file_sample(uri)
+            num_frames = 1 if sample.media_extension in IMAGE_EXTENSIONS else reading.num_frames
             try:
-                waiting.append((uri, read_frames(file_sample(uri), reading.num_frames, model.image_size_px, media)))
+                waiting.append((uri, read_frames(sample, num_frames, model.image_size_px, media)))
             except DamagedMediaError as error:
                 counted.damaged.append(Damaged(uri, str(error)))
             if len(waiting) == at_once:
@@ -198,6 +207,16 @@ def embed_files(model: Pretrained, uris: Sequence[str], reading: GranularitySett
     finally:
         media.close()
     return counted
+
+
+def _encode_apart(model: Pretrained, files_T3HW: Sequence[Frames], n_iter: int) -> Floats:
+    """Vectors (B, D) of some files in their order; those with equally many frames go through the model together."""
+    vectors_BD = np.empty((len(files_T3HW), model.settings.iam.dim), np.float32)
+    for num_frames in dict.fromkeys(map(len, files_T3HW)):
+        rows = [row for row, frames_T3HW in enumerate(files_T3HW) if len(frames_T3HW) == num_frames]
+        frames_BT3HW = torch.from_numpy(np.stack([files_T3HW[row] for row in rows]))
+        vectors_BD[rows] = model.encode_videos(frames_BT3HW, n_iter).numpy()
+    return vectors_BD
 
 
 def file_sample(uri: str) -> CatalogSample:

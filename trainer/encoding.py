@@ -1,15 +1,17 @@
 """A model over samples: batches in, one row of numbers a sample out, with the keys by which rows are found again.
 
 Videos go through as they are read; a text that several samples share is encoded once. Damaged samples have no row and
-are named. Rows are joined by key, never by their place among samples that may have been left out.
+are named, texts that do not fit the text tower counted. Rows are joined by key, never by their place among samples
+that may have been left out.
 """
 
 # Arrays: V samples that could be read, T texts, D embedding, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,32 @@ from gex_pipeline.progress import progress as current_progress
 from trainer.loader import Damaged
 from trainer.order import Int64s
 from trainer.pretrained import Pretrained
-from trainer.sequence import SequenceLoader
+from trainer.sequence import SequenceBatch
 
 Floats = NDArray[np.float32]
 
 _TEXTS_AT_ONCE = 256
 _NAMED = 3  # damaged samples that an error names
+
+
+class Batches(Protocol):
+    """What a `SequenceLoader` is, or several in turn."""
+
+    granularity: str
+
+    def __len__(self) -> int:
+        """Samples that are asked for."""
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        """All of them, once."""
+
+
+class EncodedTexts(NamedTuple):
+    """One row a text."""
+
+    text_TD: Floats
+    num_truncated: int
+    """Texts whose end did not fit the text tower and was not read."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +77,13 @@ class Encoded:
     texts: tuple[str, ...]
     source_ids_V: Int64s
     damaged: tuple[Damaged, ...]
+    num_truncated_texts: int
+    """Of the texts that differ from each other."""
 
 
 def encode(
     pretrained: Pretrained,
-    loader: SequenceLoader,
+    loader: Batches,
     n_iter_video: int,
     n_iter_text: int,
     progress: Progress | None = None,
@@ -71,14 +95,16 @@ def encode(
     """
     videos = encode_videos(pretrained, loader, n_iter_video, progress)
     distinct = list(dict.fromkeys(videos.texts))
-    vectors_TD = encode_texts(pretrained, distinct, n_iter_text)
+    found = encode_texts(pretrained, distinct, n_iter_text)
     place = {text: row for row, text in enumerate(distinct)}
-    text_VD = vectors_TD[[place[text] for text in videos.texts]]
-    return Encoded(videos.video_VX, text_VD, videos.keys, videos.texts, videos.source_ids_V, videos.damaged)
+    text_VD = found.text_TD[[place[text] for text in videos.texts]]
+    return Encoded(
+        videos.video_VX, text_VD, videos.keys, videos.texts, videos.source_ids_V, videos.damaged, found.num_truncated
+    )
 
 
 def encode_videos(
-    pretrained: Pretrained, loader: SequenceLoader, n_iter: int, progress: Progress | None = None
+    pretrained: Pretrained, loader: Batches, n_iter: int, progress: Progress | None = None
 ) -> EncodedVideos:
     """Unit vectors (V, D) of the videos of all samples of a loader.
 
@@ -89,7 +115,7 @@ def encode_videos(
 
 
 def classify_videos(
-    pretrained: Pretrained, loader: SequenceLoader, n_iter: int, progress: Progress | None = None
+    pretrained: Pretrained, loader: Batches, n_iter: int, progress: Progress | None = None
 ) -> EncodedVideos:
     """Logits (V, K) of the videos of all samples of a loader.
 
@@ -99,8 +125,10 @@ def classify_videos(
     return _over(loader, lambda frames_BT3HW: pretrained.classify(frames_BT3HW, n_iter), progress)
 
 
-def encode_texts(pretrained: Pretrained, texts: Sequence[str], n_iter: int, batch_size: int = _TEXTS_AT_ONCE) -> Floats:
-    """Unit vectors (T, D), one a text in its order; texts that are equal are encoded once.
+def encode_texts(
+    pretrained: Pretrained, texts: Sequence[str], n_iter: int, batch_size: int = _TEXTS_AT_ONCE
+) -> EncodedTexts:
+    """Unit vectors (T, D), one a text in its order, and how many texts are cut; equal ones are encoded once.
 
     Raises:
         ValueError: there are no texts.
@@ -108,11 +136,15 @@ def encode_texts(pretrained: Pretrained, texts: Sequence[str], n_iter: int, batc
     distinct = list(dict.fromkeys(texts))
     if not distinct:
         raise ValueError("expected at least one text, found none")
-    starts = range(0, len(distinct), batch_size)
-    parts = [pretrained.encode_texts(distinct[start : start + batch_size], n_iter).numpy() for start in starts]
+    parts: list[Floats] = []
+    is_cut: list[bool] = []
+    for start in range(0, len(distinct), batch_size):
+        tokens = pretrained.tokenizer(distinct[start : start + batch_size])
+        parts.append(pretrained.encode_tokens(tokens, n_iter).numpy())
+        is_cut += tokens.truncated_B.tolist()
     place = {text: row for row, text in enumerate(distinct)}
-    vectors_TD: Floats = np.concatenate(parts)[[place[text] for text in texts]]
-    return vectors_TD
+    rows = [place[text] for text in texts]
+    return EncodedTexts(np.concatenate(parts)[rows], sum(is_cut[row] for row in rows))
 
 
 def name_some(damaged: Iterable[Damaged]) -> str:
@@ -120,7 +152,7 @@ def name_some(damaged: Iterable[Damaged]) -> str:
     return "; ".join(f"{one.key}: {one.reason}" for one in list(damaged)[:_NAMED])
 
 
-def _over(loader: SequenceLoader, compute: Callable[[Tensor], Tensor], progress: Progress | None) -> EncodedVideos:
+def _over(loader: Batches, compute: Callable[[Tensor], Tensor], progress: Progress | None) -> EncodedVideos:
     progress = progress or current_progress()
     progress.stage(f"encode {loader.granularity}", len(loader), "samples")
     rows: list[Floats] = []

@@ -2,7 +2,7 @@
 
 Each granularity is read with its own frames and #iter, those that the model was trained with unless others are given:
 #iter is free at inference. What is measured is all samples, those of held-out sources, or some that a seed chooses;
-samples that cannot be read are named and in no figure. Changes neither model nor data.
+samples that cannot be read are named and in no figure, texts that are cut are counted. Changes neither model nor data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from gex_pipeline import storage
+import numpy as np
+
 from gex_pipeline.errors import GexError
 from gex_pipeline.shards.manifest import read_manifest
 from trainer.catalog import Catalog, CatalogPart, read_catalog
@@ -20,12 +21,16 @@ from trainer.data_settings import PAPER_GRANULARITIES
 from trainer.encoding import classify_videos, encode
 from trainer.evaluate_retrieval import retrieval_by_text
 from trainer.frames import IMAGE_EXTENSIONS
+from trainer.history import HeldOut, told_part, trainings_of, trainings_on_dataset, what_to_take
 from trainer.loader import Damaged
 from trainer.metrics import accuracy
-from trainer.order import permutation
+from trainer.order import Int64s, permutation
 from trainer.pretrained import Pretrained
 from trainer.ranking import Ties
 from trainer.sequence import Reading, SequenceLoader
+
+MEAN_AVERAGE_PRECISION = "mean average precision"
+"""The task of Charades-Ego."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,16 @@ class Evaluation:
     figures: dict[str, Any]
     num_samples: int
     """Videos that were measured."""
+    num_truncated_texts: int
+    """Texts, each as often as it is a query or a prompt, whose end did not fit the text tower and was not read."""
     damaged: tuple[Damaged, ...]
     options: Options
     seconds: float
+
+    @property
+    def ties(self) -> Ties | None:
+        """What a tie counts for; average precision knows no such rule."""
+        return None if self.task == MEAN_AVERAGE_PRECISION else self.options.ties
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -84,7 +96,7 @@ class Evaluation:
             "read": asdict(self.read),
             "damaged": [one._asdict() for one in self.damaged],
             "num_damaged": len(self.damaged),
-            "options": {**asdict(self.options), "ties": str(self.options.ties)},
+            "options": {**asdict(self.options), "ties": None if self.ties is None else str(self.ties)},
         }
 
 
@@ -97,9 +109,8 @@ class PublishedData:
     """The last one to read; None: all there are."""
     granularities: tuple[str, ...] = ()
     """None named: those that the model was trained on."""
-    held_out_share: float = 0.0
-    """Only samples of sources that training with this share and seed holds out; 0: all samples."""
-    held_out_seed: int = 0
+    held_out: tuple[HeldOut, ...] = ()
+    """Only samples of sources that all of these splits hold out; none: all samples."""
 
 
 def evaluate_published(pretrained: Pretrained, data: PublishedData, options: Options) -> list[Evaluation]:
@@ -120,41 +131,12 @@ def evaluate_published(pretrained: Pretrained, data: PublishedData, options: Opt
     found = []
     with read_catalog(data.uri, snapshot, names) as catalog:
         reads = {name: _read_as_published(pretrained, catalog, name, options) for name in names}
-        whole = CatalogPart(catalog, dict.fromkeys(catalog.names))
-        part = catalog.split(data.held_out_share, data.held_out_seed).held_out if data.held_out_share else whole
+        part = _part(catalog, data.held_out)
+        side = told_part(data.held_out, trainings_on_dataset(trainings_of(pretrained.trained), data.uri))
         for name, read in reads.items():
-            side = told_part(data.held_out_share, data.held_out_seed)
             about = {"dataset": data.uri, "snapshot": snapshot, "granularity": name, **side}
             found.append(_evaluate_part(pretrained, part, read, options, about))
     return found
-
-
-def held_out_of(pretrained: Pretrained, dataset_uri: str) -> tuple[float, int]:
-    """Share and seed with which a model's training held sources of a data set out; 0 and 0 where it did not.
-
-    Whether it was trained on that data set is told by its place.
-    """
-    place = pretrained.trained.get("data")
-    return trained_split(pretrained) if isinstance(place, str) and is_same_place(place, dataset_uri) else (0.0, 0)
-
-
-def trained_split(pretrained: Pretrained) -> tuple[float, int]:
-    """Share and seed by which a model's training held sources of its data out."""
-    return float(pretrained.trained.get("held_out_share", 0)), int(pretrained.trained.get("held_out_seed", 0))
-
-
-def is_same_place(first: str, second: str) -> bool:
-    """Whether two URIs lead to the same file or folder; of local ones links and ``..`` are followed."""
-    if storage.is_local(first) and storage.is_local(second):
-        return storage.local_path(first).resolve() == storage.local_path(second).resolve()
-    return first.rstrip("/") == second.rstrip("/")
-
-
-def told_part(held_out_share: float, held_out_seed: int) -> dict[str, Any]:
-    """Which part of the data is measured, as an evaluation names it."""
-    if not held_out_share:
-        return {"part": "all"}
-    return {"part": "held out", "held_out_share": held_out_share, "held_out_seed": held_out_seed}
 
 
 def read_as(pretrained: Pretrained, granularity: str, options: Options) -> ReadAs:
@@ -196,6 +178,29 @@ def _published(data: PublishedData) -> tuple[int, list[str]]:
     return snapshot, [name for name in names if any(shard.num_samples for shard in manifest.shards(name, snapshot))]
 
 
+def _part(catalog: Catalog, held_out: Sequence[HeldOut]) -> CatalogPart:
+    """The samples whose sources all of these splits hold out; all samples where there are none.
+
+    Raises:
+        GexError: there is no such sample of a granularity.
+    """
+    selected: dict[str, Int64s | None] = dict.fromkeys(catalog.names)
+    for split in held_out:
+        for name, numbers in catalog.split(*split).held_out.selected.items():
+            selected[name] = _in_both(selected[name], numbers)
+    empty = [name for name, numbers in selected.items() if numbers is not None and not len(numbers)]
+    if empty:
+        raise GexError(f"{empty[0]} has no sample of a held-out source; {what_to_take(held_out)}")
+    return CatalogPart(catalog, selected)
+
+
+def _in_both(first: Int64s | None, second: Int64s | None) -> Int64s | None:
+    """Numbers that are in both; None stands for all numbers."""
+    if first is None or second is None:
+        return second if first is None else first
+    return np.intersect1d(first, second)
+
+
 def _read_as_published(pretrained: Pretrained, catalog: Catalog, name: str, options: Options) -> ReadAs:
     read = read_as(pretrained, name, options)
     if options.num_frames is not None and set(catalog.of(name).extensions) <= set(IMAGE_EXTENSIONS):
@@ -209,9 +214,10 @@ def _evaluate_part(
     started_s = time.monotonic()
     name = read.granularity
     num_samples = part.num_samples(name)
-    if not num_samples:
-        raise GexError(f"{name} has no sample of a held-out source; take a larger share")
     numbers: Sequence[int] | None = chosen_numbers(num_samples, options, name)
+    about = {**about, "num_in_part": num_samples}
+    if numbers is not None:
+        about["num_chosen"] = len(numbers)
     with SequenceLoader(part, name, read.reading(options), numbers) as loader:
         try:
             measured = (_classify if pretrained.classifier else _retrieve)(pretrained, loader, read, options)
@@ -219,11 +225,12 @@ def _evaluate_part(
             raise GexError(f"{name} gives no figures: {error}") from error
     return Evaluation(
         measured.task,
-        {**about, "num_in_part": num_samples},
+        about,
         measured.method,
         read,
         measured.figures,
         measured.num_samples,
+        measured.num_truncated_texts,
         measured.damaged,
         options,
         time.monotonic() - started_s,
@@ -235,6 +242,7 @@ class _Measured(NamedTuple):
     method: str
     figures: dict[str, Any]
     num_samples: int
+    num_truncated_texts: int
     damaged: tuple[Damaged, ...]
 
 
@@ -242,7 +250,8 @@ def _retrieve(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, opti
     encoded = encode(pretrained, loader, read.n_iter_video, read.n_iter_text)
     figures = retrieval_by_text(encoded.text_VD, encoded.video_VD, encoded.texts, options.ties)
     method = "pairs of a video and a text; a text that several videos have is one text with several right videos"
-    return _Measured("retrieval", method, figures.as_dict(), len(encoded.keys), encoded.damaged)
+    num_samples, num_truncated = len(encoded.keys), encoded.num_truncated_texts
+    return _Measured("retrieval", method, figures.as_dict(), num_samples, num_truncated, encoded.damaged)
 
 
 def _classify(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> _Measured:
@@ -252,4 +261,4 @@ def _classify(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, opti
     labels = pretrained.classifier.labels_of(found.texts).tolist()
     figures = accuracy(found.video_VX, labels, options.ties)
     method = "the model's linear head; a sample's text is the name of its class"
-    return _Measured("accuracy", method, figures.as_dict(), len(found.keys), found.damaged)
+    return _Measured("accuracy", method, figures.as_dict(), len(found.keys), 0, found.damaged)

@@ -3,8 +3,8 @@
 Retrieval for captions, accuracy for classes (LVU over spans), mean average precision for Charades-Ego, multiple choice
 for How2QA. Classes are scored by the model's own head where it has one with just these classes, else by prompts, and
 the result says which. Each video, or part of one, is decoded once, however many texts it has. What cannot be read, or
-has no media, is named and in no figure. Of annotations that the model was trained on, the rows that its training held
-out can be measured alone (`held_out_of_annotations`). Definitions: docs/evaluation.md.
+has no media, is named and in no figure. Of annotations that the model was trained on, the rows that its trainings held
+out can be measured alone (`trainer.history`). Definitions: docs/evaluation.md.
 """
 
 # Arrays: V videos, T texts, K classes, P prompts a class, D embedding, S spans.
@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,24 +38,16 @@ from trainer.annotations import LabelledVideo, Question, RetrievalPair, Span
 from trainer.annotations.media_folder import IMAGE_ENDINGS
 from trainer.catalog import CatalogPart
 from trainer.data_settings import AnnotationSettings
-from trainer.encoding import EncodedVideos, Floats, classify_videos, encode_texts, encode_videos
-from trainer.evaluate import (
-    Evaluation,
-    Options,
-    ReadAs,
-    chosen_numbers,
-    is_same_place,
-    read_as,
-    told_part,
-    trained_split,
-)
+from trainer.encoding import EncodedTexts, EncodedVideos, Floats, classify_videos, encode_texts, encode_videos
+from trainer.evaluate import MEAN_AVERAGE_PRECISION, Evaluation, Options, ReadAs, chosen_numbers, read_as
 from trainer.evaluate_retrieval import retrieval_of_captions
+from trainer.history import HeldOut, told_part, trainings_of, trainings_on_annotations, what_to_take
 from trainer.loader import Damaged
 from trainer.media_reader import DamagedMediaError
 from trainer.metrics import Unlabelled, accuracy, accuracy_over_spans, mean_average_precision, multiple_choice
 from trainer.pretrained import Pretrained
 from trainer.prompts import PAPER_TEMPLATES, class_features, prompts_of, spoken_name
-from trainer.sequence import SequenceLoader
+from trainer.sequence import LoadersInTurn, SequenceLoader
 from trainer.videos import VIDEO_FORMATS, video_length_s
 
 READ_AS = {
@@ -77,26 +72,12 @@ class PublicData:
     granularity: str | None = None
     """Whose frames and #iter are used; None: that of `READ_AS`, or the only one that the model was trained on."""
     templates: tuple[str, ...] | None = None
-    """Prompts for classes; None: the paper's, and for Charades-Ego the names of the classes alone."""
+    """Prompts for classes, which make it zero-shot whatever head the model has; None: a head for just these classes,
+    else the paper's prompt, and for Charades-Ego the names of the classes alone."""
     span_s: float = 60.0
     """LVU: videos are cut into as few equal spans as are no longer than this."""
-    held_out_share: float = 0.0
-    """Only rows of videos that training with this share and seed holds out; 0: all rows."""
-    held_out_seed: int = 0
-
-
-def held_out_of_annotations(pretrained: Pretrained, settings: AnnotationSettings) -> tuple[float, int]:
-    """Share and seed with which a model's training held videos of an annotation file out; 0 and 0 where it did not.
-
-    Whether it was trained on that file is told by kind and place, and for COIN, whose subsets are apart, by the subset.
-    """
-    trained = pretrained.trained.get("annotations")
-    if not isinstance(trained, dict):
-        return 0.0, 0  # trained on something else, or exported before the file was written down
-    same = trained.get("kind") == settings.kind and is_same_place(str(trained.get("file")), settings.file)
-    if same and settings.kind == "coin":
-        same = (trained.get("subset") == "training") == (settings.subset == "training")
-    return trained_split(pretrained) if same else (0.0, 0)
+    held_out: tuple[HeldOut, ...] = ()
+    """Only rows of videos that all of these splits hold out; none: all rows."""
 
 
 def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Options) -> Evaluation:
@@ -114,33 +95,23 @@ def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Opti
         raise GexError(f"no entry can be used. {annotations.describe()}")
     if not job.rows:
         raise GexError(
-            f"{data.annotations.file!r} has no usable entry of a held-out video (share {data.held_out_share:g}, seed "
-            f"{data.held_out_seed}); take a larger share, or 0 for all entries"
+            f"{data.annotations.file!r} has no usable entry of a held-out video; {what_to_take(data.held_out)}"
         )
     try:
         outcome = job.evaluate()
     except ValueError as error:
         raise GexError(f"{data.annotations.file} gives no figures: {error}") from error
-    lacking = {str(lack): list(names) for lack, names in annotations.lacking.items()}
-    about = {
-        "annotations": data.annotations.model_dump(mode="json", exclude_none=True),
-        **told_part(data.held_out_share, data.held_out_seed),
-        "num_entries": annotations.num_entries,
-        "lacking": lacking,
-        "told": annotations.describe(),
-        **outcome.about,
-    }
-    seconds = time.monotonic() - started_s
     return Evaluation(
         outcome.task,
-        about,
+        {**job.about(), **outcome.about},
         outcome.method,
         job.read,
         outcome.figures,
         outcome.num_samples,
+        outcome.num_truncated_texts,
         outcome.damaged,
         options,
-        seconds,
+        time.monotonic() - started_s,
     )
 
 
@@ -150,8 +121,19 @@ class _Outcome:
     method: str
     figures: dict[str, Any]
     num_samples: int
+    num_truncated_texts: int
     damaged: tuple[Damaged, ...]
     about: dict[str, Any]
+
+
+class _Scored(NamedTuple):
+    """Videos with their scores for every class of the data set, and how these came about."""
+
+    videos: EncodedVideos
+    scores_VK: Floats
+    method: str
+    num_truncated_texts: int = 0
+    about: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -164,13 +146,38 @@ class _Job:
     annotations: AnyAnnotations
 
     @cached_property
-    def rows(self) -> list[Row]:
-        """The rows that are measured."""
+    def part(self) -> list[Row]:
+        """The rows of the part that is measured."""
         found: list[Row] = list(self.annotations.rows)
-        if self.data.held_out_share:
-            found = held_out_rows(found, self.data.held_out_share, self.data.held_out_seed)
-        numbers = chosen_numbers(len(found), self.options, self.data.annotations.kind)
-        return found if numbers is None else [found[number] for number in numbers]
+        for split in self.data.held_out:
+            found = held_out_rows(found, *split)
+        return found
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The rows that are measured: all of the part, or some of them."""
+        numbers = chosen_numbers(len(self.part), self.options, self.data.annotations.kind)
+        return self.part if numbers is None else [self.part[number] for number in numbers]
+
+    def about(self) -> dict[str, Any]:
+        """What was measured."""
+        data, annotations = self.data, self.annotations
+        trainings = trainings_on_annotations(trainings_of(self.pretrained.trained), data.annotations)
+        told, chosen = annotations.describe(), {}
+        if data.held_out:
+            told += f"; {len(self.part)} of these are of held-out videos"
+        if len(self.rows) < len(self.part):
+            told += f"; {len(self.rows)} of these measured, chosen by seed {self.options.seed}"
+            chosen = {"num_chosen": len(self.rows)}
+        return {
+            "annotations": data.annotations.model_dump(mode="json", exclude_none=True),
+            **told_part(data.held_out, trainings),
+            "num_entries": annotations.num_entries,
+            "num_in_part": len(self.part),
+            **chosen,
+            "lacking": {str(lack): list(names) for lack, names in annotations.lacking.items()},
+            "told": told,
+        }
 
     @cached_property
     def read(self) -> ReadAs:
@@ -179,11 +186,12 @@ class _Job:
         name = self.data.granularity
         if name is None:
             kind = self.data.annotations.kind
-            pictures = kind == "folders" and any(row.media.suffix.lower() in IMAGE_ENDINGS for row in self.rows)
+            pictures = kind == "folders" and any(_is_image(row.media) for row in self.rows)
             name = _IMAGES if pictures else READ_AS[kind]
             if name not in known and len(known) == 1:
                 name = known[0]
-        return read_as(self.pretrained, name, self.options)
+        read = read_as(self.pretrained, name, self.options)
+        return replace(read, num_frames=1) if all(_is_image(row.media) for row in self.rows) else read
 
     def evaluate(self) -> _Outcome:
         """The figures that are usual for this kind."""
@@ -201,42 +209,57 @@ class _Job:
         return _classify(self, videos)
 
     def encode(self, samples: Sequence[MediaText], *, classify: bool = False) -> EncodedVideos:
-        """A row of numbers for each of these videos; the rows' keys are those of `keys_of`."""
+        """A row of numbers for each of these videos; the rows' keys are those of `keys_of`. An image is one frame."""
         n_iter = self.read.n_iter_video
         reading = self.read.reading(self.options, needs_text=False)
         name = self.data.annotations.kind
-        with (
-            catalog_of(samples, name, self.data.annotations.file) as catalog,
-            SequenceLoader(CatalogPart(catalog, {name: None}), name, reading) as loader,
-        ):
-            found = (classify_videos if classify else encode_videos)(self.pretrained, loader, n_iter)
+        by_kind: dict[bool, list[int]] = {}
+        for number, sample in enumerate(samples):
+            by_kind.setdefault(_is_image(sample.media), []).append(number)
+        with ExitStack() as stack:
+            catalog = stack.enter_context(catalog_of(samples, name, self.data.annotations.file))
+            part = CatalogPart(catalog, {name: None})
+            loaders = []
+            for are_images, numbers in by_kind.items():
+                how = replace(reading, num_frames=1) if are_images else reading
+                loaders.append(stack.enter_context(SequenceLoader(part, name, how, numbers)))
+            found = (classify_videos if classify else encode_videos)(
+                self.pretrained, LoadersInTurn(name, loaders), n_iter
+            )
         # a person knows videos by their ids
         ids = dict(zip(keys_of(samples), map(_told, samples), strict=True))
         return replace(found, damaged=tuple(Damaged(ids[one.key], one.reason) for one in found.damaged))
 
-    def texts(self, texts: Sequence[str]) -> Floats:
+    def texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Unit vectors of texts."""
         return encode_texts(self.pretrained, texts, self.read.n_iter_text)
 
-    def score_classes(self, samples: Sequence[MediaText]) -> tuple[EncodedVideos, Floats, str, dict[str, Any]]:
-        """Videos, their scores (V, K) for every class of the data set, and how these came about."""
+    def score_classes(self, samples: Sequence[MediaText]) -> _Scored:
+        """Scores of videos by the model's head where it fits and no prompts are given, else by prompts."""
         names = self.annotations.class_names
         head = self.pretrained.classifier
-        if head is not None and set(head.class_names) == set(names):
+        fits = head is not None and set(head.class_names) == set(names)
+        if head is not None and fits and self.data.templates is None:
             found = self.encode(samples, classify=True)
             column = {name: number for number, name in enumerate(head.class_names)}
-            return found, found.video_VX[:, [column[name] for name in names]], "the model's linear head", {}
+            return _Scored(found, found.video_VX[:, [column[name] for name in names]], "the model's linear head")
         templates = self.data.templates or PAPER_TEMPLATES
         spoken = [spoken_name(name) for name in names]
         prompts = [prompt for name in spoken for prompt in prompts_of(name, templates)]
-        prompts_KPD = self.texts(prompts).reshape(len(names), len(templates), -1)
+        encoded = self.texts(prompts)
+        prompts_KPD = encoded.text_TD.reshape(len(names), len(templates), -1)
         found = self.encode(samples)
-        why = "the model has no head" if head is None else "the model's head is for other classes"
+        why = "prompts were given" if fits else "the model's head is for other classes"
+        why = "the model has no head" if head is None else why
         method = f"zero-shot, by similarity to prompts with the names of the classes: {why}"
         # 1/τ: only where scores become chances does it change anything
         scale = float(self.pretrained.model.scale().detach())
         scores_VK = scale * _similarities(found.video_VX, class_features(prompts_KPD))
-        return found, scores_VK, method, {"templates": list(templates)}
+        return _Scored(found, scores_VK, method, encoded.num_truncated, {"templates": list(templates)})
+
+
+def _is_image(media: Path) -> bool:
+    return media.suffix.lower() in IMAGE_ENDINGS
 
 
 def _similarities(video_VD: Floats, text_TD: Floats) -> Floats:
@@ -271,21 +294,22 @@ def _retrieve(job: _Job, rows: Sequence[RetrievalPair]) -> _Outcome:
     captions = [(text, places[_place_of(row)]) for row in rows if _place_of(row) in places for text in row.texts]
     texts = [text for text, _ in captions]
     owners = np.array([place for _, place in captions], dtype=np.int64)
-    figures = retrieval_of_captions(job.texts(texts), found.video_VX, owners, texts, job.options.ties)
+    encoded = job.texts(texts)
+    figures = retrieval_of_captions(encoded.text_TD, found.video_VX, owners, texts, job.options.ties).as_dict()
     method = "every caption is a query for its own video; a video's rank is that of its best caption"
-    return _Outcome(
-        "retrieval", method, figures.as_dict(), len(found.keys), found.damaged, {"num_captions": len(texts)}
-    )
+    num_videos, about = len(found.keys), {"num_captions": len(texts)}
+    return _Outcome("retrieval", method, figures, num_videos, encoded.num_truncated, found.damaged, about)
 
 
 def _classify(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     samples = _whole(rows)
-    found, scores_VK, method, about = job.score_classes(samples)
-    places = _places(samples, found)
+    scored = job.score_classes(samples)
+    places = _places(samples, scored.videos)
     kept = [row for row in rows if _place_of(row) in places]
-    scores = scores_VK[[places[_place_of(row)] for row in kept]]
+    scores = scored.scores_VK[[places[_place_of(row)] for row in kept]]
     figures = accuracy(scores, [row.labels[0] for row in kept], job.options.ties).as_dict()
-    return _Outcome("accuracy", method, figures, len(kept), found.damaged, about)
+    about, num_truncated = dict(scored.about), scored.num_truncated_texts
+    return _Outcome("accuracy", scored.method, figures, len(kept), num_truncated, scored.videos.damaged, about)
 
 
 def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
@@ -298,16 +322,18 @@ def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
             damaged.append(Damaged(sample.source_id, str(error)))
     if not spans:
         raise GexError(f"none of {len(rows)} videos can be read; the first is {damaged[0].key}: {damaged[0].reason}")
-    found, scores_SK, method, about = job.score_classes(spans)
-    places = _places(spans, found)
+    scored = job.score_classes(spans)
+    places = _places(spans, scored.videos)
     seen = {(span.source_id, span.media) for span in places}
     label_of = {(row.video_id, row.media): row.labels[0] for row in rows if (row.video_id, row.media) in seen}
     number_of = {video: number for number, video in enumerate(label_of)}
     owners = [number_of[span.source_id, span.media] for span in places]
-    scores = scores_SK[list(places.values())]
+    scores = scored.scores_VK[list(places.values())]
     figures = accuracy_over_spans(scores, owners, list(label_of.values()), job.options.ties).as_dict()
-    about = {**about, "span_s": job.data.span_s, "num_spans": len(places)}
-    return _Outcome("accuracy over spans", method, figures, len(label_of), (*damaged, *found.damaged), about)
+    about = {**scored.about, "span_s": job.data.span_s, "num_spans": len(places)}
+    damaged += scored.videos.damaged
+    num_videos, num_truncated = len(label_of), scored.num_truncated_texts
+    return _Outcome("accuracy over spans", scored.method, figures, num_videos, num_truncated, tuple(damaged), about)
 
 
 def _spans_of(sample: MediaText, span_s: float) -> list[MediaText]:
@@ -333,19 +359,19 @@ def _rank_classes(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     found = job.encode(samples)
     places = _places(samples, found)
     kept = [row for row in rows if _place_of(row) in places]
-    if job.data.templates:
-        prompts = [prompt for name in names for prompt in prompts_of(name, job.data.templates)]
-        classes_KD = class_features(job.texts(prompts).reshape(len(names), len(job.data.templates), -1))
-        about: dict[str, Any] = {"templates": list(job.data.templates)}
-    else:
-        classes_KD, about = job.texts(names), {"templates": ["{label}"]}
+    templates = job.data.templates or ("{label}",)
+    encoded = job.texts([prompt for name in names for prompt in prompts_of(name, templates)])
+    prompts_KPD = encoded.text_TD.reshape(len(names), len(templates), -1)
+    classes_KD = class_features(prompts_KPD) if job.data.templates else encoded.text_TD
+    about = {"templates": list(templates)}
     labels_VK = np.zeros((len(kept), len(names)), dtype=bool)
     for place, row in enumerate(kept):
         labels_VK[place, list(row.labels)] = True
     scores = _similarities(found.video_VX[[places[_place_of(row)] for row in kept]], classes_KD)
     figures = mean_average_precision(scores, labels_VK, unlabelled=Unlabelled.exclude).as_dict()
     method = "retrieval: videos are ranked for every class by similarity to its name; unlabelled ones are left out"
-    return _Outcome("mean average precision", method, figures, len(kept), found.damaged, about)
+    num_truncated = encoded.num_truncated
+    return _Outcome(MEAN_AVERAGE_PRECISION, method, figures, len(kept), num_truncated, found.damaged, about)
 
 
 def _choose(job: _Job, rows: Sequence[Question]) -> _Outcome:
@@ -354,11 +380,13 @@ def _choose(job: _Job, rows: Sequence[Question]) -> _Outcome:
     places = _places(samples, found)
     kept = [row for row in rows if _place_of(row) in places]
     texts = [question_text(row, candidate) for row in kept for candidate in range(len(row.candidates))]
-    vectors = iter(job.texts(texts))
+    encoded = job.texts(texts)
+    vectors = iter(encoded.text_TD)
     scores = []
     for row in kept:
         answers_TD = np.stack([next(vectors) for _ in row.candidates])
         scores.append(_similarities(found.video_VX[[places[_place_of(row)]]], answers_TD)[0])
     figures = multiple_choice(scores, [row.answer_index for row in kept], job.options.ties).as_dict()
     method = "the answer whose text, the question and it, is most similar to the video"
-    return _Outcome("multiple choice", method, figures, len(kept), found.damaged, {"num_videos": len(found.keys)})
+    num_truncated, about = encoded.num_truncated, {"num_videos": len(found.keys)}
+    return _Outcome("multiple choice", method, figures, len(kept), num_truncated, found.damaged, about)

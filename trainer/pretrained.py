@@ -29,7 +29,7 @@ from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.model import VideoTextModel
 from trainer.settings import ModelSettings, TowerSettings
-from trainer.tokens import TextTokenizer, load_tokenizer
+from trainer.tokens import TextTokenizer, TextTokens, load_tokenizer
 from trainer.towers import load_towers
 
 CONFIG, WEIGHTS, CARD, CLIP = "config.json", "model.safetensors", "README.md", "clip"
@@ -100,8 +100,12 @@ class Pretrained:
         Raises:
             ValueError: there are no texts.
         """
+        return self.encode_tokens(self.tokenizer(texts), n_iter)
+
+    def encode_tokens(self, tokens: TextTokens, n_iter: int) -> Tensor:
+        """The same of texts that the model's tokenizer has seen."""
         with torch.inference_mode(), self._autocast():
-            vectors: Tensor = self.model.encode_text(self.tokenizer(texts).to(self.device), n_iter)
+            vectors: Tensor = self.model.encode_text(tokens.to(self.device), n_iter)
         return vectors.float().cpu()
 
     def classify(self, frames_BT3HW: Tensor, n_iter: int) -> Tensor:

@@ -13,6 +13,7 @@ from trainer.build import Built
 from trainer.checkpoint import named_tensors
 from trainer.checkpoint_files import INDEX
 from trainer.held_out import Figures
+from trainer.history import EARLIER
 from trainer.model_card import model_card
 from trainer.pretrained import CONFIG, ModelFiles, publish_model, write_model
 from trainer.processes import Processes
@@ -68,7 +69,7 @@ def publish_trained(recipe: TrainRecipe, built: Built, data: RunData, figures: F
     Raises:
         GexError: it cannot be written.
     """
-    end = End(recipe.place("model"), recipe.optim.epochs * data.order.steps_per_epoch, figures)
+    end = End(recipe.place("model"), _num_steps(recipe, data), figures)
     publish_at(end, recipe, built, data, processes)
     return end.uri
 
@@ -90,7 +91,7 @@ def publish_at(end: End, recipe: TrainRecipe, built: Built, data: RunData, proce
     """
     tensors = whole_tensors(named_tensors(built.module), keep=processes.is_first)
     if processes.is_first:
-        trained = _trained(end, recipe, data)
+        trained = _trained(end, recipe, built, data)
         files = ModelFiles(
             settings=built.settings,
             tokenizer=built.tokenizer,
@@ -106,8 +107,8 @@ def publish_at(end: End, recipe: TrainRecipe, built: Built, data: RunData, proce
     processes.wait()
 
 
-def _trained(end: End, recipe: TrainRecipe, data: RunData) -> dict[str, Any]:
-    """What is said of the training in the model's configuration."""
+def _trained(end: End, recipe: TrainRecipe, built: Built, data: RunData) -> dict[str, Any]:
+    """What is said of the training, and of those before it, in the model's configuration."""
     annotations = recipe.data.annotations
     return {
         "name": recipe.name,
@@ -119,11 +120,19 @@ def _trained(end: End, recipe: TrainRecipe, data: RunData) -> dict[str, Any]:
         "held_out_share": recipe.data.held_out_share,
         "held_out_seed": recipe.data.held_out_seed,
         "num_steps": end.num_steps,
+        "num_steps_in_all": _num_steps(recipe, data),
         "batch_size": recipe.data.batch_size,
         "averaged": recipe.optim.ema_decay is not None,
         "figures": end.figures,
+        "start_from": recipe.start_from,
+        EARLIER: list(built.earlier),
         "software": {"gex": __version__},
     }
+
+
+def _num_steps(recipe: TrainRecipe, data: RunData) -> int:
+    """Of the whole training."""
+    return recipe.optim.epochs * data.order.steps_per_epoch
 
 
 def _begun(recipe: TrainRecipe) -> dict[str, Any] | None:

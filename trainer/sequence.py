@@ -136,6 +136,21 @@ class SequenceLoader:
         self._reader.close()
 
 
+class LoadersInTurn:
+    """Several loaders as one: all batches of the first, then those of the next."""
+
+    def __init__(self, granularity: str, loaders: Sequence[SequenceLoader]) -> None:
+        self.granularity, self._loaders = granularity, loaders
+
+    def __len__(self) -> int:
+        """Samples that are asked for."""
+        return sum(map(len, self._loaders))
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        for loader in self._loaders:
+            yield from loader
+
+
 class _SampleReader(Dataset):
     """A number in; the sample out, or why there is none. Lives in a worker."""
 

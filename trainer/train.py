@@ -25,6 +25,7 @@ from trainer.checkpoint import Checkpoints, Progress, TrainingState
 from trainer.ema import Ema
 from trainer.figures import StepLog
 from trainer.held_out import Figures, evaluate_held_out
+from trainer.history import check_held_out
 from trainer.loader import Loader, Rank, agree_over
 from trainer.model import parameter_groups
 from trainer.optim import GuardedOptimiser, check_precision
@@ -96,7 +97,9 @@ def train(
             say(f"{recipe.data.dataset}, snapshot {recipe.data.snapshot}")
         for sentence in data.describe():
             say(sentence)
-        run = TrainingRun(recipe, data, build(recipe, data, processes), processes)
+        built = build(recipe, data, processes)
+        check_held_out(recipe.data, built.earlier)
+        run = TrainingRun(recipe, data, built, processes)
         begin_output(recipe, processes)
         first = run.resume()
         if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):

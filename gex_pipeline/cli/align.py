@@ -138,9 +138,9 @@ def _aligned(
     except ValueError as error:
         raise GexError(str(error)) from error
     similarities = found.similarity_K.tolist()
-    size_px = frames_T3HW.shape[-2:]
+    height_px, width_px = frames_T3HW.shape[-2:]
     drawn = [
-        TextScores(text, similarity, resized(scores, *size_px).float().numpy())
+        TextScores(text, similarity, resized(scores, height_px, width_px, masking).float().numpy())
         for text, similarity, scores in zip(texts, similarities, found.scores_KTYX, strict=True)
     ]
     title = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
@@ -29,6 +30,10 @@ def command(arguments: argparse.Namespace) -> int:
         found = _dataset(arguments, model, out) if arguments.source else _others(arguments, model, out)
     for name, counted in found.items():
         note_damaged(counted.damaged)
+        if counted.num_truncated_texts:
+            what = f"{counted.num_truncated_texts:,} of {counted.num_rows:,} texts"
+            of = "" if name == "texts" else f" of {name}"
+            sys.stderr.write(f"gex: note: {what}{of} do not fit the text tower; their ends are not read\n")
         left_out = f", {len(counted.damaged):,} left out" if counted.damaged else ""
         say(f"{name}: {counted.num_rows:,} rows{left_out}")
     say(out)

@@ -20,15 +20,21 @@ from gex_pipeline.settings_errors import explain
 if TYPE_CHECKING:
     from trainer.data_settings import AnnotationSettings
     from trainer.evaluate import Evaluation, Options
+    from trainer.history import HeldOut
     from trainer.pretrained import Pretrained
 
 _OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s")
 _OF_PUBLISHED = ("snapshot",)
+_OF_ANY = ("ties",)
 _HOW = {
-    "lvu": {"templates", "span_s"},
-    "coin": {"templates"},
-    "charades-ego": {"templates"},
-    "folders": {"templates"},
+    "msrvtt": {"ties"},
+    "activitynet": {"ties"},
+    "lsmdc": {"ties"},
+    "lvu": {"templates", "span_s", "ties"},
+    "coin": {"templates", "ties"},
+    "charades-ego": {"templates"},  # average precision knows no rule for ties
+    "how2qa": {"ties"},
+    "folders": {"templates", "ties"},
 }
 """By kind: flags on how it is measured; those on what is read are the settings' own."""
 
@@ -62,12 +68,15 @@ def _misuse(arguments: argparse.Namespace) -> str:
     """What is wrong with the flags, in words; nothing when they fit each other."""
     from trainer.data_settings import ANNOTATIONS_NEED, ANNOTATIONS_TAKE, AnnotationSettings
 
-    given = {name for name in (*_OF_ANNOTATIONS, *_OF_PUBLISHED) if getattr(arguments, name) is not None}
+    known = (*_OF_ANNOTATIONS, *_OF_PUBLISHED, *_OF_ANY)
+    given = {name for name in known if getattr(arguments, name) is not None}
     kind = arguments.annotations
+    if arguments.held_out is None and arguments.held_out_seed is not None:
+        return "--held-out-seed goes with --held-out only"
     if kind is None:
         wrong = given.intersection(_OF_ANNOTATIONS)
         return f"{_flags(wrong)} goes with --annotations only" if wrong else ""
-    wrong = given - ANNOTATIONS_TAKE[kind] - _HOW.get(kind, set())
+    wrong = given - ANNOTATIONS_TAKE[kind] - _HOW[kind]
     if wrong:
         return f"{_flags(wrong)} does not go with --annotations {kind}"
     lacking = ANNOTATIONS_NEED[kind] - given
@@ -105,41 +114,46 @@ def _options(arguments: argparse.Namespace) -> Options:
         n_iter_text=arguments.n_iter_text,
         max_samples=arguments.max_samples,
         seed=arguments.seed,
-        ties=Ties(arguments.ties),
+        ties=Ties(arguments.ties or Ties.average),
         batch_size=arguments.batch_size,
         num_workers=arguments.workers,
     )
 
 
 def _on_published(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
-    from trainer.evaluate import PublishedData, evaluate_published, held_out_of
+    from trainer.evaluate import PublishedData, evaluate_published
+    from trainer.history import held_out_of_dataset
 
-    share, seed = _split(arguments, held_out_of(pretrained, arguments.target))
-    data = PublishedData(
-        storage.absolute(arguments.target), arguments.snapshot, tuple(arguments.granularity or ()), share, seed
-    )
+    held_out = _given_split(arguments)
+    if held_out is None:
+        held_out = held_out_of_dataset(pretrained.trained, arguments.target)
+    names = tuple(arguments.granularity or ())
+    data = PublishedData(storage.absolute(arguments.target), arguments.snapshot, names, held_out)
     return evaluate_published(pretrained, data, _options(arguments))
 
 
-def _split(arguments: argparse.Namespace, trained: tuple[float, int]) -> tuple[float, int]:
-    """Share and seed of the held-out sources: as given, else those of the training."""
-    share, seed = trained
-    return (
-        share if arguments.held_out is None else arguments.held_out,
-        seed if arguments.held_out_seed is None else arguments.held_out_seed,
-    )
+def _given_split(arguments: argparse.Namespace) -> tuple[HeldOut, ...] | None:
+    """The split that the flags name, none at all with a share of 0; None: that of the trainings is meant."""
+    from trainer.history import HeldOut
+
+    if arguments.held_out is None:
+        return None
+    return (HeldOut(arguments.held_out, arguments.held_out_seed or 0),) if arguments.held_out else ()
 
 
 def _on_annotations(arguments: argparse.Namespace, pretrained: Pretrained) -> list[Evaluation]:
-    from trainer.evaluate_annotations import PublicData, evaluate_annotations, held_out_of_annotations
+    from trainer.evaluate_annotations import PublicData, evaluate_annotations
+    from trainer.history import held_out_of_annotations
     from trainer.prompts import read_templates
 
     settings = _settings(arguments)
     granularity = arguments.granularity[0] if arguments.granularity else None
     templates = read_templates(Path(arguments.templates)) if arguments.templates else None
     span = {} if arguments.span_s is None else {"span_s": arguments.span_s}
-    share, seed = _split(arguments, held_out_of_annotations(pretrained, settings))
-    data = PublicData(settings, granularity, templates, held_out_share=share, held_out_seed=seed, **span)
+    held_out = _given_split(arguments)
+    if held_out is None:
+        held_out = held_out_of_annotations(pretrained.trained, settings)
+    data = PublicData(settings, granularity, templates, held_out=held_out, **span)
     return [evaluate_annotations(pretrained, data, _options(arguments))]
 
 
@@ -204,16 +218,27 @@ def _tell(one: Evaluation) -> None:
     where = {"model": "as trained", "paper": f"the paper's numbers of {read.granularity}", "given": "as given"}
     say(
         f"{_name_of(one)}: {one.num_samples:,} videos, {len(one.damaged):,} unreadable, frames {read.num_frames}, "
-        f"#iter {read.n_iter_video}-{read.n_iter_text} ({where[read.origin]}), ties: {one.options.ties}, "
-        f"{one.seconds:.1f} s"
+        f"#iter {read.n_iter_video}-{read.n_iter_text} ({where[read.origin]}), "
+        f"{'' if one.ties is None else f'ties: {one.ties}, '}{one.seconds:.1f} s"
     )
     say(f"  {one.method}")
-    num_asked = one.num_samples + len(one.damaged)
-    if one.data.get("num_in_part", 0) > num_asked:
-        say(f"  {num_asked:,} of {one.data['num_in_part']:,} samples, chosen by seed {one.options.seed}")
-    if one.data.get("part") == "held out":
-        say(f"  only held-out sources: share {one.data['held_out_share']:g}, seed {one.data['held_out_seed']}")
+    if "num_chosen" in one.data and "told" not in one.data:
+        num_chosen, num_in_part = one.data["num_chosen"], one.data["num_in_part"]
+        say(f"  {num_chosen:,} of {num_in_part:,} samples, chosen by seed {one.options.seed}")
+    _tell_part(one.data)
+    if one.num_truncated_texts:
+        say(f"  {one.num_truncated_texts:,} texts do not fit the text tower: their ends were not read")
     if one.figures.get("num_shared_texts"):
         say(f"  {one.figures['num_shared_texts']:,} texts belong to several videos")
     if "told" in one.data:
         say(f"  {one.data['told']}")
+
+
+def _tell_part(data: dict[str, Any]) -> None:
+    """Which sources were measured, and whether the model may have been trained on them."""
+    splits = "; ".join(f"share {one['share']:g}, seed {one['seed']}" for one in data.get("held_out", ()))
+    if splits:
+        by_all = "" if len(data["held_out"]) == 1 else " of all the trainings of the model on these data"
+        say(f"  only held-out sources{by_all}: {splits}")
+    if data.get("trained_on"):
+        say("  the model was trained on these data: what was measured may be among what it was trained on")

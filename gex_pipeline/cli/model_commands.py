@@ -110,7 +110,7 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--held-out-seed", type=int, metavar="N", help="which sources these are")
     command.add_argument("--max-samples", type=_from_one, metavar="N", help="measure so many, chosen by --seed")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of that choice (default 0)")
-    command.add_argument("--ties", choices=_TIES, default="average", help="what a tie counts for (default average)")
+    command.add_argument("--ties", choices=_TIES, help="what a tie counts for (default average)")
     command.add_argument("--batch-size", type=_from_one, default=32, metavar="N", help="videos at a time (default 32)")
     _workers_argument(command)
     command.add_argument("--json", action="store_true", help="print all that is needed to have the figures again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
@@ -50,12 +51,17 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _matches(arguments: argparse.Namespace, model: Pretrained, catalog: Catalog, counted: Counted) -> list[Match]:
     from trainer.embed import reading_of
+    from trainer.encoding import encode_texts
     from trainer.search import encoded_blocks, stored_blocks, top_matches
     from trainer.vectors import VectorFile, dataset_digest, facts_of, model_digest
 
     name = catalog.names[0]
     reading = reading_of(model, name)
-    query_D = model.encode_texts([arguments.text.strip()], reading.n_iter_text).numpy()[0]
+    query = arguments.text.strip()
+    encoded = encode_texts(model, [query], reading.n_iter_text)
+    if encoded.num_truncated:
+        sys.stderr.write(f"gex: note: the end of {query[:40]!r}... does not fit the text tower and is not read\n")
+    query_D = encoded.text_TD[0]
     if arguments.vectors is None:
         blocks = encoded_blocks(model, catalog, name, counted, arguments.workers)
         return top_matches(blocks, query_D, arguments.num)

@@ -56,7 +56,7 @@ def train_model(place: str, say: Callable[[str], None] = lambda line: None) -> O
 
 
 def evaluate_model(model: str, dataset: str, max_samples: int | None = None) -> list[dict[str, Any]]:
-    """Figures of a trained model on a published data set, on the sources that its training held out, if any.
+    """Figures of a trained model on a published data set, on the sources that its trainings held out, if any.
 
     Raises:
         GexError: the model or the data set is not there, or they do not go together.
@@ -64,11 +64,12 @@ def evaluate_model(model: str, dataset: str, max_samples: int | None = None) -> 
     check_trainer()
     import torch
 
-    from trainer.evaluate import Options, PublishedData, evaluate_published, held_out_of
+    from trainer.evaluate import Options, PublishedData, evaluate_published
+    from trainer.history import held_out_of_dataset
     from trainer.pretrained import Pretrained
 
     pretrained = Pretrained.from_pretrained(model, "cuda" if torch.cuda.is_available() else "cpu")
-    share, seed = held_out_of(pretrained, dataset)
-    data = PublishedData(storage.absolute(dataset), held_out_share=share, held_out_seed=seed)
+    held_out = held_out_of_dataset(pretrained.trained, dataset)
+    data = PublishedData(storage.absolute(dataset), held_out=held_out)
     found = evaluate_published(pretrained, data, Options(max_samples=max_samples))
     return [evaluation.as_dict() for evaluation in found]

@@ -100,4 +100,33 @@ def test_a_mask_larger_than_a_frame_is_refused():
 
 def test_scores_are_resized_bilinearly():
     scores = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
-    assert resized(scores, 4, 4)[0].tolist() == [[0.0, 0.25, 0.75, 1.0]] * 4
+    assert resized(scores, 4, 4, Masking(2, 2))[0].tolist() == [[0.0, 0.25, 0.75, 1.0]] * 4
+
+
+@pytest.mark.parametrize(("patch_px", "stride_px"), [(32, 50), (96, 16), (64, 16), (32, 32), (32, 16)])
+def test_a_peak_is_drawn_in_the_mask_that_it_belongs_to(patch_px, stride_px):
+    """Scores were stretched over the whole frame: with a mask of 96 px a peak lay 35 px away from its middle."""
+    masking = Masking(patch_px, stride_px)
+    num, places = masking.num_rows(224), masking.places(224, 224)
+    for row, column in ((0, 0), (0, num - 1), (num // 2, num // 2), (num - 1, 1)):
+        scores = torch.zeros(1, num, num)
+        scores[0, row, column] = 3.0
+        drawn_HW = resized(scores, 224, 224, masking)[0]
+        top, left = places[row * num + column]
+        # the middle of a mask lies between two pixels, half a pixel from either
+        assert drawn_HW[top + patch_px // 2, left + patch_px // 2] >= 3 * (1 - 0.5 / stride_px) ** 2
+        where = (drawn_HW == drawn_HW.max()).nonzero()
+        assert (where.min(0).values >= torch.tensor([top, left])).all()
+        assert (where.max(0).values < torch.tensor([top, left]) + patch_px).all()
+
+
+def test_pixels_that_no_mask_reached_score_nothing():
+    drawn_HW = resized(torch.ones(1, 4, 4), 224, 224, Masking(32, 50))[0]  # the last mask ends at 182 px
+    assert drawn_HW[:182, :182].unique().tolist() == [1.0]
+    assert not drawn_HW[182:].any() and not drawn_HW[:, 182:].any()
+
+
+def test_at_the_papers_mask_scores_go_on_to_the_edges():
+    drawn_HW = resized(torch.arange(13.0)[None, None].expand(1, 13, 13), 224, 224, Masking())[0]
+    assert drawn_HW[0, :16].unique().tolist() == [0.0] and drawn_HW[0, 208:].unique().tolist() == [12.0]
+    assert drawn_HW[7, [16, 24, 32]].tolist() == pytest.approx([1 / 32, 17 / 32, 33 / 32])

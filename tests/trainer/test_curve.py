@@ -38,6 +38,18 @@ def test_losses_and_recall_are_drawn_to_scale_and_named(tmp_path):
     assert "SVST text to video: 20 at the end" in picture
 
 
+def test_a_figure_of_one_evaluation_alone_is_a_point(tmp_path):
+    """A line through one point is drawn by no browser: without `every_steps` the right half was empty."""
+    rows = [{"step": 0, "loss/IT": 4.0}, {"step": 9, "loss/IT": 2.0}]
+    rows += [{"step": 9, "held_out/IT/t2v_r1_percent": 40.0, "held_out/IT/v2t_r1_percent": 20.0}]
+    picture = draw_curve(log_of(tmp_path, rows))
+    t2v, v2t = lines_of(picture)[1:]
+    found = re.findall(r'<circle cx="([^"]*)" cy="([^"]*)" stroke="#3b6fb6" r="[^"]*" fill="([^"]*)">', picture)
+    assert [(float(x), float(y), fill) for x, y, fill in found] == [(*t2v[0], "#3b6fb6"), (*v2t[0], "none")]
+    assert t2v[0][1] == 28.0 < v2t[0][1]  # 40 is the top of the panel
+    assert t2v[0][0] == 420 + 408 == v2t[0][0]  # step 10 of 10, the right edge
+
+
 def test_a_log_without_losses_has_no_picture(tmp_path):
     assert draw_curve(log_of(tmp_path, [{"step": 0, "grad_norm": 1.0}])) is None
 

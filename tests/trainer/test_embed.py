@@ -97,6 +97,40 @@ def test_files_are_read_whole_and_damaged_ones_are_named(pretrained, numbered_ou
     np.testing.assert_allclose(column(tmp_path / "f.parquet", VIDEO), wanted, atol=1e-6)
 
 
+def test_images_among_the_files_are_read_with_one_frame_and_rows_keep_their_order(
+    pretrained, numbered_output, tmp_path
+):
+    """An image among videos ended everything: "files holds images, of which 4 frames are asked"."""
+    uris = [str(tmp_path / name) for name in ("a.mp4", "b.jpg", "bad.png", "c.mp4", "d.jpg")]
+    media, samples = MediaReader(), {}
+    with read_catalog(str(numbered_output), granularities=["LVLT", "IT"]) as catalog:
+        for number, uri in enumerate(uris):
+            name = "LVLT" if uri.endswith("mp4") else "IT"
+            samples[uri] = catalog.sample(name, number)
+            Path(uri).write_bytes(media.read(samples[uri]))
+    Path(uris[2]).write_bytes(b"no picture")
+    with publishing(str(tmp_path / "f.parquet"), video_columns(16), Facts("m", {})) as writer:
+        found = embed_files(pretrained, uris, reading_of(pretrained, "LVLT"), writer)
+    assert found.num_rows == 4 and [one.key for one in found.damaged] == [uris[2]]
+    good = [uri for uri in uris if uri != uris[2]]
+    assert pq.read_table(tmp_path / "f.parquet")["file"].to_pylist() == good
+    for row, uri in enumerate(good):
+        frames = read_frames(samples[uri], 4 if uri.endswith("mp4") else 1, 32, media)
+        wanted = pretrained.encode_videos(torch.from_numpy(frames)[None], 3)[0]
+        np.testing.assert_allclose(column(tmp_path / "f.parquet", VIDEO)[row], wanted, atol=1e-6)
+    media.close()
+
+
+def test_texts_that_do_not_fit_the_text_tower_are_counted(pretrained, tmp_path):
+    """The tower of the model reads 24 tokens; what came behind them went without a word."""
+    long = "half of a picture " * 20
+    with publishing(str(tmp_path / "t.parquet"), text_columns(16), Facts("m", {})) as writer:
+        found = embed_texts(pretrained, [long, "a cat", long, long + "a cat"], 1, writer)
+    assert (found.num_rows, found.num_truncated_texts) == (4, 3)
+    first, _, _, last = column(tmp_path / "t.parquet", TEXT)
+    assert np.array_equal(first, last)
+
+
 def test_a_granularity_is_read_as_trained_or_as_in_the_paper(pretrained):
     assert reading_of(pretrained, "LVLT").num_frames == 4
     assert reading_of(pretrained, "SVST").num_frames == 16

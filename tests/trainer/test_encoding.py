@@ -88,16 +88,19 @@ class Counted:
 
     def __init__(self, pretrained):
         self.pretrained, self.asked = pretrained, []
+        self.encode_tokens = pretrained.encode_tokens
 
-    def encode_texts(self, texts, n_iter):
+    def tokenizer(self, texts):
         self.asked += texts
-        return self.pretrained.encode_texts(texts, n_iter)
+        return self.pretrained.tokenizer(texts)
 
 
 def test_texts_that_are_equal_are_encoded_once(pretrained):
     counted = Counted(pretrained)
-    vectors = encode_texts(counted, ["a cat", "video01", "a cat", "in short", "video01"], 1, batch_size=2)
-    assert counted.asked == ["a cat", "video01", "in short"]
+    vectors, num_truncated = encode_texts(
+        counted, ["a cat", "video01", "a cat", "in short", "video01"], 1, batch_size=2
+    )
+    assert (counted.asked, num_truncated) == (["a cat", "video01", "in short"], 0)
     assert np.array_equal(vectors[0], vectors[2])
     assert np.array_equal(vectors[1], vectors[4])
     np.testing.assert_allclose(vectors[3], pretrained.encode_texts(["in short"], 1)[0].numpy(), atol=1e-5)

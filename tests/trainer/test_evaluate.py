@@ -15,8 +15,9 @@ from tests.trainer.conftest import write_tiny_model
 from tests.trainer.outputs import add_snapshot, make_numbered_output
 from tests.trainer.test_sequence import ruin
 from trainer.catalog import read_catalog
-from trainer.evaluate import Options, PublishedData, chosen_numbers, evaluate_published, held_out_of, read_as
+from trainer.evaluate import Options, PublishedData, chosen_numbers, evaluate_published, read_as
 from trainer.frames import DamagedMediaError, MediaReader, read_frames
+from trainer.history import HeldOut
 from trainer.pretrained import Pretrained
 
 NUM_SOURCES = 16
@@ -116,13 +117,14 @@ def test_damaged_samples_are_in_no_figure_and_named(copy, pretrained):
 
 
 def test_only_held_out_sources_are_measured_where_a_share_is_given(output, pretrained):
-    (found,) = evaluate(pretrained, output, "LVST", held_out_share=0.4, held_out_seed=2)
+    (found,) = evaluate(pretrained, output, "LVST", held_out=(HeldOut(0.4, 2),))
     with read_catalog(str(output)) as catalog:
         part = catalog.split(0.4, 2).held_out
         samples = [part.sample("LVST", number) for number in range(part.num_samples("LVST"))]
     assert 2 <= len(samples) < NUM_SOURCES
     same(found, figures_by_hand(pretrained, samples, 3, 3, 1))
-    assert found.data["held_out_share"] == 0.4
+    assert (found.data["part"], found.data["held_out"]) == ("held out", [{"share": 0.4, "seed": 2}])
+    assert "trained_on" not in found.data
 
 
 def test_a_seed_chooses_the_samples_when_not_all_are_measured(output, pretrained):
@@ -134,7 +136,7 @@ def test_a_seed_chooses_the_samples_when_not_all_are_measured(output, pretrained
     samples = samples_of(output, "LVST")
     (found,) = evaluate(pretrained, output, "LVST", options=options)
     same(found, figures_by_hand(pretrained, [samples[number] for number in numbers], 3, 3, 1))
-    assert (found.num_samples, found.data["num_in_part"]) == (7, NUM_SOURCES)
+    assert (found.num_samples, found.data["num_chosen"], found.data["num_in_part"]) == (7, 7, NUM_SOURCES)
     assert chosen_numbers(7, options, "LVST") is None
 
 
@@ -171,12 +173,16 @@ def test_a_model_with_a_head_is_measured_by_its_accuracy(copy, tiny_clip_folder,
         evaluate(classifier, copy, "IT")
 
 
-def test_what_training_held_out_is_known_of_the_data_set_that_it_was_trained_on(pretrained, output):
-    trained = {"data": f"{output}", "held_out_share": 0.1, "held_out_seed": 5}
-    model = replace(pretrained, trained=trained)
-    assert held_out_of(model, str(output)) == (0.1, 5)
-    assert held_out_of(model, str(output / "other")) == (0.0, 0)
-    assert held_out_of(pretrained, str(output)) == (0.0, 0)
+def test_texts_whose_end_is_not_read_are_counted_one_a_query(copy, pretrained):
+    """Texts were cut to the 24 tokens of the text tower, and nothing said so."""
+    long = "half 0 of a picture " * 12
+    with_texts(copy, "LVST", lambda text: f"{text} {long}" if int(text[5:7]) < 5 else text)
+    (found,) = evaluate(pretrained, copy, "LVST")
+    assert (found.num_truncated_texts, found.as_dict()["num_truncated_texts"]) == (5, 5)
+    with_texts(copy, "LVST", lambda text: long if long in text else text)
+    (found,) = evaluate(pretrained, copy, "LVST")
+    assert found.num_truncated_texts == 1
+    assert found.figures["text_to_video"]["num_queries"] == NUM_SOURCES - 4
 
 
 def test_a_granularity_is_read_as_given_as_trained_or_as_the_paper_has_it(pretrained):
@@ -199,7 +205,7 @@ def test_data_sets_that_give_nothing_to_measure_are_refused(output, copy, pretra
     with pytest.raises(GexError, match=r"none of the granularities that the model was trained on \(XL\)"):
         evaluate(other, output)
     with pytest.raises(GexError, match="LVST has no sample of a held-out source; take a larger share"):
-        evaluate(pretrained, output, "LVST", held_out_share=0.0001)
+        evaluate(pretrained, output, "LVST", held_out=(HeldOut(0.0001),))
     for shard in range(4):
         ruin(copy, "IT", shard, range(4))
     with pytest.raises(GexError, match="none of 3 samples of IT can be read; the first are"):

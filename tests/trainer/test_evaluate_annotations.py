@@ -16,10 +16,11 @@ from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY,
 from tests.trainer.by_hand import check_retrieval, file_of, logits_of, places_by_hand, text_of, unit
 from tests.trainer.conftest import write_tiny_model
 from trainer.annotations import AnnotationError
-from trainer.data_settings import AnnotationSettings, DataSettings
+from trainer.data_settings import AnnotationSettings, DataSettings, GranularitySettings
 from trainer.evaluate import Options
-from trainer.evaluate_annotations import PublicData, evaluate_annotations, held_out_of_annotations
+from trainer.evaluate_annotations import PublicData, evaluate_annotations
 from trainer.frames import image_frame
+from trainer.history import HeldOut, held_out_of_annotations
 from trainer.pretrained import Pretrained
 from trainer.run_data import open_data
 
@@ -159,6 +160,17 @@ def test_a_head_for_other_classes_is_not_used(tmp_path, media, classifier):
     assert found.method.endswith("the model's head is for other classes")
 
 
+def test_prompts_that_are_given_are_used_whatever_head_the_model_has(tmp_path, media, classifier):
+    """The head was taken, and the prompts went nowhere without a word."""
+    file = coin_file(tmp_path, LABELS)
+    found = evaluate(classifier, "coin", file, media, templates=("{label} in short",))
+    assert found.method.endswith("prompts were given")
+    assert found.data["templates"] == ["{label} in short"]
+    videos = unit([file_of(classifier, media / f"{name}.mp4", 3, 3) for name in NAMES[:7]])
+    classes = unit([text_of(classifier, f"{name} in short", 1) for name in SPOKEN])
+    assert found.figures["top1_percent"] == pytest.approx(top1(videos @ classes.T, [LABELS[n] for n in NAMES[:7]]))
+
+
 def test_lvu_sums_the_chances_of_the_spans_of_a_video(tmp_path, media, classifier):
     rows = "".join(f"{label} {CLASSES[label]} {name} tt0\n" for name, label in LABELS.items())
     for split in ("train", "val", "test"):
@@ -247,6 +259,46 @@ def test_class_folders_with_images_are_read_as_images_and_named_by_a_file(tmp_pa
     assert found.figures["top1_percent"] == pytest.approx(top1(videos @ classes.T, [0, 0, 1, 1, 2, 2]))
 
 
+def test_images_and_videos_of_class_folders_keep_their_own_numbers_of_frames(tmp_path, media, pretrained):
+    """A model of one granularity of videos could not read an image, and no model could with --num-frames."""
+    files = [tmp_path / "mixed" / name for name in ("cat/0.bmp", "cat/1.mp4", "half of/0.mp4", "half of/1.bmp")]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".mp4":
+            file.write_bytes((media / f"v{number}.mp4").read_bytes())
+        else:
+            Image.fromarray(picture_of(number_of(number, 3), (96, 96))).save(file)
+    tuned = replace(
+        pretrained, granularities={"SVST": GranularitySettings(num_frames=3, n_iter_video=2, n_iter_text=1)}
+    )
+    one_frame = torch.from_numpy(np.stack([image_frame(files[n].read_bytes(), 32)[None] for n in (0, 3)]))
+    with torch.inference_mode():
+        images = unit(pretrained.model.encode_video(one_frame, 2).numpy())
+    videos = unit([file_of(pretrained, files[number], 3, 2) for number in (1, 2)])
+    classes = unit([text_of(pretrained, f"A video of a {name}.", 1) for name in ("cat", "half of")])
+    expected = top1(np.stack([images[0], videos[0], videos[1], images[1]]) @ classes.T, [0, 0, 1, 1])
+    for model, options in ((tuned, Options()), (pretrained, Options(num_frames=3, n_iter_video=2))):
+        found = evaluate(model, "folders", tmp_path / "mixed", options=options)
+        assert (found.figures["top1_percent"], found.num_samples, found.damaged) == (pytest.approx(expected), 4, ())
+        assert found.read.num_frames == 3
+    files[0].write_bytes(b"no picture")
+    found = evaluate(tuned, "folders", tmp_path / "mixed", options=Options())
+    assert (found.num_samples, [one.key for one in found.damaged]) == (3, ["cat/0.bmp"])
+    for number in (1, 2):
+        files[number].unlink()
+    found = evaluate(tuned, "folders", tmp_path / "mixed", options=Options())
+    assert (found.num_samples, found.read.granularity, found.read.num_frames) == (1, "SVST", 1)
+
+
+def test_prompts_and_answers_whose_end_is_not_read_are_counted(tmp_path, media, pretrained):
+    long = "half of a picture " * 8
+    file = written(tmp_path / "q.csv", f"v0,[0:0.3],a cat,short,{long},What is it?,a picture\nv1,[0:1],a,b,c,{long},d")
+    found = evaluate(pretrained, "how2qa", file, media)
+    assert (found.num_truncated_texts, found.num_samples) == (1 + 4, 2)
+    found = evaluate(pretrained, "coin", coin_file(tmp_path, LABELS), media, templates=(long + "{label}", "a {label}"))
+    assert found.num_truncated_texts == 3
+
+
 # What training held out
 
 
@@ -273,15 +325,16 @@ def test_what_is_measured_is_what_training_held_out_and_nothing_that_it_was_trai
     assert trained_on | held_out == set(names)
     for name in trained_on:
         (folder / f"{name}.mp4").write_bytes(bytes(len(whole)))
-    found = evaluate_annotations(pretrained, PublicData(settings, held_out_share=0.3, held_out_seed=5), FRAMES)
+    found = evaluate_annotations(pretrained, PublicData(settings, held_out=(HeldOut(0.3, 5),)), FRAMES)
     assert (found.num_samples, found.damaged) == (len(held_out), ())
     assert found.data["num_captions"] == 2 * len(held_out)
-    assert (found.data["part"], found.data["held_out_share"], found.data["held_out_seed"]) == ("held out", 0.3, 5)
+    assert (found.data["part"], found.data["held_out"]) == ("held out", [{"share": 0.3, "seed": 5}])
+    assert found.data["told"].endswith(f"24 of 24 entries used; {len(held_out)} of these are of held-out videos")
     everything = evaluate_annotations(pretrained, PublicData(settings), FRAMES)
     assert {one.key for one in everything.damaged} == trained_on
     assert everything.data["part"] == "all"
-    with pytest.raises(GexError, match=r"test\.csv' has no usable entry of a held-out video \(share 1e-09, seed 5\)"):
-        evaluate_annotations(pretrained, PublicData(settings, held_out_share=1e-9, held_out_seed=5), FRAMES)
+    with pytest.raises(GexError, match=r"test\.csv' has no usable entry of a held-out video; take a larger share than"):
+        evaluate_annotations(pretrained, PublicData(settings, held_out=(HeldOut(1e-9, 5),)), FRAMES)
 
 
 @pytest.mark.parametrize(
@@ -300,15 +353,14 @@ def test_what_is_measured_is_what_training_held_out_and_nothing_that_it_was_trai
     ],
     ids=str,
 )
-def test_a_model_knows_the_annotations_that_it_was_trained_on(tmp_path, pretrained, trained_on, measured, same):
+def test_a_model_knows_the_annotations_that_it_was_trained_on(tmp_path, trained_on, measured, same):
     def placed(tables):
         media = {} if tables is None or tables["kind"] == "folders" else {"media": "videos"}
         return tables and {**media, **tables, "file": f"{tmp_path}/{tables['file']}"}
 
     trained = {"annotations": placed(trained_on), "held_out_share": 0.25, "held_out_seed": 3}
-    model = replace(pretrained, trained=trained)
     settings = AnnotationSettings(**placed(measured))
-    assert held_out_of_annotations(model, settings) == ((0.25, 3) if same else (0.0, 0))
+    assert held_out_of_annotations(trained, settings) == (((0.25, 3),) if same else ())
 
 
 # What is read, and what is refused
@@ -328,6 +380,10 @@ def test_some_of_the_rows_are_chosen_by_a_seed(tmp_path, media, pretrained):
     )
     assert found.num_samples + len(found.damaged) == 4
     assert found.figures["num_classes"] == 3
+    assert (found.data["num_in_part"], found.data["num_chosen"], found.data["num_entries"]) == (8, 4, 9)
+    assert found.data["told"].endswith(
+        "8 of 9 entries used; 1 without media: gone; 4 of these measured, chosen by seed 0"
+    )
 
 
 def test_what_cannot_be_measured_is_said_in_a_sentence(tmp_path, media, pretrained):

@@ -58,6 +58,40 @@ def test_the_latest_checkpoint_is_the_model_of_the_end(training, tmp_path):
     assert largest_difference({name: exported[name] for name in at_the_end}, at_the_end) == 0
 
 
+def card_of(folder: Path) -> str:
+    return " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_the_card_of_a_checkpoint_says_how_far_it_is_and_that_nothing_was_measured_then(numbered_output, tmp_path):
+    """It said that half of the sources were held out, and then that nothing was; and all the epochs' numbers."""
+    changes = {
+        "data": {"held_out_share": 0.5, "granularities": {"IT": {}}, "batch_size": 2},
+        "checkpoints": {"every_steps": 2, "keep": 9},
+    }
+    recipe = tiny_recipe(numbered_output, tmp_path / "t", changes)
+    num_steps = train_here(recipe)[0].num_steps
+    output = TrainingOutput(recipe.output)
+    output.export(2, str(tmp_path / "early"))
+    card = card_of(tmp_path / "early")
+    assert f"2 of {num_steps} steps (2 epochs) of 2 samples; learning rates 0.001 (towers)" in card
+    assert card.endswith("Not measured at this step.")
+    assert "50% of the sources were held out" in card
+    output.export(num_steps, str(tmp_path / "end"))
+    assert f"{num_steps} steps of 2 samples, 2 epochs; learning rates" in card_of(tmp_path / "end")
+    assert "Not measured" not in card_of(tmp_path / "end")
+
+
+def test_of_a_training_with_averages_the_average_is_exported(numbered_output, tmp_path):
+    changes = {"data": {"granularities": {"IT": {}}}, "optim": {"epochs": 1, "ema_decay": 0.75}}
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", changes)
+    outcome, _ = train_here(recipe)
+    end = TrainingOutput(recipe.output).export(outcome.num_steps, str(tmp_path / "model"))
+    exported = Pretrained.from_pretrained(end.uri).model.state_dict()
+    average, plain = weights_of(tmp_path / "training"), checkpoint_of(tmp_path / "training", outcome.num_steps)
+    assert largest_difference({name: exported[name] for name in average}, average) == 0
+    assert largest_difference(average, plain) > 1e-4
+
+
 def test_without_a_folder_the_checkpoints_are_shown(training, capsys):
     assert main(["export", str(training)]) == 0
     shown = capsys.readouterr().out
@@ -88,6 +122,7 @@ def test_best_without_a_figure_to_be_best_by_is_refused(numbered_output, tmp_pat
     recipe = tiny_recipe(
         numbered_output, tmp_path / "t", {"data": {"granularities": {"IT": {}}}, "optim": {"epochs": 1}}
     )
-    train_here(recipe)
+    train_here(recipe.model_copy(update={"data": recipe.data.model_copy(update={"held_out_share": 0.0})}))
+    assert card_of(tmp_path / "t" / "model").endswith("Nothing was held out.")
     with pytest.raises(GexError, match=r"has no checkpoints\.best"):
         TrainingOutput(recipe.output).step_of("best")

@@ -1,7 +1,8 @@
 """LVU, the tasks with classes: space-separated lines under a header → a row a video with its class.
 
 ``lvu_1.0/<task>/{train,val,test}.csv``: class_id class_name youtube_id imdb_id. Class names are gathered from all of
-the three that lie side by side, so that they are the same for every split. Spans are the evaluation's to choose
+the three that lie side by side, so that they are the same for every split, and numbered in the order of class_id, whose
+numbers have gaps in the files as they are published. Spans are the evaluation's to choose
 (`trainer.metrics.accuracy_over_spans`). The regression tasks, view_count and like_ratio, are not read.
 """
 
@@ -20,17 +21,20 @@ def read_lvu(split_csv: Path, media: Path) -> Annotations[LabelledVideo]:
     """The videos of one split, in the file's order.
 
     Raises:
-        AnnotationError: a file in another format, a class with two names, or a class id that no file names.
+        AnnotationError: a file in another format, a class with two names, or ids with a gap where the file of a split
+            is not there.
     """
     entries = _entries(split_csv)
     names: dict[int, str] = {}
-    for path in [split_csv, *(split_csv.with_name(name) for name in _SPLITS)]:
-        for line, label, name, _ in _entries(path) if path.exists() else []:
+    splits = [split_csv.with_name(name) for name in _SPLITS]
+    for path in [split_csv, *(path for path in splits if path.exists())]:
+        for line, label, name, _ in _entries(path):
             if names.setdefault(label, name) != name:
                 raise wrong(path, line, f"class {label} named {name}", f"{names[label]}, as before")
     unnamed = set(range(max(names, default=0))) - names.keys()
-    if unnamed:
+    if unnamed and not all(path.exists() for path in splits):  # it may stand in the file that is not there
         raise wrong(split_csv, "all lines", f"no class {min(unnamed)}", "train.csv, val.csv and test.csv side by side")
+    index = {label: position for position, label in enumerate(sorted(names))}
     folder = MediaFolder(media)
     ledger: Ledger[LabelledVideo] = Ledger(split_csv)
     for _, label, _, video_id in entries:
@@ -38,7 +42,7 @@ def read_lvu(split_csv: Path, media: Path) -> Annotations[LabelledVideo]:
         if found is None:
             ledger.lack(Lack.media, video_id)
         else:
-            ledger.add(LabelledVideo(video_id, found, (label,)))
+            ledger.add(LabelledVideo(video_id, found, (index[label],)))
     return ledger.close(tuple(names[label] for label in sorted(names)))
 
 

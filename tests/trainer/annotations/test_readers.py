@@ -6,6 +6,7 @@ import pytest
 
 from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY, LVU_HEADER, written
 from trainer.annotations import (
+    AnnotationError,
     Lack,
     Span,
     read_activitynet,
@@ -143,6 +144,20 @@ def test_lvu_classes_are_those_of_all_splits(tmp_path, media):
     assert [(row.video_id, row.labels, row.span) for row in found.rows] == [("-D_DDDDDDDD", (2,), None)]
     assert found.class_names == ("friend", "boyfriend_girlfriend", "wife_husband")
     assert found.lacking == {Lack.media: ("gone",)}
+
+
+def test_lvu_classes_are_numbered_without_the_gaps_of_their_ids(tmp_path, media):
+    """Director and writer, as they are published, skip ids in all of their files; both were refused."""
+    folder = tmp_path / "lvu_1.0" / "director"
+    written(folder / "train.csv", LVU_HEADER + "0 ron_howard A tt1\n9 quentin_tarantino B tt2\n4 peter_jackson C tt3\n")
+    written(folder / "val.csv", LVU_HEADER + "1 martin_scorsese D tt4\n")
+    test = written(folder / "test.csv", LVU_HEADER + "9 quentin_tarantino E tt5\n4 peter_jackson F tt6\n")
+    found = read_lvu(test, media("E.mp4", "F.mp4"))
+    assert found.class_names == ("ron_howard", "martin_scorsese", "peter_jackson", "quentin_tarantino")
+    assert [(row.video_id, row.labels) for row in found.rows] == [("E", (3,)), ("F", (2,))]
+    (folder / "val.csv").unlink()
+    with pytest.raises(AnnotationError, match=r"no class 1, expected train\.csv, val\.csv and test.csv side by side"):
+        read_lvu(test, media("E.mp4", "F.mp4"))
 
 
 # COIN
