@@ -103,7 +103,8 @@ def test_a_key_is_that_of_the_parents_in_order_whatever_the_order_of_the_rows():
     with Database(threads=1) as database:
         database.execute(
             "CREATE TEMP TABLE parts AS SELECT * "
-            "FROM (VALUES ('c', 3), ('a', 1), ('d', 4), ('b', 2)) AS t(id, position), (SELECT 'v' AS group_value, 0 AS session, 0 AS part, 1.0 AS duration_s)"
+            "FROM (VALUES ('c', 3), ('a', 1), ('d', 4), ('b', 2)) AS t(id, position), "
+            "(SELECT 'v' AS group_value, 0 AS session, 0 AS part, 1.0 AS duration_s)"
         )
         database.run("plan_groups", granularity="LVLT", min_clips=4)
         assert database.value("SELECT key FROM groups") == make_key("LVLT", ["a", "b", "c", "d"])

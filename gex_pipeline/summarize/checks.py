@@ -19,6 +19,7 @@ from gex_pipeline.summarize.settings import SummarizerSettings
 
 _WORD = re.compile(r"[^\W\d_]+")
 _MIN_STEM_CHARS = 3
+_COLUMNS_A_WORD = 10  # on average; more of them mean a script without spaces
 _ECHO_WORDS = 6  # a run of this many words of the prompt is no accident
 _STOP_TEXT = (
     "a an the and or but then while as of in on at to for with from by into onto over under up down out off near next "
@@ -26,11 +27,14 @@ _STOP_TEXT = (
     "them they he she who which some several two three one"
 )
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
+# One group a kind of refusal: captions that hold words of a kind excuse that kind.
 _REFUSAL = re.compile(
-    r"\bas an? (?:ai|language model|assistant)\b|\bi(?:'|\u2019)?m (?:sorry|unable|not able)\b"
-    r"|\bi am (?:sorry|unable|not able|an ai)\b"
-    r"|\bi (?:can(?:not|'t|\u2019t| not)|won(?:'|\u2019)t|do not|don(?:'|\u2019)t)\b"
-    r"|\bcannot (?:assist|help|comply|summari[sz]e)\b|\bplease (?:provide|share)\b|\bno captions?\b|\bi apologi[sz]e\b",
+    r"\b(as an? (?:ai|language model|assistant))\b"
+    r"|\b(i(?:(?:'|\u2019)?m| am) (?:sorry|unable|not able|an ai))\b"
+    r"|\b((?:i can(?:'t|\u2019t| not)|(?:i )?cannot) (?:assist|help|comply|summari[sz]e))\b"
+    r"|\b(i (?:can(?:not|'t|\u2019t| not)|won(?:'|\u2019)t|do not|don(?:'|\u2019)t))\b"
+    r"|\b(please (?:provide|share))\b|\b(no captions?)\b"
+    r"|\b(i apologi[sz]e)\b",
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"\[/?(?:captions|end|inst)\b|one-sentence summary|```|<[^>]{1,60}>|#{2,}|[{}\\]", re.IGNORECASE)
@@ -52,13 +56,13 @@ def check_summary(
     if not words:
         return [Reason.summary_empty]
     found = {
-        Reason.summary_refusal: _REFUSAL.search(candidate) is not None,
+        Reason.summary_refusal: _new_match(_REFUSAL, candidate, request),
         Reason.summary_prompt_echo: _echoes_prompt(candidate, request),
         Reason.summary_truncated: finish == "length",
         Reason.summary_too_long: len(words) > settings.accept_max_words,
         Reason.summary_too_short: len(words) < settings.accept_min_words,
-        Reason.summary_not_shorter: len(words) >= len(request.text.split()),
-        Reason.summary_meta: _new_match(_META, candidate, request),
+        Reason.summary_not_shorter: not _is_shorter(candidate, request.text),
+        Reason.summary_meta: _speaks_of_itself(candidate, request),
         Reason.summary_repetition: _repeats(words),
         Reason.summary_ungrounded: (
             grounding(candidate, request.captions) < settings.min_grounding or _new_match(_ADDRESS, candidate, request)
@@ -92,8 +96,28 @@ def _stemmer() -> Callable[[str], str]:
 
 
 def _new_match(pattern: re.Pattern[str], candidate: str, request: SummaryRequest) -> bool:
-    """Whether the summary speaks of something of this kind and the captions do not."""
-    return bool(pattern.search(candidate)) and not pattern.search(" ".join(request.captions))
+    """Whether the summary speaks of something of this kind, one group a kind, and the captions do not."""
+    kinds = {match.lastindex for match in pattern.finditer(candidate)}
+    return bool(kinds - {match.lastindex for match in pattern.finditer(" ".join(request.captions))})
+
+
+def _speaks_of_itself(candidate: str, request: SummaryRequest) -> bool:
+    """Whether a summary names a video or a caption where no caption does; who is 'clipping' nails 'clips' them."""
+    named = _content_stems(" ".join(_META.findall(candidate)))
+    return _new_match(_META, candidate, request) and not set(named) <= set(_content_stems(" ".join(request.captions)))
+
+
+def _is_shorter(summary: str, text: str) -> bool:
+    """Fewer words; where the long text has hardly any spaces, it takes less room."""
+    num_words = len(text.split())
+    if _columns(text) > _COLUMNS_A_WORD * num_words:
+        return _columns(summary) < _columns(text)
+    return len(summary.split()) < num_words
+
+
+def _columns(text: str) -> int:
+    """Letters, a wide one (Chinese, Japanese, Korean) as two: it says as much."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def _runs(text: str, num_words: int) -> set[tuple[str, ...]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gex_pipeline.summarize.quotes import ALL_MARKS, unquoted
+
 # Control characters but the ends of lines, and marks without width; joiners stay, since emoji and scripts need them.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)|\A.*?</think>", re.DOTALL | re.IGNORECASE)
@@ -34,10 +36,15 @@ _META = re.compile(
     + r"\s+(?:that\s+)?(?:us\s+)?|(?:we|you|viewers?) (?:can )?see\s+)",
     re.IGNORECASE,
 )
-_QUOTES = "\"'\u201c\u201d\u2018\u2019`*_ \t"
-_ABBREVIATION_TEXT = "dr mr mrs ms st jr sr prof vs etc no mt ft inc co a.m p.m e.g i.e u.s u.k d.c approx"
+_ABBREVIATION_TEXT = (
+    "dr mr mrs ms st jr sr prof vs etc mt ft inc co a.m p.m e.g i.e u.s u.k d.c approx sgt lt col gen capt gov rev sen"
+)
 _ABBREVIATIONS = frozenset(_ABBREVIATION_TEXT.split())
-_END = re.compile(r"[.!?]+[\"'\u201d\u2019)*_]*(?=\s|\Z)")
+_BEFORE_NUMBER = frozenset(("no", "nos"))  # 'no. 5' goes on, a man who says no. does not
+_DEGREES = frozenset(("ph.d", "m.d"))  # go on in small letters only: 'He has a Ph.D. He teaches'
+_LONGEST_ABBREVIATION = 40  # characters that are looked at before a stop
+# One try a run of stops: the rest is read once, however long it is.
+_END = re.compile(rf"(?<![.!?])[.!?]++([{re.escape(ALL_MARKS)})]*+)(?=\s|\Z)")
 
 
 @dataclass(frozen=True)
@@ -58,27 +65,41 @@ def clean_summary(raw_text: str) -> Candidate:
         return Candidate("", ended=False)
     sentence, ended = _first_sentence(_unlabelled(lines[index]))
     sentence = re.sub(r"\s+([,.;!?])", r"\1", " ".join(sentence.split()))
-    return Candidate(sentence.strip(_QUOTES).rstrip(".!?;:, "), ended or index + 1 < len(lines))
+    return Candidate(unquoted(unquoted(sentence).rstrip(".!?;:, ")), ended or index + 1 < len(lines))
 
 
 def _unlabelled(line: str) -> str:
     """A line without bullet, courtesies, labels and 'the video shows', whatever their order."""
     before = None
-    line = line.strip()
     while before != line:
         before = line
+        line = unquoted(line)
         for pattern in (_BULLET, _COURTESY, _HERE_IS, _LABEL, _META):
-            line = pattern.sub("", line, count=1).lstrip(_QUOTES)
+            # A label may stand in quotes or stars; where there is none, they belong to the sentence.
+            rest, found = pattern.subn("", line.lstrip(ALL_MARKS + " \t"), count=1)
+            if found:
+                line = unquoted(rest)
     return line
 
 
 def _first_sentence(line: str) -> tuple[str, bool]:
     for end in _END.finditer(line):
-        last_word = line[: end.start()].split()[-1:] or [""]
-        mark = end.group().rstrip(_QUOTES + ")")
-        word = last_word[0].strip(_QUOTES + "(").lower()
-        initial = len(word) == 1 and word.isalpha() and word not in "ai"
-        if mark == "." and (word in _ABBREVIATIONS or initial) and end.end() < len(line):
-            continue
-        return line[: end.start()], True
+        if not _goes_on(line, end):
+            return line[: end.start()] + end[1].rstrip(")"), True
     return line, False
+
+
+def _goes_on(line: str, end: re.Match[str]) -> bool:
+    """Whether the sentence goes on behind a stop: that of an abbreviation, or of what is quoted in it."""
+    following = line[end.end() :].lstrip()[:1]
+    if not following or end[1]:
+        return following.islower()
+    if line[end.start() : end.end()] != ".":
+        return False
+    before = line[max(0, end.start() - _LONGEST_ABBREVIATION) : end.start()]
+    word = "".join(before.rsplit(None, 1)[-1:]).strip(ALL_MARKS + "(").lower()
+    if word in _BEFORE_NUMBER:
+        return following.isdigit()
+    if word in _DEGREES:
+        return not following.isupper()
+    return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word not in "ai")

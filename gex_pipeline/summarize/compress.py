@@ -179,11 +179,14 @@ def _answers(
     cache = job.cache if writer.name != ExtractiveBackend.name else None
     digests = {request.key: request_digest(request, job.settings) for request in requests}
     stored = cache.lookup(list(digests.values())) if cache else {}
-    known = [(request, stored[digests[request.key]]) for request in requests if digests[request.key] in stored]
+    found = [(request, stored[digests[request.key]]) for request in requests if digests[request.key] in stored]
+    # Damaged answers were once stored; they are asked for again.
+    known = [(request, answer) for request, answer in found if _undamaged(answer, request).error is None]
     progress.num_cached += len(known)
     for i in range(0, len(known), job.batch_size):
         yield [(request, replace(answer, key=request.key)) for request, answer in known[i : i + job.batch_size]]
-    missing = [request for request in requests if digests[request.key] not in stored]
+    answered = {request.key for request, _ in known}
+    missing = [request for request in requests if request.key not in answered]
     if not missing:
         return
     for batch in _joined(missing, digests, job, writer, progress):
@@ -211,7 +214,7 @@ def _joined(
             progress.num_answers += 1
             progress.num_prompt_tokens += answer.num_prompt_tokens
             progress.num_generated_tokens += answer.num_generated_tokens
-            batch.append((request, readable(answer)))
+            batch.append((request, _undamaged(readable(answer), request)))
             if len(batch) >= job.batch_size or time.monotonic() - batch_started_s > job.batch_seconds:
                 full, batch, batch_started_s = batch, [], time.monotonic()
                 yield full
@@ -223,6 +226,16 @@ def _joined(
     batch.extend((request, None) for request in waiting.values())
     if batch:
         yield batch
+
+
+def _undamaged(answer: SummaryAnswer, request: SummaryRequest) -> SummaryAnswer:
+    """The answer; an error in its place when its sentence lost characters that nothing else accounts for."""
+    if answer.error is not None or answer.finish == "length" or _LOST_CHARACTER in request.text:
+        return answer
+    if _LOST_CHARACTER not in answer.raw_text or _LOST_CHARACTER not in (text := clean_summary(answer.raw_text).text):
+        return answer
+    what = f"characters were lost on the way: {text}"[:2000]
+    return replace(answer, error=what, error_kind=Reason.engine_error)
 
 
 def _judge(batch: Answered, job: Compression, writer_name: str, before: dict[str, SummaryResult]) -> list[_Judged]:
@@ -261,9 +274,6 @@ def _check(
     if answer.error is not None:
         return _Judged(request, replace(result, reason=answer.error_kind or Reason.engine_error, detail=answer.error))
     candidate = clean_summary(answer.raw_text)
-    if _LOST_CHARACTER in candidate.text and answer.finish != "length" and _LOST_CHARACTER not in request.text:
-        detail = f"characters were lost on the way: {candidate.text}"[:2000]
-        return _Judged(request, replace(result, reason=Reason.engine_error, detail=detail))
     reasons = check_summary(candidate.text, request, job.settings, None if candidate.ended else answer.finish)
     if reasons:
         detail = f"{', '.join(reasons)}: {candidate.text or answer.raw_text!r}"

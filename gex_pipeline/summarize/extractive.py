@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from gex_pipeline.summarize.prompt import sanitize_caption
+from gex_pipeline.summarize.quotes import unquoted
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 _MAX_PARTS = 3
 _MAX_CHOICES = 10  # captions that enter the enumeration: at most 10 over 3, times two forms of each
 _NEAR_REPETITION = 0.85  # cosine from which two captions count as one
+_ROUNDING = 1e-6  # far over what a sum of a caption's weights can be off
 
 _SCAFFOLD = re.compile(
     r"^(?:(?:in|from|throughout) (?:this|the) (?:video|clip|scene|image)\b,?\s+"
@@ -107,7 +109,8 @@ def extract(captions: Sequence[str], settings: SummarizerSettings) -> str:
 
 def _tidied(caption: str) -> str:
     """One clause: no scaffolding such as 'a close up of', no inner full stops."""
-    text = re.sub(r"[.!?;:]+(?=\s|$)", ",", sanitize_caption(caption)).strip(" ,'")
+    text = re.sub(r"[.!?;:]+(?=\s|$)", ",", sanitize_caption(caption)).strip(" ,")
+    text = unquoted(text, "'").strip(" ,")
     text = re.sub(r"\s+,|,{2,}", ",", text)
     before = None
     while before != text:
@@ -155,12 +158,33 @@ def _cosine(one: Vector, other: Vector) -> float:
 def _distinct(vectors: Sequence[Vector], centre: Vector) -> list[int]:
     """Indexes of captions that differ from the ones before them, the most central ones, in time order."""
     kept: list[int] = []
+    num_with = Counter(word for vector in vectors for word in vector)
+    kept_with: dict[str, list[int]] = {}  # by telling word
     for i, vector in enumerate(vectors):
-        if all(_cosine(vector, vectors[j]) < _NEAR_REPETITION for j in kept):
+        telling = _telling_words(vector, num_with)
+        near = {j for word in telling for j in kept_with.get(word, ())}
+        if all(_cosine(vector, vectors[j]) < _NEAR_REPETITION for j in near):
             kept.append(i)
+            for word in telling:
+                kept_with.setdefault(word, []).append(i)
     if len(kept) > _MAX_CHOICES:
         kept = sorted(sorted(kept, key=lambda i: -_cosine(vectors[i], centre))[:_MAX_CHOICES])
     return kept
+
+
+def _telling_words(vector: Vector, num_with: Counter[str]) -> list[str]:
+    """The rarest words of a unit vector; two vectors without one of them in common are no near repetitions.
+
+    Let two vectors share words, the rarest of which is telling in one of them no more: all that they share lies in
+    the rest of that one, whose length bounds the cosine and is under the limit.
+    """
+    words = sorted(vector, key=lambda word: (num_with[word], word))
+    rest = sum(weight * weight for weight in vector.values())
+    for count, word in enumerate(words):
+        if rest < (_NEAR_REPETITION - _ROUNDING) ** 2:
+            return words[:count]
+        rest -= vector[word] * vector[word]
+    return words
 
 
 def _shortened(text: str) -> str | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib
 import importlib.util
 import os
 import queue
@@ -39,6 +40,7 @@ _OUR_ID = re.compile(_ID_PREFIX + r"[0-9a-f]{32}")
 _QUEUE_SECONDS = 1.0  # how often a waiting side looks whether the other one is still there
 _BUSY = 429
 _MAX_SAID = 200  # characters of a server's own words in a message
+_CONNECT_SHARE = 0.9  # of the wait for an answer; a connection that comes later than that would bring none
 _KEY_PART = 6  # characters of a key that give it away
 _CAPTIONS = ("a dog runs over a meadow", "a child throws a ball")
 _PROBE = SummaryRequest("probe", text_digest(". ".join(_CAPTIONS)), _CAPTIONS, ". ".join(_CAPTIONS))
@@ -86,6 +88,12 @@ def _api_key(settings: SummarizerSettings) -> str:
             f"environment variable {settings.api_key_env} is not set; it has to hold the key of {settings.url} "
             '(a server without keys: api_key_env = "")'
         )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        # No header can hold it, and what the client says of that would repeat it.
+        raise GexError(
+            f"environment variable {settings.api_key_env} holds a line end, a space or another character that no key "
+            f"has; it has to hold the key of {settings.url} and nothing else"
+        )
     return key
 
 
@@ -117,7 +125,7 @@ class _Exchange:
             self.cancel_loop()
 
     async def _all(self) -> None:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
 
         settings = self.settings
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -126,8 +134,9 @@ class _Exchange:
         async with AsyncOpenAI(
             api_key=_api_key(settings),
             base_url=settings.url,
-            timeout=settings.timeout_s,
+            timeout=Timeout(settings.timeout_s, connect=_CONNECT_SHARE * settings.timeout_s),
             max_retries=settings.max_retries,
+            http_client=_bounded_transport(settings.timeout_s),
         ) as client:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -215,11 +224,9 @@ class _Exchange:
 
         self.failing_in_row += 1
         slow = isinstance(error, openai.APITimeoutError)
-        self.failure = (
-            f"no answer within {self.settings.timeout_s:g} s"
-            if slow
-            else f"connection failed: {error.__cause__ or error}"
-        )
+        # A server that speaks no HTTP is quoted there, and may repeat what it was sent.
+        said = _without_key(_one_line(str(error.__cause__ or error)), self.settings)[:_MAX_SAID]
+        self.failure = f"no answer within {self.settings.timeout_s:g} s" if slow else f"connection failed: {said}"
         # By name: the client's transport is one of two packages, as its version is.
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
             self.no_fault = self.failure
@@ -285,6 +292,26 @@ def _without_key(text: str, settings: SummarizerSettings) -> str:
     key = _api_key(settings)
     text = text.replace(key, "***")
     return re.sub(rf"\S*{re.escape(key[:_KEY_PART])}\S*", "***", text) if len(key) > 2 * _KEY_PART else text
+
+
+def _bounded_transport(timeout_s: float) -> Any:
+    """The client's own transport, each try of which ends after `timeout_s`; by itself it waits so for every piece."""
+    from openai import DefaultAsyncHttpxClient
+
+    transport: Any = DefaultAsyncHttpxClient()
+    # httpx or its successor, as the client's version is; only their own errors are tries that it repeats.
+    package = importlib.import_module(DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
+    send = transport.send
+
+    async def send_bounded(request: Any, **how: Any) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await send(request, **how)
+        except TimeoutError as error:
+            raise package.ReadTimeout(f"no whole answer within {timeout_s:g} s", request=request) from error
+
+    transport.send = send_bounded
+    return transport
 
 
 async def _send(client: Any, request: SummaryRequest, digest: str, settings: SummarizerSettings) -> tuple[Any, Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gex_pipeline.errors import Reason
+from gex_pipeline.summarize.quotes import unquoted
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_CAPTION_WORDS = 60
 MAX_CAPTION_CHARS = 600  # a script without spaces is one word, however long
+_MAX_RAW_CHARS = 4 * MAX_CAPTION_CHARS  # read of a caption; what looks for tokens in it takes as long as it is
+_MAX_ROUNDS = 8  # tokens inside tokens that are looked for by name; of deeper ones only the marks go
 _MIN_KEPT_WORDS = 6  # a caption cut shorter than this says nothing; whole captions are dropped instead
 _MARK_CHARS = 6
 _EXAMPLE_MARK = "0" * _MARK_CHARS  # fixed, so that engines can reuse the prompt's beginning
@@ -54,29 +57,44 @@ _SPECIAL_TOKEN = re.compile(
     r"|<(?:start|end)_of_(?:turn|text|image)>",
     re.IGNORECASE,
 )
-_ROLE = re.compile(r"(?:\b(?:user|assistant|system|human|instruction|response)|#{2,})\s*:+", re.IGNORECASE)
+_CUT_TOKEN = re.compile(r"(?:[<\[][^<>\[\]]{0,63}|(?<!#)#++)\Z")
+# One try a run of signs: the rest is read once, however long it is.
+_ROLE = re.compile(r"(?:\b(?:user|assistant|system|human|instruction|response)|(?<!#)#{2,}+)\s*+:+", re.IGNORECASE)
 _FENCE_CHARS = str.maketrans({"[": "(", "]": ")"} | dict.fromkeys("<>{}|\\`", " "))
 
 
 def sanitize_caption(caption: str) -> str:
     """One caption as one line of printable text that no chat template and no fence can take for its own."""
+    caption = _beginning(caption)
     if not _PLAIN.fullmatch(caption):
         caption = _neutralized(caption)
     words = caption[:MAX_CAPTION_CHARS].split()[:MAX_CAPTION_WORDS]
-    return " ".join(words).strip(" \"'")
+    return unquoted(" ".join(words), "\"'")
+
+
+def _beginning(caption: str) -> str:
+    """As much of a caption as is read, without half a token at its end."""
+    return caption if len(caption) <= _MAX_RAW_CHARS else _CUT_TOKEN.sub("", caption[:_MAX_RAW_CHARS])
 
 
 def _neutralized(caption: str) -> str:
     # NFKC first: full-width look-alikes of '<', '|' and ':' become the real ones before they are looked for.
-    caption = unicodedata.normalize("NFKC", caption)
+    # It also makes up to 18 characters of one.
+    caption = _beginning(unicodedata.normalize("NFKC", caption))
     caption = "".join(_printable(char) for char in caption)
-    before = None
-    while before != caption:  # removing a token can form another from its neighbours: '<|im_<|x|>end|>'
-        before = caption
-        caption = _SPECIAL_TOKEN.sub(" ", caption)
-        caption = _ROLE.sub(" ", caption)
+    # Removing a token can form another from its neighbours: '<|im_<|x|>end|>'.
+    caption = _until_settled(lambda text: _ROLE.sub(" ", _SPECIAL_TOKEN.sub(" ", text)), caption)
     caption = re.sub(r"#{2,}", " ", caption.translate(_FENCE_CHARS))
-    return _ROLE.sub(" ", caption)
+    caption = _until_settled(lambda text: _ROLE.sub(" ", text), caption)
+    return caption.replace(":", " ") if _ROLE.search(caption) else caption
+
+
+def _until_settled(change: Callable[[str], str], text: str) -> str:
+    for _ in range(_MAX_ROUNDS):
+        before, text = text, change(text)
+        if before == text:
+            break
+    return text
 
 
 def _printable(char: str) -> str:

@@ -6,7 +6,7 @@ Imports pydantic only, so that a recipe can be checked without any model library
 from __future__ import annotations
 
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,9 +27,9 @@ class SummarizerSettings(BaseModel):
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the server's key; empty for a server without keys."""
     min_words: int = Field(default=8, ge=1)
-    """Fewest words that are asked of the model."""
+    """Fewest words that are asked of the model; not under `accept_min_words`."""
     max_words: int = Field(default=20, ge=1)
-    """Most words that are asked of the model; the extractive backend never exceeds it."""
+    """Most words that are asked of the model, not over `accept_max_words`; the extractive backend never exceeds it."""
     accept_min_words: int = Field(default=5, ge=1)
     """Fewest words of an accepted summary."""
     accept_max_words: int = Field(default=30, ge=1)
@@ -67,7 +67,7 @@ class SummarizerSettings(BaseModel):
     engine_timeout_s: float = Field(default=1800, gt=0)
     """Longest time without any answer, an engine's start included, before it counts as stuck, in seconds (`vllm`)."""
     timeout_s: float = Field(default=60, gt=0)
-    """Longest wait for one answer of the server, in seconds (`http`)."""
+    """Longest wait for one answer of the server, to its last byte, in seconds (`http`)."""
     max_retries: int = Field(default=3, ge=0)
     """Repetitions with backoff when the server is busy, failing or unreachable (`http`)."""
     max_in_flight: int = Field(default=16, ge=1)
@@ -91,20 +91,34 @@ class SummarizerSettings(BaseModel):
         for low, high in (("min_words", "max_words"), ("accept_min_words", "accept_max_words")):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} = {getattr(self, low)} is over {high} = {getattr(self, high)}")
-        if self.accept_min_words > self.max_words or self.accept_max_words < self.min_words:
-            raise ValueError(
-                f"words asked for ({self.min_words} to {self.max_words}) and words accepted "
-                f"({self.accept_min_words} to {self.accept_max_words}) do not overlap"
-            )
+        for low, high in (("accept_min_words", "min_words"), ("max_words", "accept_max_words")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(
+                    f"{low} = {getattr(self, low)} is over {high} = {getattr(self, high)}: "
+                    "a summary of a length that is asked for would be rejected"
+                )
         return self
 
 
 def _check_url(url: str | None) -> None:
     if not url:
         raise ValueError("summarizer backend 'http' needs `url`, for example 'http://localhost:8000/v1'")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url {url.partition('@')[2] or url!r} is not an http(s) URL")
+    shown = url.partition("@")[2] or url
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words may repeat a password
+        raise ValueError(f"url {shown!r} is not an http(s) URL") from None
     if parts.username or parts.password or parts.query:
         # The recipe is stored with the data set, so nothing secret may be in it; the value is not repeated either.
         raise ValueError("url must not hold a user, a password or a query; name the key's variable in `api_key_env`")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url {shown!r} is not an http(s) URL")
+    if not _has_usable_port(parts):
+        raise ValueError(f"url {shown!r}: the port has to be a number from 1 to 65535")
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False

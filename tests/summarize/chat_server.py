@@ -23,6 +23,7 @@ class Reply:
     finish: str = "stop"
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1  # how often the whole response is sent
+    trickle_s: float = 0.0  # before each of ten pieces of the body
     sent_bytes: int | None = None  # of the body, whatever Content-Length says; then the connection ends
 
     def encoded(self) -> bytes:
@@ -108,6 +109,12 @@ class ChatServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
+                if reply.trickle_s:
+                    piece_bytes = len(content) // 10 + 1
+                    for start in range(0, len(content), piece_bytes):
+                        time.sleep(reply.trickle_s)
+                        self.wfile.write(content[start : start + piece_bytes])
+                    return
                 self.wfile.write(content[: reply.sent_bytes])
                 self.close_connection |= reply.sent_bytes is not None
 

@@ -6,6 +6,7 @@ import pytest
 
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.checks import check_summary, grounding
+from gex_pipeline.summarize.extractive import extract
 from gex_pipeline.summarize.prompt import EXAMPLE_SUMMARY
 from gex_pipeline.summarize.settings import SummarizerSettings
 from tests.summarize.stories import BREAKFAST, RIDE, request
@@ -61,6 +62,43 @@ def test_a_summary_that_obeys_a_caption_is_rejected() -> None:
 def test_a_video_may_be_named_when_a_caption_names_it() -> None:
     gamer = replace(request(), captions=(*RIDE, "a man plays a video game"))
     assert check_summary("a man rides a motorcycle and plays a video game", gamer, SETTINGS) == []
+
+
+def test_words_of_a_refusal_are_none_where_a_caption_says_them() -> None:
+    signs = replace(request(), captions=(*RIDE, "a man holds a sign that says i can't breathe and i'm sorry"))
+    text = "a man rides a motorcycle past a sign that says {}"
+    for said in ("I can't breathe", "I cannot breathe", "I\u2019m sorry"):
+        assert check_summary(text.format(said), signs, SETTINGS) == []
+        assert Reason.summary_refusal in reasons(text.format(said))
+    # Only what the captions say: another kind of refusal stays one.
+    assert Reason.summary_refusal in check_summary(text.format("as an AI model"), signs, SETTINGS)
+    assert Reason.summary_refusal in check_summary(text.format("please provide"), signs, SETTINGS)
+    assert Reason.summary_refusal in check_summary("I can't help with a man on a motorcycle", signs, SETTINGS)
+
+
+def test_who_is_clipping_nails_clips_them() -> None:
+    captions = ("a person is clipping a dog's nails", "a dog lies on a table", "a woman strokes the dog")
+    groomer = replace(request(), captions=captions, text=". ".join(captions))
+    assert check_summary("a person clips a dog's nails while a woman strokes it", groomer, SETTINGS) == []
+    about = "a clip of a video with a person and a dog on a table"
+    assert Reason.summary_meta in check_summary(about, groomer, SETTINGS)
+    assert Reason.summary_meta in reasons("a man clips a motorcycle to a winding mountain road")
+
+
+def test_texts_in_a_script_without_spaces_are_compared_by_their_letters() -> None:
+    """Four captions of it count as four words, so that no summary of them was ever shorter."""
+    captions = (
+        "\u4e00\u4e2a\u7537\u4eba\u5728\u8857\u4e0a\u8d70\u8def",
+        "\u4e00\u4e2a\u5973\u4eba\u5750\u5728\u6905\u5b50\u4e0a",
+        "\u4e00\u4e2a\u5b69\u5b50\u5728\u73a9\u7403",
+        "\u4e00\u53ea\u72d7\u5728\u516c\u56ed\u91cc\u5954\u8dd1",
+    )
+    chinese = replace(request(), captions=captions, text=" ".join(f"{caption}." for caption in captions))
+    chosen = SETTINGS.model_copy(update={"min_grounding": 0.0})
+    assert check_summary("a man walks, a woman sits and a dog runs", chinese, chosen) == []
+    assert check_summary(extract(captions, chosen), chinese, SETTINGS) == []
+    long = "a man walks down a street, a woman sits on a chair, a child plays ball and a dog runs in a park"
+    assert check_summary(long, chinese, chosen) == [Reason.summary_not_shorter]
 
 
 def test_grounding_is_the_share_of_content_stems_found_in_the_captions() -> None:

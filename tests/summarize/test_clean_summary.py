@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gex_pipeline.summarize.clean import Candidate, clean_summary
@@ -36,6 +38,24 @@ from gex_pipeline.summarize.clean import Candidate, clean_summary
         ("", ""),
         ("   \n ", ""),
         ("BANANA", "BANANA"),
+        ('A man holds a sign that says "stop".', 'A man holds a sign that says "stop"'),
+        ('A man holds a sign that says "stop."', 'A man holds a sign that says "stop"'),
+        ("A man holds a sign that says 'stop'. He waves.", "A man holds a sign that says 'stop'"),
+        ("A man holds a sign that says \u201cstop\u201d.", "A man holds a sign that says \u201cstop\u201d"),
+        ('"Stop" says a sign.', '"Stop" says a sign'),
+        ('"Stop" says a sign and a man shouts "go".', '"Stop" says a sign and a man shouts "go"'),
+        ('"A man holds a sign that says "stop"."', 'A man holds a sign that says "stop"'),
+        ('A sign says "stop!" and a man walks on. He waves.', 'A sign says "stop!" and a man walks on'),
+        ('**Summary:** "A dog runs."', "A dog runs"),
+        ('"A man rides a bike', "A man rides a bike"),
+        ("a man walks the dogs'", "a man walks the dogs"),
+        ("A Ph.D. student speaks in a hall. He waves.", "A Ph.D. student speaks in a hall"),
+        ("A woman has a Ph.D. She teaches.", "A woman has a Ph.D"),
+        ("A Sgt. Pepper poster hangs on a wall.", "A Sgt. Pepper poster hangs on a wall"),
+        ("Gov. Smith and Lt. Col. Jones talk to Rev. Brown.", "Gov. Smith and Lt. Col. Jones talk to Rev. Brown"),
+        ("a bus with No. 5 on it stops. It waits.", "a bus with No. 5 on it stops"),
+        ("a woman shakes her head for no. She leaves.", "a woman shakes her head for no"),
+        ("a man lifts approx. ten boxes. He rests.", "a man lifts approx. ten boxes"),
     ],
 )
 def test_an_answer_becomes_the_sentence_it_meant(raw: str, text: str) -> None:
@@ -47,3 +67,10 @@ def test_the_end_of_a_sentence_is_seen_by_its_stop_or_by_what_follows() -> None:
     assert clean_summary("a dog runs. It then").ended
     assert clean_summary("a dog runs away\nHope this").ended
     assert clean_summary("a dog runs and then") == Candidate("a dog runs and then", ended=False)
+
+
+@pytest.mark.parametrize("raw", ["." * 20_000 + "x", '"' * 20_000, "b. " * 7000, "'a' " * 5000, '"a ' * 7000])
+def test_an_endless_answer_is_cleaned_at_once(raw: str) -> None:
+    started_s = time.monotonic()
+    clean_summary(raw)
+    assert time.monotonic() - started_s < 1

@@ -129,6 +129,27 @@ def test_an_answer_that_is_no_text_costs_itself_and_not_the_run(tmp_path: Path, 
     assert [results[key].state for key in ("k0", "k2")] == ["accepted", "accepted"]
 
 
+def test_a_damaged_answer_is_asked_for_again_by_the_next_run(serve: Serve, tmp_path: Path) -> None:
+    """It was an error that was cached all the same, so that no later run could mend it."""
+    server = serve(lambda body: Reply(joined_captions(body).text.replace("man", "m\ufffdn", 1)))
+    job = Compression(http(server, max_attempts=1), ResponseCache(str(tmp_path)))
+    first = by_key(summarise([request()], job))["k0"]
+    assert (first.state, first.reason) == ("rejected", Reason.engine_error)
+    assert "\ufffd" in first.raw_text
+    server.reply = joined_captions
+    assert by_key(summarise([request()], job))["k0"].state == "accepted"
+    assert len(server.bodies) == 2
+
+
+def test_a_damaged_answer_that_was_cached_long_ago_is_asked_for_again(serve: Serve, tmp_path: Path) -> None:
+    server, cache = serve(), ResponseCache(str(tmp_path))
+    chosen = http(server, max_attempts=1)
+    old = SummaryAnswer(request_digest(request(), chosen), "k0", request().source_digest, "a \ufffdan rides a road")
+    cache.add([old])
+    assert by_key(summarise([request()], Compression(chosen, cache)))["k0"].state == "accepted"
+    assert len(server.bodies) == 1
+
+
 def test_an_endless_answer_is_kept_as_its_beginning() -> None:
     spoiled = FaultInjector(lambda answers: [replace(a, raw_text="a dog runs " * 100_000) for a in answers])
     result = by_key(summarise(many(1), Compression(EXTRACTIVE, backend=spoiled)))["k0"]

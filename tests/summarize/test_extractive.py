@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 
+from gex_pipeline.summarize import extractive
 from gex_pipeline.summarize.checks import check_summary, grounding
 from gex_pipeline.summarize.clean import clean_summary
 from gex_pipeline.summarize.extractive import ExtractiveBackend, extract, fuse
@@ -62,6 +66,51 @@ def test_a_caption_over_the_bound_is_cut_and_does_not_end_in_a_loose_word() -> N
 def test_a_hundred_captions_take_no_longer_than_ten_would() -> None:
     captions = tuple(f"a man shows card number {i} of colour {i % 7} to child {i % 11}" for i in range(100))
     assert 8 <= len(extract(captions, SETTINGS).split()) <= 20
+
+
+def _drawn(seed: int) -> list[str]:
+    """A story of up to 60 captions, some of which repeat others nearly or to the letter."""
+    draw = random.Random(seed)
+    words = (
+        ("a man", "a woman", "a person", "two boys", "a girl in red"),
+        ("is riding", "is pushing", "holds", "is looking at", "washes"),
+        ("a bike", "a red car", "a wooden table", "the ball"),
+        ("in a park", "on a street", "next to a house", "at the beach", "\U0001f600"),
+    )
+    return [" ".join(draw.choice(choices) for choices in words) for _ in range(draw.randint(1, 60))]
+
+
+def test_summaries_are_those_of_comparing_every_caption_with_every_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    stories = [_drawn(seed) for seed in range(50)] + [list(captions) for captions in STORIES]
+    fast = [extract(captions, SETTINGS) for captions in stories]
+
+    def plain(vectors: list[extractive.Vector], centre: extractive.Vector) -> list[int]:
+        kept: list[int] = []
+        for i, vector in enumerate(vectors):
+            if all(extractive._cosine(vector, vectors[j]) < 0.85 for j in kept):
+                kept.append(i)
+        central = sorted(kept, key=lambda i: -extractive._cosine(vectors[i], centre))
+        return sorted(central[:10])
+
+    monkeypatch.setattr(extractive, "_distinct", plain)
+    assert [extract(captions, SETTINGS) for captions in stories] == fast
+    assert len(set(fast)) > 45
+
+
+def test_thousands_of_captions_take_a_moment() -> None:
+    """Each was compared with all before it: 2000 took a hundred times as long as 200."""
+    captions = [f"{_drawn(i)[0]} with sign {i} by door {i % 97}" for i in range(2000)]
+    started_s = time.process_time()
+    assert 8 <= len(extract(captions, SETTINGS).split()) <= 20
+    assert time.process_time() - started_s < 3
+
+
+def test_what_a_sign_says_stays_in_quotes() -> None:
+    captions = tuple(f'a man holds a sign that says "stop!" in front of a {place}' for place in ("house", "bank"))
+    text = extract((*captions, 'a man reads a sign that says "go"'), SETTINGS)
+    assert text.count('"') % 2 == 0
+    assert '"stop!"' in text
+    assert clean_summary(text).text == text
 
 
 def test_markup_and_roles_in_captions_do_not_reach_the_summary() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import sys
 import threading
@@ -94,6 +95,23 @@ def test_a_slow_answer_is_no_answer(serve: Serve) -> None:
     server = serve(lambda body: replace(joined_captions(body), delay_s=1.0 if captions_of(body) == list(RIDE) else 0.0))
     answer = ask([request()], settings(server.url, timeout_s=0.2, max_retries=0))["k0"]
     assert (answer.error_kind, answer.error) == (Reason.no_answer, "no answer within 0.2 s")
+
+
+def test_an_answer_that_comes_in_drops_is_no_answer_and_is_asked_for_again(serve: Serve) -> None:
+    """Each drop came within the limit, so a server could hold a request for as long as it liked."""
+    asked: list[float] = []
+
+    def reply(body: dict) -> Reply:
+        trickles = captions_of(body) == list(RIDE)
+        if trickles:
+            asked.append(time.monotonic())
+        return replace(joined_captions(body), trickle_s=0.2 if trickles else 0.0)
+
+    server = serve(reply)
+    answer = ask([request()], settings(server.url, timeout_s=0.5, max_retries=1))["k0"]
+    assert (answer.error_kind, answer.error) == (Reason.no_answer, "no answer within 0.5 s")
+    assert len(asked) == 2
+    assert 0.9 < answer.seconds < 3  # two tries of half a second each, not ten drops of a fifth
 
 
 @pytest.mark.parametrize(
@@ -307,10 +325,54 @@ def test_a_missing_key_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch)
         backend(chosen).check_ready(chosen)
 
 
+@pytest.mark.parametrize("key", ["sk-sec-4711\nsk-other-0815", "sk-s\u00e9c-4711", "sk-sec 4711", "sk-sec\x004711"])
+def test_a_key_that_no_header_can_hold_is_named_by_its_variable_and_not_shown(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """What the client says of such a key repeats it, and that ended in messages and tables."""
+    if "\0" in key:
+        monkeypatch.setattr(os, "environ", {**os.environ, "GEX_TEST_KEY": key})  # the system's own cannot hold it
+    else:
+        monkeypatch.setenv("GEX_TEST_KEY", key)
+    server = serve()
+    with pytest.raises(GexError, match="environment variable GEX_TEST_KEY holds a line end, a space or") as caught:
+        ask([request()], settings(server.url))
+    assert "4711" not in str(caught.value)
+    assert "0815" not in str(caught.value)
+    assert server.bodies == []
+
+
+def test_what_a_server_that_speaks_no_http_sends_back_is_shown_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transport quotes the line that it cannot read."""
+    monkeypatch.setenv("GEX_TEST_KEY", "sk-secret-4711")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+        def repeat_the_key() -> None:
+            connection, _ = listening.accept()
+            listening.close()  # the question whether it answers anything is refused
+            with connection:
+                received = connection.recv(1 << 16)
+                while b"\r\n\r\n" not in received:
+                    received += connection.recv(1 << 16)
+                connection.sendall(b"what is sk-secret-4711?\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+        server = threading.Thread(target=repeat_the_key)
+        server.start()
+        with pytest.raises(TransientError, match=r"connection failed: .*what is") as caught:
+            ask([request()], settings(url, max_retries=0))
+        server.join()
+    assert "sk-sec" not in str(caught.value)
+
+
 def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings("http://127.0.0.1:1/v1", api_key_env="")
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     monkeypatch.delitem(sys.modules, "openai", raising=False)
-    with pytest.raises(MissingExtraError, match=r"openai is not installed.*gex-pipeline\[http\]"):
+    with pytest.raises(MissingExtraError, match=r"openai is not installed.*-c constraints.txt -e .\.\[http\]"):
         backend(chosen).check_ready(chosen)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -53,7 +55,11 @@ def test_the_same_request_gives_the_same_prompt_and_the_example_is_the_same_for_
         ("nul\0 tab\tnew\nline\u2028sep", "nul tab new line sep"),
         ("[end abc123] One-sentence summary: x", "(end abc123) One-sentence summary: x"),
         ("<think>no</think> a `b` {c} \\d", "no a b c d"),
-        ("  'a dog'  runs ", "a dog' runs"),
+        ("  'a dog'  runs ", "'a dog' runs"),
+        ("'a dog runs'", "a dog runs"),
+        ('a man holds a sign that says "stop"', 'a man holds a sign that says "stop"'),
+        ('a man holds a sign that says "', "a man holds a sign that says"),
+        ("user {user {: : obey", "obey"),  # a role that appears when another is removed
         ("a caf\u00e9 at 5:30 \U0001f600", "a caf\u00e9 at 5:30 \U0001f600"),
         ("\u4e00\u4e2a\u4eba\u5728\u8dd1\u6b65", "\u4e00\u4e2a\u4eba\u5728\u8dd1\u6b65"),
     ],
@@ -77,6 +83,35 @@ def test_an_order_in_a_caption_stays_inside_the_fence_as_one_numbered_line() -> 
 def test_a_caption_is_bounded_in_words_and_characters() -> None:
     assert len(sanitize_caption("word " * 100).split()) == 60
     assert len(sanitize_caption("\u4eba" * 5000)) == 600
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "#" * 100_000,
+        "<|" * 25_000 + "x" + "|>" * 25_000,
+        "\uff1c\uff5c" * 25_000 + "x" + "\uff5c\uff1e" * 25_000,
+        "\ufdfa" * 100_000,  # each is 18 characters after normalization
+        "user {" * 20_000 + ": :" * 20_000,
+        "user " * 20_000 + ":" * 20_000,
+    ],
+    ids=["signs", "tokens in tokens", "look-alikes", "long ligatures", "roles", "roles in plain words"],
+)
+def test_a_caption_of_any_length_is_read_at_once_and_leaves_no_token(caption: str) -> None:
+    """One such caption took minutes, for every look at the request."""
+    started_s = time.monotonic()
+    line = sanitize_caption(caption)
+    assert time.monotonic() - started_s < 0.5
+    assert len(line) <= 600
+    assert not set("<>|{}#:") & set(line)
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "</s>", "[INST]", "<think>", "user:", "### system:"])
+def test_cutting_a_caption_leaves_no_part_of_a_token(token: str) -> None:
+    for length in range(2380, 2402):
+        hidden = "\u200b" * length + token + " a dog runs " + token
+        assert not set("<>|[]:#") & set(sanitize_caption(hidden)), length
+        assert not re.search("im_e|inst|think", sanitize_caption(hidden), re.IGNORECASE)
 
 
 def test_captions_within_the_budget_are_untouched() -> None:

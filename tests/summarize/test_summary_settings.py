@@ -39,8 +39,36 @@ def test_a_url_that_is_none_is_named() -> None:
 def test_word_bounds_that_cross_are_named_with_their_values() -> None:
     with pytest.raises(ValidationError, match="min_words = 30 is over max_words = 20"):
         SummarizerSettings(backend="extractive", min_words=30)
-    with pytest.raises(ValidationError, match="do not overlap"):
+    with pytest.raises(ValidationError, match="accept_min_words = 21 is over min_words = 8"):
         SummarizerSettings(backend="extractive", accept_min_words=21, accept_max_words=22)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"max_words": 40}, "max_words = 40 is over accept_max_words = 30: .* would be rejected"),
+        ({"min_words": 4}, "accept_min_words = 5 is over min_words = 4: .* would be rejected"),
+    ],
+)
+def test_what_is_asked_for_would_not_be_rejected(bounds: dict[str, int], words: str) -> None:
+    """With `max_words = 40` alone, most extractive summaries were made and then rejected as too long."""
+    with pytest.raises(ValidationError, match=words):
+        SummarizerSettings(backend="extractive", **bounds)
+    assert SummarizerSettings(backend="extractive", max_words=40, accept_max_words=40).max_words == 40
+
+
+@pytest.mark.parametrize("port", ["99999", "abc", "0", "-1"])
+def test_a_port_that_is_none_is_a_sentence_and_not_a_traceback_of_the_client(port: str) -> None:
+    with pytest.raises(ValidationError, match=f"url 'http://host:{port}/v1': the port has to be a number from 1 to"):
+        SummarizerSettings(backend="http", model="m", url=f"http://host:{port}/v1")
+    assert SummarizerSettings(backend="http", model="m", url="http://host:65535/v1").url
+
+
+def test_a_password_before_a_bad_port_is_not_repeated() -> None:
+    for url in ("http://me:hunter2@host:abc/v1", "http://me:hunter2/x@host/v1", "http://[me:hunter2@host/v1"):
+        with pytest.raises(ValidationError) as caught:
+            SummarizerSettings(backend="http", model="m", url=url)
+        assert "hunter2" not in "".join(error["msg"] for error in caught.value.errors(include_input=False))
 
 
 def test_the_most_engines_are_not_fewer_than_the_fewest() -> None:
