@@ -1,7 +1,7 @@
 """One frozen tree from one TOML file: everything a run does, checked before anything starts.
 
-The hash of a recipe covers what decides the bytes of the output; where the output lies and how many
-machines build it are not part of it.
+The hash of a recipe covers what decides the bytes of the output; where the output lies, how many machines build it,
+how long one waits for an answer and when a snapshot is held back are not part of it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.media.settings import FrameSettings, VideoSettings
 from gex_pipeline.settings_errors import explain, read_toml
+from gex_pipeline.summarize import running
 from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings
 
 _SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
+# What changes no sample: where the output lies, who builds it, how long a sample may take, when nothing is published.
+# Of a summarizer see `running`.
 _NOT_HASHED = ("name", "output", "ray", "validation")
+_VIDEO_NOT_HASHED = ("timeout_s",)
+_NODE_NOT_HASHED = ("publication",)
 
 
 class Settings(BaseModel):
@@ -149,6 +154,7 @@ class Recipe(Settings):
     ray: RaySettings = RaySettings()  # where the jobs run
     validation: ValidationSettings = ValidationSettings()  # when a new snapshot that differs raises an alarm
     base: str = Field(default=".", exclude=True)  # folder that relative paths start from: the recipe's own
+    known_as: str | None = Field(default=None, exclude=True)  # hash it has in what an earlier version made of it
 
     @property
     def graph(self) -> GranularityGraph:
@@ -187,11 +193,28 @@ class Recipe(Settings):
 
     @property
     def hash(self) -> str:
+        """What names the recipe in all that is made with it: its digest, or what an earlier version took for it."""
+        return self.known_as or self.digest
+
+    @property
+    def digest(self) -> str:
         """Digest of everything that decides the bytes of the output."""
         # Defaults are left out, so that a later version's new setting does not make an old output another recipe's.
-        written = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        content = {key: value for key, value in written.items() if key not in _NOT_HASHED}
+        content = deciding(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def deciding(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe without what decides nothing of a sample; both its hash and what changed go by it."""
+    video = {key: value for key, value in content.get("video", {}).items() if key not in _VIDEO_NOT_HASHED}
+    nodes = {name: _deciding_node(table) for name, table in content.get("granularity", {}).items()}
+    kept = {key: value for key, value in content.items() if key not in _NOT_HASHED and (video or key != "video")}
+    return {key: {"video": video, "granularity": nodes}.get(key, value) for key, value in kept.items()}
+
+
+def _deciding_node(table: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in table.items() if key not in _NODE_NOT_HASHED}
+    return kept | ({"summarizer": running.deciding(kept["summarizer"])} if "summarizer" in kept else {})
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -218,8 +241,9 @@ def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
     if not isinstance(nodes, dict) or not nodes:
         raise RecipeError("no [granularity.NAME] table; a recipe names its granularities, [granularity.SVST] at least")
     settings = {name: _node_settings(name, table) for name, table in nodes.items()}
-    if "base" in tables:
-        raise RecipeError("base: unknown key")
+    for key in ("base", "known_as"):
+        if key in tables:
+            raise RecipeError(f"{key}: unknown key")
     try:
         recipe = Recipe.model_validate({**tables, "granularity": settings, "base": base})
     except ValidationError as error:

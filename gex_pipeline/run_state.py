@@ -23,7 +23,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION
 from gex_pipeline.layout import Layout
-from gex_pipeline.recipe import Recipe, load_recipe, make_recipe
+from gex_pipeline.recipe import Recipe, deciding, load_recipe, make_recipe
 from gex_pipeline.run_lock import read_holder
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
@@ -141,29 +141,45 @@ def _stored_recipe(output_uri: str) -> Recipe:
         what = "was copied without run.json" if manifest else "holds no data set, and no run was begun there"
         raise GexError(f"{output_uri} {what}; name the recipe file instead")
     recipe = _remade({**state["recipe"], "output": output_uri}, state.get("base", "."))
-    # of a run that was begun it says so itself; of outputs of earlier versions the last snapshot does
-    begun = state.get("recipe_hash") == recipe.hash
-    if not begun and manifest and manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
-        raise GexError(f"the recipe in {output_uri}/run.json is not the one of the last snapshot; name the recipe file")
+    # A run that was begun has its recipe in its own words; those of earlier versions are the last snapshot's.
+    if "recipe_hash" not in state and manifest and manifest.snapshots:
+        last = manifest.snapshots[-1]
+        if _hash_in(recipe, last.recipe_hash, last.recipe) is None:
+            raise GexError(
+                f"the recipe in {output_uri}/run.json is not the one of the last snapshot; name the recipe file"
+            )
     return recipe
 
 
 def recipe_of(run: Run, snapshot: int) -> Recipe:
-    """The recipe that a published snapshot was made with.
+    """The recipe that a published snapshot was made with, under the hash that its shards carry.
 
     Raises:
-        GexError: this version reads it as another one, so its shards cannot be built again.
+        RecipeError: it is of a version that had other settings.
     """
     entry = run.manifest.snapshots[snapshot]
     if entry.recipe_hash == run.recipe.hash:
         return run.recipe
     recipe = _remade({**entry.recipe, "output": run.recipe.output_uri}, run.recipe.base)
-    if recipe.hash != entry.recipe_hash:
-        raise GexError(
-            f"the recipe of snapshot {snapshot} of {run.layout.output_uri} has another meaning in this version; "
-            "build its shards again with the version that made them"
-        )
-    return recipe
+    return _named(recipe, entry.recipe_hash)
+
+
+def _named(recipe: Recipe, known_as: str | None) -> Recipe:
+    """The recipe under a hash that an output has for it; none: its own."""
+    return recipe.model_copy(update={"known_as": None if known_as == recipe.digest else known_as})
+
+
+def _hash_in(recipe: Recipe, known_as: str | None, content: dict[str, Any]) -> str | None:
+    """The hash under which an output stores this very recipe; None when it stores another one.
+
+    Earlier versions hashed settings that decide nothing, so what was stored goes by the rule of today.
+    """
+    if known_as is None or known_as == recipe.digest:
+        return known_as
+    try:
+        return known_as if _remade(content, recipe.base).digest == recipe.digest else None
+    except (RecipeError, KeyError):  # of a version that had other settings
+        return None
 
 
 def _remade(content: dict[str, Any], base: str) -> Recipe:
@@ -186,11 +202,15 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
     inputs = input_files(recipe)
     manifest = read_manifest(recipe.output_uri) or Manifest(recipe.name)
     state = read_state(Layout(recipe.output_uri)) or {}
+    last = manifest.snapshots[-1] if manifest.snapshots else None
+    begun = _hash_in(recipe, state.get("recipe_hash"), state.get("recipe", {}))
+    recipe = _named(recipe, begun)
     changes: tuple[str, ...] = ()
-    if manifest.snapshots and manifest.snapshots[-1].recipe_hash != recipe.hash:
+    if last and _hash_in(recipe, last.recipe_hash, last.recipe) is None:
         _check_same_nodes(recipe, manifest)
-        changes = tuple(_changes(manifest.snapshots[-1].recipe, recipe.resolved())) or ("defaults of this version",)
-        if not accept_changes and state.get("recipe_hash") != recipe.hash:
+        found = _changes(deciding(last.recipe), deciding(recipe.resolved()))
+        changes = tuple(found) or ("defaults of this version",)
+        if not accept_changes and begun is None:
             raise RecipeChangedError(
                 f"{recipe.output_uri} was made with another recipe: {'; '.join(changes)}. Published samples are never "
                 "rewritten: what is new from now on would be made with this one. Say so with --accept-changes, choose "
@@ -258,8 +278,7 @@ def _check_same_nodes(recipe: Recipe, manifest: Manifest) -> None:
 def _changes(old: Any, new: Any, path: str = "") -> list[str]:
     """The keys that differ, each with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        skipped = ("name", "output", "ray", "validation") if not path else ()
-        keys = [key for key in dict.fromkeys([*old, *new]) if key not in skipped]
+        keys = dict.fromkeys([*old, *new])
         return [change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [f"{path} was {_short(old)}, is {_short(new)}"]
 

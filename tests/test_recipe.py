@@ -240,6 +240,52 @@ def test_the_order_of_keys_and_written_out_defaults_change_no_hash():
     assert make_recipe(dict(reversed(written.items()))).hash == make_recipe(BASE).hash
 
 
+def summarised(summarizer, **more):
+    node = {"operation": "compress_text", "from": "LVLT", "summarizer": {"model": "m", **summarizer}}
+    return make_recipe(changed("granularity/LVST", node) | more)
+
+
+VLLM, HTTP = {"backend": "vllm"}, {"backend": "http", "url": "http://one/v1"}
+
+
+@pytest.mark.parametrize(
+    ("plain", "change"),
+    [
+        (VLLM, {"engine_timeout_s": 7200}),
+        (VLLM, {"concurrency": 2, "max_concurrency": 4, "batch_size": 8}),
+        (VLLM, {"engine": {"gpu_memory_utilization": 0.8, "tensor_parallel_size": 2, "max_num_seqs": 64}}),
+        (HTTP, {"url": "http://two/v1", "api_key_env": "KEY", "timeout_s": 9, "max_retries": 9, "max_in_flight": 2}),
+    ],
+)
+def test_the_hash_does_not_depend_on_where_and_how_patiently_summaries_are_asked_for(plain, change):
+    """The advice to wait longer for an engine threw away what had been built before it stuck."""
+    assert summarised({**plain, **change}).hash == summarised(plain).hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "n"},
+        {"revision": "abc"},
+        {"max_attempts": 2},
+        {"fallback": "extractive"},
+        {"max_model_len": 512},
+        {"engine": {"quantization": "fp8"}},
+        {"engine": {"max_model_len": 512}},
+    ],
+)
+def test_the_hash_depends_on_what_decides_a_summary(change):
+    assert summarised({**VLLM, **change}).hash != summarised(VLLM).hash
+
+
+def test_neither_patience_with_a_sample_nor_a_publication_gate_is_part_of_the_hash():
+    assert make_recipe(changed("video", {"timeout_s": 30})).hash == make_recipe(BASE).hash
+    assert make_recipe(changed("video", {"timeout_s": 30, "crf": 30})).hash != make_recipe(BASE).hash
+    gated = changed("granularity/LVST", SHORT | {"publication": {"rouge1": {"min": 0.2}}})
+    assert make_recipe(gated).hash == make_recipe(changed("granularity/LVST", SHORT)).hash
+    assert make_recipe(changed("granularity/LVST", SHORT | {"gates": {}})).hash != make_recipe(gated).hash
+
+
 FRAMES = {"num": 4, "short_side_px": 32}
 
 
@@ -343,3 +389,11 @@ def test_a_bound_says_by_how_much_a_value_breaks_it():
     assert Bound(min=0.5).broken_by(0.25) == "0.2500 is under 0.5 by 0.2500"
     assert Bound(max=0.5).broken_by(0.75) == "0.7500 is over 0.5 by 0.2500"
     assert "nan" in Bound(min=0.5).broken_by(float("nan"))
+
+
+def test_a_bound_holds_its_ends():
+    bound = Bound(min=0.25, max=0.5)
+    assert [bound.broken_by(value) for value in (0.25, 0.3, 0.5)] == [None] * 3
+    assert bound.broken_by(0.125) == "0.1250 is under 0.25 by 0.1250"
+    assert bound.broken_by(0.75) == "0.7500 is over 0.5 by 0.2500"
+    assert bound.broken_by(float("nan")) is not None

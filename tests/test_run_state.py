@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -23,6 +24,7 @@ from gex_pipeline.run_state import (
     open_run,
     read_state,
 )
+from gex_pipeline.run_state import recipe_of as recipe_of_snapshot
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
 from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
 
@@ -108,6 +110,9 @@ def test_a_published_name_cannot_become_another_kind_of_sample(folder):
     expected = r"granularity.LVLT: .* made by integrate from SVST, and the recipe says compress_video from SVST"
     with pytest.raises(RecipeError, match=expected):
         open_run(changed, accept_changes=True)
+    twice = recipe_of(folder, granularity={"SVST": {}, "MID": LVLT, "LVLT": LVLT | {"from": "MID"}})
+    with pytest.raises(RecipeError, match=r"made by integrate from SVST, and the recipe says integrate from MID"):
+        open_run(twice, accept_changes=True)
 
 
 def test_another_name_or_cluster_is_no_other_recipe(folder):
@@ -244,3 +249,72 @@ def test_a_retry_after_a_retirement_is_another_run(folder):
     retired = replace(manifest, snapshots=(replace(manifest.snapshots[0], retired="2026-01-02"),))
     storage.publish_bytes(retired.to_json(), first.layout.manifest)
     assert open_run(recipe_of(folder), Retry(("media_missing",))).run_id != before
+
+
+def former_hash(recipe):
+    """What versions before hashed: everything but these four, how long one waits for an answer among it."""
+    content = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    content = {key: value for key, value in content.items() if key not in ("name", "output", "ray", "validation")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def asking(folder, **more):
+    """A recipe whose summaries a server writes; every such recipe had another hash once."""
+    server = {"backend": "http", "model": "m", "url": "http://one/v1", **more}
+    short = {"operation": "compress_text", "from": "LVLT", "summarizer": server}
+    return recipe_of(folder, granularity={"SVST": {}, "LVLT": LVLT, "LVST": short})
+
+
+def begun_by_a_former_version(recipe):
+    former = recipe.model_copy(update={"known_as": former_hash(recipe)})
+    run = begin(replace(open_run(recipe), recipe=former, run_id="of a former version"))
+    assert read_state(run.layout)["recipe_hash"] == former_hash(recipe) != recipe.hash
+    return run
+
+
+def test_an_output_of_a_former_version_needs_no_word_for_what_is_no_change(folder):
+    first = begun_by_a_former_version(asking(folder))
+    published(first)
+    mark_done(first)
+    again = open_run(asking(folder))
+    assert (again.changes, again.is_current) == ((), True)
+    assert find_recipe(f"{folder}/output").output_uri == f"{folder}/output"
+    longer = open_run(asking(folder, timeout_s=600, url="http://two/v1"))
+    assert (longer.changes, longer.is_current) == ((), True)
+    storage.remove(longer.layout.run_state)
+    assert open_run(asking(folder, timeout_s=600)).changes == ()
+    with pytest.raises(RecipeChangedError, match=r"another recipe: granularity.LVST.summarizer.model was \"m\", is"):
+        open_run(asking(folder, timeout_s=600, model="n"))
+
+
+def test_work_that_a_former_version_began_goes_on_also_with_more_patience(folder):
+    """Its run, its receipts and the samples in its shards name the recipe by the hash of then."""
+    recipe = asking(folder)
+    former = replace(open_run(recipe), recipe=recipe.model_copy(update={"known_as": former_hash(recipe)}))
+    identity = [former.recipe.hash, former.inputs, 0]
+    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    begin(replace(former, run_id=run_id))
+    built = former.layout.table("clips", 0)
+    storage.publish_bytes(b"x", built)
+    for seconds in (600, 900):
+        now = begin(open_run(asking(folder, timeout_s=seconds)))
+        assert (now.run_id, now.recipe.hash) == (run_id, former_hash(recipe))
+        assert now.recipe.granularity["LVST"].summarizer.timeout_s == seconds
+        assert storage.exists(built)
+    assert begin(open_run(asking(folder, model="n"))).run_id != run_id
+    assert not storage.exists(built)
+
+
+def test_shards_of_a_former_version_are_built_again_under_the_hash_they_carry(folder):
+    first = begun_by_a_former_version(asking(folder))
+    published(first)
+    other = asking(folder, model="n")
+    run = open_run(other, accept_changes=True)
+    then = recipe_of_snapshot(run, 0)
+    assert (then.hash, then.granularity["LVST"].summarizer.model) == (former_hash(asking(folder)), "m")
+
+
+def test_a_longer_wait_over_a_published_output_is_no_other_recipe(folder):
+    published(open_run(asking(folder)))
+    run = open_run(asking(folder, timeout_s=600))
+    assert (run.changes, run.recipe.hash) == ((), asking(folder).hash)

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,11 @@ from gex_pipeline.receipts import write_table
 from gex_pipeline.stages.assessment_recipe import AssessmentRecipe, Candidate, Task, tasks_digest
 from gex_pipeline.stages.summaries import failing_gates
 from gex_pipeline.summarize.backends import backend
+from gex_pipeline.summarize.chat_template import chat_template_text
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
 from gex_pipeline.summarize.model_identity import model_identity
 from gex_pipeline.summarize.request import SummaryRequest
+from gex_pipeline.summarize.settings import SummarizerSettings
 from gex_pipeline.validate.bootstrap import CONFIDENCE, difference_interval, mean_interval
 from gex_pipeline.validate.rouge import ROUGE_NAMES
 from gex_pipeline.validate.scorers import TextScorers
@@ -82,8 +84,8 @@ def assess(recipe: AssessmentRecipe, tasks: Sequence[Task], folder_uri: str) -> 
         GexError: a result that is there is damaged.
     """
     about, results, errors = tasks_digest(list(tasks)), {}, {}
-    for name, candidate in recipe.candidate.items():
-        digest = _digest(recipe, candidate, about)
+    for name in recipe.candidate:
+        digest = _digest(recipe, name, about)
         found = _stored(folder_uri, name, digest)
         if found is None:
             try:
@@ -149,8 +151,8 @@ def _or_zero(rows: Sequence[dict[str, Any]], score: str) -> list[float]:
 
 def _run(recipe: AssessmentRecipe, name: str, tasks: Sequence[Task]) -> dict[str, Any]:
     """One candidate over all tasks: its rows and figures."""
-    candidate = recipe.candidate[name]
-    backend(candidate.summarizer).check_ready(candidate.summarizer)
+    candidate, summarizer = recipe.candidate[name], recipe.summarizer_of(name)
+    backend(summarizer).check_ready(summarizer)
     progress().stage(f"assess {name}", len(tasks), "tasks")
     counted = Progress()
 
@@ -160,16 +162,17 @@ def _run(recipe: AssessmentRecipe, name: str, tasks: Sequence[Task]) -> dict[str
         counted = now
 
     job = Compression(
-        settings=candidate.summarizer,
+        settings=summarizer,
         score=_gate_scorer(recipe, candidate),
         gate=lambda scores: failing_gates(candidate.gates, scores),
         on_progress=keep,
     )
-    needs_ray = candidate.summarizer.backend == "vllm"
+    needs_ray = summarizer.backend == "vllm"
     with ray_session(recipe.ray) if needs_ray else nullcontext():
         results = {result.key: result for result in summarise([task.request for task in tasks], job)}
     progress().stage(f"score {name}", len(tasks), "tasks")
-    scorers = _scorers(recipe.scores.model_copy(update={"rouge": True, "sentence_model": None, "clip_model": None}))
+    taken = {"rouge": True, "sentence_model": None, "clip_model": None}
+    scorers = _scorers(recipe.placed_scores.model_copy(update=taken))
     rows = list(_rows(name, tasks, results, scorers))
     progress().advance(len(rows))
     figures = _figures(recipe, name, rows, counted)
@@ -184,7 +187,7 @@ def _scorers(settings: ScorerSettings) -> TextScorers:
 
 def _gate_scorer(recipe: AssessmentRecipe, candidate: Candidate) -> Any:
     """Scores against the long text, no more of them than the gates ask for; None where there is nothing to ask."""
-    wanted, scores = set(candidate.gates), recipe.scores
+    wanted, scores = set(candidate.gates), recipe.placed_scores
     settings = scores.model_copy(
         update={
             "rouge": scores.rouge and bool(wanted & set(ROUGE_NAMES)),
@@ -264,13 +267,23 @@ def _figures(recipe: AssessmentRecipe, name: str, rows: list[dict[str, Any]], co
     }
 
 
-def _digest(recipe: AssessmentRecipe, candidate: Candidate, tasks: str) -> str:
-    """SHA-256 (hex) of what decides a candidate's result, the weights behind its name among it."""
-    summarizer = candidate.summarizer
-    identity = model_identity(summarizer.model, summarizer.revision) if summarizer.backend == "vllm" else None
+def _digest(recipe: AssessmentRecipe, name: str, tasks: str) -> str:
+    """SHA-256 (hex) of what decides a candidate's result: the weights and the template behind their names among it."""
+    candidate, summarizer = recipe.candidate[name], recipe.summarizer_of(name)
+    in_engine = summarizer.backend == "vllm"
+    identity = model_identity(summarizer.model, summarizer.revision) if in_engine else None
     parts = [_VERSION, candidate.model_dump(mode="json"), identity, recipe.scores.model_dump(mode="json"), tasks]
     parts.append(recipe.seed)
+    if in_engine and (template := _template(summarizer)) is not None:
+        parts.append(template)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _template(summarizer: SummarizerSettings) -> str | None:
+    """The template's text; none where it is the model's own, or cannot be found, which is said when it is needed."""
+    with suppress(GexError):
+        return chat_template_text(summarizer)
+    return None
 
 
 def _stored(folder_uri: str, name: str, digest: str) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """What an assessment of summarisers is to do: one TOML file → one frozen tree; tasks as the summarise stage asks them.
 
 A task is a long text with its captions and a reference. Tasks come from JSON Lines of their own, or from the
-references and the metadata of a corpus, whose captions are joined as `integrate` joins them. Asks nobody anything.
+references and the metadata of a corpus, which are read as ingest reads them and joined as `integrate` joins them. Asks
+nobody anything.
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, ValidationError, model_validator
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.model_places import placed_scores, placed_summarizer
 from gex_pipeline.operations.compress_text import CompressTextSettings
 from gex_pipeline.operations.integrate import join_texts
 from gex_pipeline.recipe import Bound, Columns, RaySettings, Settings
 from gex_pipeline.settings_errors import explain, read_toml
 from gex_pipeline.summarize.request import SummaryRequest, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.tables import Database
 from gex_pipeline.validate.scorers import TextScorers
 from gex_pipeline.validate.settings import ScorerSettings, Seed
 
@@ -95,6 +99,15 @@ class AssessmentRecipe(Settings):
     def locate(self, uri: str) -> str:
         """`uri` with a relative path made absolute from the file's folder."""
         return uri if "://" in uri or uri.startswith("/") else str(Path(self.base).absolute() / uri)
+
+    def summarizer_of(self, name: str) -> SummarizerSettings:
+        """A candidate's summarizer, its model and template found from the file's folder."""
+        return placed_summarizer(self.candidate[name].summarizer, self.base)
+
+    @property
+    def placed_scores(self) -> ScorerSettings:
+        """The models of the scores, found from the file's folder."""
+        return placed_scores(self.scores, self.base)
 
 
 @dataclass(frozen=True)
@@ -213,17 +226,11 @@ def _whole(text: str, what: str) -> str:
 def _corpus_tasks(recipe: AssessmentRecipe) -> tuple[list[Task], list[str]]:
     """A task for every source with a reference, its captions in time order."""
     settings, names = recipe.tasks, recipe.tasks.columns
-    clips: dict[str, dict[tuple[float, float], str]] = {}
-    for where, row in _lines(recipe.locate(settings.clips or "")):
-        caption, source = row.get(names.caption), row.get(names.source_id)
-        span_s = _seconds(row.get(names.start)), _seconds(row.get(names.end))
-        # What ingest would reject is no clip here either.
-        if isinstance(caption, str) and caption.strip() and source is not None and span_s[0] < span_s[1]:
-            clips.setdefault(str(source), {})[span_s] = _text(caption, f"{where}: {names.caption}")
+    captions_of = _captions(recipe)
     tasks, notes = [], []
     for where, row in _lines(recipe.locate(settings.references or "")):
-        source = _whole(str(row.get(names.source_id)), f"{where}: {names.source_id}")
-        captions = [caption for _, caption in sorted(clips.get(source, {}).items())]
+        source = (_as_read(row.get(names.source_id), f"{where}: {names.source_id}") or "").strip(" ")
+        captions = captions_of.get(source, [])
         if len(captions) != row.get("clips", len(captions)) or not captions:
             # The reference sums up clips that are usable; which of these captions it is about nobody says.
             notes.append(
@@ -234,9 +241,25 @@ def _corpus_tasks(recipe: AssessmentRecipe) -> tuple[list[Task], list[str]]:
     return tasks, notes
 
 
-def _seconds(value: Any) -> float:
-    """``HH:MM:SS.mmm``, ``MM:SS`` or seconds, as seconds; NaN for anything else."""
-    try:
-        return math.fsum(float(part) * 60**power for power, part in enumerate(reversed(str(value).split(":"))))
-    except (ValueError, OverflowError):
-        return math.nan
+def _captions(recipe: AssessmentRecipe) -> dict[str, list[str]]:
+    """The captions of every source in time order; what a run takes for no clip, or for one it has, is none here."""
+    names = recipe.tasks.columns
+    columns = {f"{key}_text": name for key, name in names.model_dump().items()}
+    rows: dict[str, list[str | None]] = {key: [] for key in columns}
+    for where, row in _lines(recipe.locate(recipe.tasks.clips or "")):
+        for key, name in columns.items():
+            rows[key].append(_as_read(row.get(name), f"{where}: {name}"))
+    with Database() as database:
+        file = database.scratch / "clips.parquet"
+        pq.write_table(pa.table(rows, pa.schema([(key, pa.string()) for key in columns])), file)
+        database.view_parquet("assessed_rows", [str(file)])
+        for name in ("seconds_of", "clean_text", "assess_raw_clips", "ingest_read", "ingest_duplicates"):
+            database.run(name)
+        return {row["source_id"]: row["captions"] for row in database.rows("assess_captions")}
+
+
+def _as_read(value: Any, what: str) -> str | None:
+    """A value as text whatever its type, as ingest has it."""
+    if value is None:
+        return None
+    return _whole(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), what)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from gex_pipeline import ingest, storage
 from gex_pipeline.errors import MissingExtraError, RecipeError
+from gex_pipeline.model_places import summarizer_of
 from gex_pipeline.progress import progress
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_state import Run
@@ -25,7 +26,7 @@ def check_tools(recipe: Recipe) -> None:
     from gex_pipeline.summarize.backends import backend
 
     ffmpeg_binary()
-    settings = [node.summarizer for node in recipe.granularity.values() if hasattr(node, "summarizer")]
+    settings = [summarizer_of(recipe, name) for name, node in recipe.granularity.items() if hasattr(node, "summarizer")]
     for summarizer in settings:
         backend(summarizer).check_ready(summarizer)
     scores = recipe.scores

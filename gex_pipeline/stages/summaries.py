@@ -18,6 +18,7 @@ import pyarrow as pa
 from gex_pipeline import storage
 from gex_pipeline.errors import BalanceError, Reason
 from gex_pipeline.granularity import Node
+from gex_pipeline.model_places import scores_of, summarizer_of
 from gex_pipeline.planning import find_long_texts
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ScorerPool, VideoToScore
@@ -88,7 +89,7 @@ def _summarise_texts(run: Run, node: Node, texts: _Texts) -> None:
     """Write a result for each text, in parts."""
     progress().stage(f"{node.name} summarise", texts.num_texts, "texts")
     engine_gpus = run.recipe.granularity[node.name].summarizer.engine_gpus
-    with ScorerPool(run.recipe.scores, run.recipe.ray, engine_gpus) as pool:
+    with ScorerPool(scores_of(run.recipe), run.recipe.ray, engine_gpus) as pool:
         counted = _Counted()
         results = _results(run, node, texts.requests(), pool, counted)
         for number, part in enumerate(_batched(results), start=_num_parts(run, node)):
@@ -152,17 +153,17 @@ def _publish_pace(run: Run, node: Node, counted: Progress) -> None:
 def _results(
     run: Run, node: Node, requests: Iterator[SummaryRequest], pool: ScorerPool, counted: _Counted
 ) -> Iterator[SummaryResult]:
-    settings = run.recipe.granularity[node.name]
+    gates = run.recipe.granularity[node.name].gates
 
     def score(asked: list[SummaryRequest], candidates: list[str]) -> list[dict[str, float]]:
         rows = pool.score_texts(candidates, [request.text for request in asked])
         return [{name: round(value, _SCORE_DIGITS) for name, value in row.items()} for row in rows]
 
     compression = Compression(
-        settings=settings.summarizer,
+        settings=summarizer_of(run.recipe, node.name),
         cache=ResponseCache(run.layout.response_cache),
         score=score,
-        gate=lambda scores: failing_gates(settings.gates, scores),
+        gate=lambda scores: failing_gates(gates, scores),
         on_progress=counted.keep,
         batch_size=_PART_ROWS,
     )
@@ -200,7 +201,7 @@ def _row(result: SummaryResult, parent: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score_videos(run: Run, node: Node, rows: list[dict[str, Any]], pool: ScorerPool) -> list[dict[str, Any]]:
-    """Add video-text cosines to accepted rows, as far as the recipe wants them, and gate by them."""
+    """Add video-text cosines to accepted rows, as far as the recipe wants them, and gate what a model wrote by them."""
     settings, gates = run.recipe.scores, run.recipe.granularity[node.name].gates
     if settings.clip_model is None:
         return rows
@@ -217,8 +218,10 @@ def _score_videos(run: Run, node: Node, rows: list[dict[str, Any]], pool: Scorer
         for row in chosen
     ]
     for row, scores in zip(chosen, pool.score_videos(videos), strict=True):
-        row["scores"] |= {name: round(value, _SCORE_DIGITS) for name, value in scores.items()}
-        failing = failing_gates(gates, row["scores"])
+        added = {name: round(value, _SCORE_DIGITS) for name, value in scores.items()}
+        row["scores"] |= added
+        # An accepted row with a reason is a fallback: scored, but not gated away. The text's own gates were open.
+        failing = failing_gates(gates, added) if row["reason"] is None else []
         if failing:
             detail = f"{'; '.join(failing)}: {row['text']}"
             row |= {"state": "rejected", "reason": str(Reason.gate_failed), "detail": detail, "text": None}

@@ -18,10 +18,12 @@ import numpy as np
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RejectedError
 from gex_pipeline.layout import Layout
+from gex_pipeline.model_places import placed_scores
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import VideoToScore, frames_to_score
 from gex_pipeline.report.pictures import open_picture
 from gex_pipeline.report.shard_pictures import samples_sheet
+from gex_pipeline.run_state import read_state
 from gex_pipeline.shard_format import DamagedRunError
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, Samples, media_place, open_samples, rows_of
@@ -81,7 +83,8 @@ class _Validation:
         self._samples, self._manifest, self._options = samples, manifest, options
         self._newest = manifest.snapshots[-1]
         recipe: Mapping[str, Any] = self._newest.recipe
-        self._scores = ScorerSettings.model_validate(recipe.get("scores") or {})
+        base = (read_state(Layout(samples.target.uri)) or {}).get("base", ".")  # of an output copied alone: here
+        self._scores = placed_scores(ScorerSettings.model_validate(recipe.get("scores") or {}), base)
         self._settings = ValidationSettings.model_validate(recipe.get("validation") or {})
         self._clip_model = options.clip_model or self._scores.clip_model
         self._videos: dict[str, Vectors | None] = {}  # by the key that a video is drawn by; None: unreadable

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
-_SAMPLE_BYTES = 1 << 18
+_WHOLE_BYTES = 1 << 28  # a file up to here is read whole
+_STEP_BYTES = 1 << 22  # of a larger one a piece in every step: few tensors of a large model are smaller
+_PIECE_BYTES = 1 << 12
 
 
 @functools.lru_cache(maxsize=16)
@@ -23,17 +26,15 @@ def model_identity(model: str | None, revision: str | None) -> str:
     for path in sorted(item for item in folder.rglob("*") if item.is_file() and not item.name.startswith(".")):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        digest.update(_sample(path, size))
+        for piece in _pieces(path, size):
+            digest.update(piece)
     return f"sha256:{digest.hexdigest()}"
 
 
-def _sample(path: Path, size_bytes: int) -> bytes:
-    # Reading 26 GB of weights for a name would cost a minute; training changes every part of them.
+def _pieces(path: Path, size_bytes: int) -> Iterator[bytes]:
+    # Reading 26 GB of weights for a name would cost a minute; but adapters that are merged change some tensors only.
+    length = _PIECE_BYTES if size_bytes > _WHOLE_BYTES else _STEP_BYTES
     with path.open("rb") as stream:
-        if size_bytes <= 4 * _SAMPLE_BYTES:
-            return stream.read()
-        pieces = []
-        for offset in (0, size_bytes // 2, size_bytes - _SAMPLE_BYTES):
+        for offset in range(0, size_bytes, _STEP_BYTES):
             stream.seek(offset)
-            pieces.append(stream.read(_SAMPLE_BYTES))
-        return b"".join(pieces)
+            yield stream.read(length)

@@ -17,34 +17,13 @@ from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.chat_template import chat_template_text
 from gex_pipeline.summarize.model_identity import model_identity
 from gex_pipeline.summarize.prompt import build_messages
+from gex_pipeline.summarize.running import deciding_engine
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 # Generation stops where a model starts to continue the prompt instead of answering it.
 STOP = ("[captions", "[end ", "\nUSER:")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _LONGEST_CHARS = 20_000  # of an answer; far over any token limit that a summary may have
-# Where and how fast the engine runs; the same prompt gives the same answer up to floating point.
-_ENGINE_RESOURCES = frozenset(
-    {
-        "block_size",
-        "data_parallel_size",
-        "disable_log_stats",
-        "distributed_executor_backend",
-        "enable_chunked_prefill",
-        "enable_prefix_caching",
-        "enforce_eager",
-        "gpu_memory_utilization",
-        "kv_cache_memory_bytes",
-        "max_model_len",
-        "max_num_batched_tokens",
-        "max_num_seqs",
-        "max_parallel_loading_workers",
-        "pipeline_parallel_size",
-        "stream_interval",
-        "swap_space",
-        "tensor_parallel_size",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +96,7 @@ def request_digest(request: SummaryRequest, settings: SummarizerSettings) -> str
         "sampling": sampling(request, settings),
         "attempt": request.attempt,
         "chat_template": chat_template_text(settings) if settings.backend == "vllm" else None,
-        "engine": {name: value for name, value in settings.engine.items() if name not in _ENGINE_RESOURCES},
+        "engine": deciding_engine(settings.engine),
     }
     canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()

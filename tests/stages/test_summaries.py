@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
+from gex_pipeline.errors import BalanceError, Reason
+from gex_pipeline.run_state import open_run
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.stages import summaries
-from gex_pipeline.stages.summaries import _Texts
+from gex_pipeline.stages.summaries import (
+    _PART_SCHEMA,
+    _publish_tables,
+    _row,
+    _score_videos,
+    _Texts,
+    _write_part,
+    failing_gates,
+)
+from gex_pipeline.summarize.compress import Compression, summarise
+from gex_pipeline.summarize.request import SummaryAnswer, request_digest
 from gex_pipeline.tables import Database
+from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
+from tests.summarize import stories
 
 NUM, DONE = 5000, 40
 
@@ -56,3 +71,106 @@ def test_texts_whose_results_are_there_are_not_in_memory(texts, monkeypatch):
         return peak
 
     assert most_bytes(taken=True) < most_bytes(taken=False) / 4
+
+
+class Wordless:
+    """A model that says too little for a summary, but for the texts it knows."""
+
+    name, max_attempts = "http", 1
+
+    def __init__(self, told):
+        self._told = told
+
+    def answer(self, requests, settings):
+        for asked in requests:
+            text = self._told.get(asked.key, "no")
+            yield SummaryAnswer(request_digest(asked, settings), asked.key, asked.source_digest, text, finish="stop")
+
+
+class Cosines:
+    """In place of the workers that score videos: these cosines for every one."""
+
+    def __init__(self, long, short):
+        self._row = {"clip_video_long_text": long, "clip_video_short_text": short}
+
+    def score_videos(self, videos):
+        return [dict(self._row) for _ in videos]
+
+
+def scored(folder, told, pool):
+    """Rows of three texts whose summaries are under the text gate when they are the fallback's; two are looked at."""
+    write_jsonl(folder / "clips.jsonl", [clip_row()])
+    server = {"backend": "http", "model": "m", "url": "http://h/v1", "fallback": "extractive", "max_attempts": 1}
+    gates = {"sentence_cosine": {"min": 0.5}, "clip_video_short_text": {"min": 0.25}}
+    short = {"operation": "compress_text", "from": "LVLT", "summarizer": server, "gates": gates}
+    nodes = {"SVST": {}, "LVLT": LVLT, "LVST": short}
+    run = open_run(recipe_of(folder, granularity=nodes, scores={"clip_model": "org/clip", "clip_videos": 2}))
+    settings = run.recipe.granularity["LVST"]
+
+    def score(asked, candidates):
+        return [{"sentence_cosine": 0.9 if one.key in told else 0.4} for one in asked]
+
+    job = Compression(
+        settings=settings.summarizer,
+        backend=Wordless(told),
+        score=score,
+        gate=lambda scores: failing_gates(settings.gates, scores),
+    )
+    results = sorted(
+        summarise([replace(stories.request(), key=key) for key in "abc"], job), key=lambda result: result.key
+    )
+    place = {"media_uri": "LVLT/0.tar", "media_offset_bytes": 0, "media_size_bytes": 1, "media_extension": "mp4"}
+    parents = [{"parent_id": str(i), "source_id": "s", "clip_rank": i, "text": "long", **place} for i in (1, 2, 3)]
+    rows = [_row(result, parent) for result, parent in zip(results, parents, strict=True)]
+    return _score_videos(run, run.recipe.graph.nodes["LVST"], rows, pool)
+
+
+def test_a_fallback_is_scored_by_its_video_and_not_gated_away(tmp_path):
+    """Those whose videos were looked at were rejected, by the text gate that a fallback does not have to pass."""
+    rows = scored(tmp_path, {}, Cosines(0.2, 0.2))
+    assert [(row["state"], row["backend"], row["reason"]) for row in rows] == [
+        ("accepted", "extractive", str(Reason.summary_too_short))
+    ] * 3
+    assert all(row["text"] and row["detail"].startswith("instead of summary_too_short") for row in rows)
+    assert [row["scores"].get("clip_video_short_text") for row in rows] == [0.2, 0.2, None]
+    assert {row["scores"]["sentence_cosine"] for row in rows} == {0.4}
+
+
+def test_what_the_model_wrote_has_to_pass_the_gates_of_its_video(tmp_path):
+    told = {
+        "a": "A man in a blue jacket rides a motorcycle down a mountain road.",
+        "c": "A man rides a motorcycle on a winding mountain road.",
+    }
+    rows = scored(tmp_path, told, Cosines(0.3, 0.2))
+    assert [(row["state"], row["reason"]) for row in rows] == [
+        ("rejected", str(Reason.gate_failed)),
+        ("accepted", str(Reason.summary_too_short)),
+        ("accepted", None),
+    ]
+    assert rows[0]["detail"] == f"clip_video_short_text 0.2000 is under 0.25 by 0.0500: {told['a'].rstrip('.')}"
+    assert [row["state"] for row in scored(tmp_path, told, Cosines(0.3, 0.3))] == ["accepted"] * 3
+
+
+@pytest.mark.parametrize("results", [["a", "b"], ["a"], ["a", "a"], ["a", "b", "b"], ["a", "c"], ["a", "b", "c"]])
+def test_results_that_are_not_one_for_every_text_are_never_made_tables(tmp_path, results):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    short = {"operation": "compress_text", "from": "LVLT", "summarizer": {"backend": "extractive"}}
+    run = open_run(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": LVLT, "LVST": short}))
+    node = run.recipe.graph.nodes["LVST"]
+    facts = dict.fromkeys(_PART_SCHEMA.names) | {"state": "accepted", "scores": {}, "parent": {}}
+    _write_part(run, node, 0, [facts | {"key": key, "parent_id": f"of {key}"} for key in results])
+    with Database(threads=1) as database:
+        database.execute("CREATE TEMP TABLE long_texts AS SELECT unnest(['a', 'b']) AS key")
+        if results == ["a", "b"]:
+            _publish_tables(database, run, node)
+            written = sorted(
+                (tmp_path / "output" / "tables").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns
+            )
+            assert written[-1].name == "losses-LVST-000000.parquet", (
+                "with it there, the next run takes all three for whole"
+            )
+        else:
+            with pytest.raises(BalanceError, match=r"LVST: 2 texts were to be summarised and \d results"):
+                _publish_tables(database, run, node)
+    published = [path.name for path in (tmp_path / "output" / "tables").glob("*.parquet")]
+    assert len(published) == (3 if results == ["a", "b"] else 0)

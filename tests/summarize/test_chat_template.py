@@ -51,3 +51,12 @@ def test_a_template_is_a_name_a_file_or_its_own_text(tmp_path: Path) -> None:
 def test_an_unknown_template_is_named_with_the_known_ones() -> None:
     with pytest.raises(GexError, match=r"chat_template 'vicuna' is neither .* one of: vicuna_v1\.5"):
         chat_template_text(settings("org/name", "vicuna"))
+
+
+def test_a_template_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    """A process that serves flows lives longer than a template stays the same."""
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ messages[0] }}")
+    assert chat_template_text(settings("org/name", str(file))) == "{{ messages[0] }}"
+    file.write_text("Once more: {{ messages[0] }}")
+    assert chat_template_text(settings("org/name", str(file))) == "Once more: {{ messages[0] }}"

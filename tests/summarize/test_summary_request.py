@@ -91,6 +91,20 @@ def test_a_model_directory_is_known_by_its_content_and_not_by_its_path(tmp_path:
     assert model_identity(str(tmp_path / "b"), None) != first
 
 
+@pytest.mark.parametrize(("size_mb", "changed_mb"), [(20, 0.000001), (600, 8)])
+def test_an_adapter_that_is_merged_into_one_tensor_of_many_makes_another_model(tmp_path, size_mb, changed_mb):
+    weights = tmp_path / "model.safetensors"
+    with weights.open("wb") as stream:
+        stream.truncate(size_mb << 20)
+    first = model_identity(str(tmp_path), None)
+    with weights.open("r+b") as stream:
+        stream.seek(5_000_000)
+        stream.write(b"\1" * max(1, int(changed_mb * 2**20)))
+    model_identity.cache_clear()
+    assert weights.stat().st_size == size_mb << 20
+    assert model_identity(str(tmp_path), None) != first
+
+
 def test_a_hub_id_stands_for_itself_with_its_revision() -> None:
     assert model_identity("org/name", "main") == "org/name@main"
     assert model_identity("org/name", None) == "org/name"

@@ -125,7 +125,7 @@ def test_a_missing_engine_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sys.path_importer_cache", {})
     monkeypatch.delitem(__import__("sys").modules, "vllm", raising=False)
     chosen = settings(model="org/name")
-    with pytest.raises(MissingExtraError, match=r"vllm is not installed.*gex-pipeline\[vllm\]"):
+    with pytest.raises(MissingExtraError, match=r"vllm is not installed.*constraints-gpu.txt -e .\.\[vllm\]"):
         backend(chosen).check_ready(chosen)
 
 

@@ -145,6 +145,18 @@ def test_without_clip_texts_are_looked_at_and_what_is_missing_is_said(tmp_path, 
     assert "<script>alert" not in "".join(page.scripts)
 
 
+def test_a_relative_model_of_the_recipe_lies_in_the_recipes_folder(tmp_path, clip_folder, monkeypatch, capsys):
+    """It was looked for wherever the command was called."""
+    output = Path(make_output(tmp_path))
+    dataset = json.loads((output / "dataset.json").read_bytes())
+    dataset["snapshots"][-1]["recipe"]["scores"] = {"clip_model": clip_folder.name}
+    (output / "dataset.json").write_text(json.dumps(dataset))
+    (output / "run.json").write_text(json.dumps({"base": str(clip_folder.parent)}))
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", str(output), "--videos", "2", "--no-report", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clip_model"] == clip_folder.name
+
+
 def test_a_video_that_cannot_be_read_is_left_out_and_said(tmp_path, clip_folder):
     output = Path(make_output(tmp_path))
     (tar,) = (output / "LVLT").glob("*.tar")

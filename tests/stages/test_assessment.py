@@ -1,0 +1,107 @@
+"""What decides whether a candidate is assessed again, and how a corpus is read for its tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gex_pipeline import storage
+from gex_pipeline.stages.assessment import _digest, assess
+from gex_pipeline.stages.assessment_recipe import AssessmentRecipe, load_assessment, read_tasks, tasks_digest
+from tests.making_runs import clip_row, recipe_of, run_ingest, write_jsonl
+
+TASKS = [{"id": "1", "captions": ["a dog runs", "a cat sits"], "reference": "a dog and a cat"}]
+ENGINE = '[candidate.v]\nsummarizer = { backend = "vllm", model = "./m", chat_template = "t.jinja" }\n'
+CORPUS = '[tasks]\nreferences = "refs.jsonl"\nclips = "clips.jsonl"\n[candidate.e]\nsummarizer.backend = "extractive"\n'
+
+
+def engine_candidate(folder: Path) -> AssessmentRecipe:
+    """An assessment of one model that lies beside its file, as its template does."""
+    (folder / "m").mkdir(parents=True)
+    (folder / "m/config.json").write_text("{}")
+    (folder / "t.jinja").write_text("A {{ messages }}")
+    write_jsonl(folder / "tasks.jsonl", TASKS)
+    (folder / "a.toml").write_text(
+        f'[tasks]\nfile = "tasks.jsonl"\n[scores]\nbertscore_model = "./m"\nclip_model = "none/here"\n{ENGINE}'
+    )
+    return load_assessment(folder / "a.toml")
+
+
+def test_relative_models_and_templates_start_from_the_assessments_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = engine_candidate(tmp_path / "a")
+    found = recipe.summarizer_of("v")
+    assert (found.model, found.chat_template) == (str(tmp_path / "a/m"), str(tmp_path / "a/t.jinja"))
+    assert recipe.placed_scores.bertscore_model == str(tmp_path / "a/m")
+    assert (recipe.placed_scores.sentence_model, recipe.placed_scores.clip_model) == ("minilm", "none/here")
+
+
+def test_a_changed_template_is_assessed_again_and_a_moved_folder_is_not(tmp_path):
+    """The name of the template stood for it, and a result of the former prompt was shown for the new one."""
+    recipe = engine_candidate(tmp_path / "a")
+    about = tasks_digest(read_tasks(recipe)[0])
+    before = _digest(recipe, "v", about)
+    assert _digest(engine_candidate(tmp_path / "b"), "v", about) == before
+    (tmp_path / "a/t.jinja").write_text("B {{ messages }} quite another prompt")
+    assert _digest(recipe, "v", about) != before
+
+
+def test_a_template_that_is_not_there_costs_its_candidate(tmp_path):
+    pytest.importorskip("vllm")
+    recipe = engine_candidate(tmp_path)
+    (tmp_path / "t.jinja").unlink()
+    found = assess(recipe, read_tasks(recipe)[0], str(tmp_path / "out"))
+    assert list(found.content["failed"]) == ["v"]
+    assert found.content["failed"]["v"].startswith("chat_template 't.jinja' is neither a file, nor Jinja text")
+    assert not storage.exists(f"{tmp_path}/out/candidates/v.json")
+
+
+def captions_of(folder: Path, rows: list[dict[str, Any]], num: int | None = None) -> list[tuple[str, ...]]:
+    """The captions of each task of a corpus; of source v as ingest has them too."""
+    write_jsonl(folder / "clips.jsonl", rows)
+    row = {"YoutubeID": "v", "Reference": "things"}
+    write_jsonl(folder / "refs.jsonl", [row | ({"clips": num} if num else {})])
+    (folder / "b.toml").write_text(CORPUS)
+    found = [task.request.captions for task in read_tasks(load_assessment(folder / "b.toml"))[0]]
+    _, clips, _ = run_ingest(recipe_of(folder))
+    assert found == [tuple(clip["text"] for clip in clips if clip["source_id"] == "v")]
+    return found
+
+
+def at(start_s: int, caption: Any, source: Any = "v", **more: Any) -> dict[str, Any]:
+    return clip_row(source, f"00:00:{start_s:02d}.000", f"00:00:{start_s + 1:02d}.000", caption, **more)
+
+
+def test_captions_of_a_corpus_are_cleaned_as_a_run_cleans_them(tmp_path):
+    rows = [at(2, "a cat\u200b sits"), at(1, "a dog\n runs  fast"), at(3, "\u200b\u200b"), at(4, " \u00a0")]
+    assert captions_of(tmp_path, rows, num=2) == [("a dog runs fast", "a cat sits")]
+
+
+def test_of_two_rows_about_one_clip_the_first_by_caption_counts(tmp_path):
+    rows = [at(1, "a dog runs"), at(2, "a cat sits"), at(1, "a zebra runs"), at(1, "a bee flies")]
+    assert captions_of(tmp_path, rows, num=2) == [("a bee flies", "a cat sits")]
+    assert captions_of(tmp_path, rows[::-1], num=2) == [("a bee flies", "a cat sits")]
+
+
+def test_times_of_a_corpus_mean_what_they_mean_to_a_run(tmp_path):
+    rows = [
+        clip_row("v", "00:00:03,000", "00:00:04,500", "third"),
+        clip_row("v", 1, 2.5, "first"),
+        clip_row("v", "0:02", "0:03", "second"),
+        clip_row("v", "00:00:99.000", "00:03:00", "no time"),
+        clip_row("v", "1:2:3:4", "9999999", "no time either"),
+        clip_row("v", "inf", "nan", "nor this"),
+        clip_row("v", "5", "5", "of no length"),
+    ]
+    assert captions_of(tmp_path, rows, num=3) == [("first", "second", "third")]
+
+
+def test_sources_are_joined_as_text(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [at(1, "a dog runs", 5), at(2, "a cat sits", " 5 "), at(3, "a bird", None)])
+    write_jsonl(tmp_path / "refs.jsonl", [{"YoutubeID": 5, "Reference": "r", "clips": 2}])
+    (tmp_path / "b.toml").write_text(CORPUS)
+    (task,) = read_tasks(load_assessment(tmp_path / "b.toml"))[0]
+    assert (task.request.key, json.dumps(task.request.captions)) == ("5", '["a dog runs", "a cat sits"]')
