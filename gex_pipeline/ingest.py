@@ -7,7 +7,8 @@ read as text whatever their type, so that ids keep their zeros; all input column
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
@@ -36,11 +37,12 @@ _NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
 
 @dataclass(frozen=True)
 class Ingested:
-    """What ingest found: the account and how many captions had to be cleaned."""
+    """What ingest found: the account, how many captions had to be cleaned, and what a person should know of."""
 
     account: Account
     num_new_clips: int
     num_cleaned_captions: int
+    notes: tuple[str, ...] = ()
 
 
 def ingest(database: Database, run: Run) -> Ingested:
@@ -72,7 +74,24 @@ def ingest(database: Database, run: Run) -> Ingested:
     if num_bad_lines:
         database.run("ingest_bad_lines", granularity=granularity)
     _clips_table(database)
-    return _account(database, granularity, num_rows + num_bad_lines)
+    found = _account(database, granularity, num_rows + num_bad_lines)
+    return replace(found, notes=tuple(_changes(database, run)))
+
+
+def _changes(database: Database, run: Run) -> Iterator[str]:
+    """What the metadata said before and say no more, in words: a file that did not come is else seen by nobody."""
+    if not run.previous_tables("clips"):
+        return
+    now = {file["uri"] for file in run.inputs}
+    gone = [file["uri"] for file in run.manifest.snapshots[-1].inputs if file["uri"] not in now]
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        yield f"files of the last snapshot that are no longer found: {gone[0]}{more}"
+    (found,) = database.rows("ingest_changes")
+    if found["num_unseen"]:
+        yield f"{found['num_unseen']:,} known clips are in the metadata no more; what was made of them stays"
+    if found["num_other_text"]:
+        yield f"{found['num_other_text']:,} known clips have another caption now; they keep the one they came with"
 
 
 def _account(database: Database, granularity: str, num_in: int) -> Ingested:

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +60,14 @@ def read_metadata(database: Database, files: MetadataFiles) -> tuple[int, int]:
         RecipeError: a file's ending says no format that is read; GexError: a file cannot be read.
     """
     kinds = files.by_kind(database)
-    selects: list[str] = []
+    selects: dict[str, list[str]] = {}
     try:
         for kind, paths in kinds.items():
-            selects += _readers(database, kind, paths, files.as_text)
-            database.execute(f"CREATE OR REPLACE TEMP VIEW input_rows AS {_union(selects)}")
+            selects[kind] = _readers(database, kind, paths, files.as_text)
+            everything = [select for some in selects.values() for select in some]
+            database.execute(f"CREATE OR REPLACE TEMP VIEW input_rows AS {_union(everything)}")
         num_rows = database.count("input_rows")
-        _find_bad_lines(database, kinds)
+        _find_bad_lines(database, kinds, selects)
     except (DatabaseError, OSError, csv.Error) as error:
         raise broken_file(database, files) or GexError(f"cannot read the metadata: {first_line(error)}") from error
     num_bad_lines = 0
@@ -87,16 +88,17 @@ def broken_file(database: Database, files: MetadataFiles) -> GexError | None:
     return None
 
 
-def _find_bad_lines(database: Database, kinds: Mapping[str, list[Path]]) -> None:
+def _find_bad_lines(database: Database, kinds: Mapping[str, list[Path]], selects: Mapping[str, Sequence[str]]) -> None:
     """Make the table ``bad_lines``: where lines of JSON stand that are no rows, and how they begin.
 
-    Only where all files are JSON Lines: of other formats an empty row looks the same.
+    Only where all rows of nothing are of JSON Lines: one of another format looks the same.
     """
     bad: list[metadata_text.BadLine] = []
-    if kinds.keys() == {"json"}:
-        empty = " AND ".join(f"{identifier(name)} IS NULL" for name in database.columns("input_rows"))
-        num_empty = database.value(f"SELECT count(*) FROM input_rows WHERE {empty}")
-        bad = metadata_text.bad_json_lines(kinds["json"]) if num_empty else []
+    num_empty = _num_empty(database, "input_rows") if "json" in kinds else 0
+    if num_empty:
+        database.execute(f"CREATE OR REPLACE TEMP VIEW json_rows AS {_union(selects['json'])}")
+        are_json = kinds.keys() == {"json"} or _num_empty(database, "json_rows") == num_empty
+        bad = metadata_text.bad_json_lines(kinds["json"]) if are_json else []
         if len(bad) != min(num_empty, metadata_text.MAX_DESCRIBED):
             bad = []  # DuckDB takes some lines for JSON that are not quite: better nothing than the wrong lines
     database.execute("CREATE OR REPLACE TEMP TABLE bad_lines (number BIGINT, detail VARCHAR, content VARCHAR)")
@@ -105,12 +107,17 @@ def _find_bad_lines(database: Database, kinds: Mapping[str, list[Path]]) -> None
         database.execute("INSERT INTO bad_lines VALUES ($number, $detail, $content)", values)
 
 
+def _num_empty(database: Database, view: str) -> int:
+    empty = " AND ".join(f"{identifier(name)} IS NULL" for name in database.columns(view))
+    return int(database.value(f"SELECT count(*) FROM {view} WHERE {empty}"))
+
+
 def first_line(error: Exception) -> str:
     """The beginning of an error's message, for a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
-def _union(selects: list[str]) -> str:
+def _union(selects: Sequence[str]) -> str:
     return " UNION ALL BY NAME ".join(selects)
 
 

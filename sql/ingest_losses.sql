@@ -20,6 +20,8 @@ SELECT
     WHEN 'unsafe_media_path' THEN media_text
     WHEN 'media_missing' THEN
       coalesce(p.detail, 'no tar holds the key ' || media_text || $tar_note, 'the row does not say where it is, or by a name that is too long for a file')
+    WHEN 'duplicate_clip' THEN
+      CASE WHEN text = kept_text THEN '' ELSE 'with another caption; kept: ' || left(kept_text, 200) END
     WHEN 'media_truncated' THEN p.detail
     WHEN 'media_ambiguous' THEN p.detail
     ELSE ''
@@ -28,8 +30,8 @@ SELECT
   coalesce(source_id, '') AS source_id,
   to_json(input)::VARCHAR AS row
 FROM (
-  SELECT r.*, coalesce(reason, 'duplicate_clip') AS final_reason
-  FROM read_clips AS r
-  WHERE reason IS NOT NULL OR r.rowid IN (SELECT duplicate FROM duplicate_rows)
+  SELECT r.*, d.kept_text, coalesce(reason, 'duplicate_clip') AS final_reason
+  FROM read_clips AS r LEFT JOIN duplicate_rows AS d ON d.duplicate = r.rowid
+  WHERE reason IS NOT NULL OR d.duplicate IS NOT NULL
 ) AS l
 LEFT JOIN tar_problems AS p ON p.key = l.media_text AND l.final_reason = p.reason

@@ -117,6 +117,27 @@ def test_lines_that_are_no_json_are_rejected_and_the_others_read(tmp_path):
     assert found.account.num_in == 6
 
 
+@pytest.mark.parametrize("other", ["csv", "parquet"])
+def test_lines_that_are_no_json_are_named_also_beside_files_of_another_format(tmp_path, other):
+    (tmp_path / "a.jsonl").write_text(json.dumps(clip_row("v1")) + '\n{"YoutubeID": "broken\n')
+    table = pa.table({name: [value] for name, value in zip(HEADER.split(","), ("v2", "0", "1", "a cat"), strict=True)})
+    write = {"csv": pyarrow.csv.write_csv, "parquet": pq.write_table}[other]
+    write(table, tmp_path / f"b.{other}")
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": ["a.jsonl", f"b.{other}"]}))
+    assert [clip["source_id"] for clip in clips] == ["v1", "v2"]
+    assert [(loss["reason"], loss["row"]) for loss in losses] == [("unreadable_row", '{"YoutubeID": "broken')]
+    assert losses[0]["detail"].startswith("a.jsonl line 2: not JSON")
+
+
+def test_where_a_row_of_nothing_may_be_of_another_format_no_line_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(clip_row("v1")) + '\n{"YoutubeID": "broken\n')
+    pq.write_table(
+        pa.table({name: pa.array([None], pa.string()) for name in HEADER.split(",")}), tmp_path / "b.parquet"
+    )
+    _, _, losses = run_ingest(recipe_of(tmp_path, {"clips": ["a.jsonl", "b.parquet"]}))
+    assert [(loss["reason"], loss["detail"]) for loss in losses] == [("unreadable_row", "")] * 2
+
+
 def test_json_lines_may_lack_columns(tmp_path):
     rows = [clip_row("v1"), {"YoutubeID": "v2", "Start_timestamp": 1, "End_timestamp": 2}, {"Caption": "x"}]
     write_jsonl(tmp_path / "clips.jsonl", rows)
@@ -451,8 +472,31 @@ def test_a_later_run_takes_only_clips_it_does_not_know(tmp_path):
     assert [(clip["source_id"], clip["start_s"]) for clip in clips] == [("v1", 2.0)]
     assert found.account.num_known == 2
     assert reasons(losses) == {"duplicate_clip": 1, "end_not_after_start": 1}
+    assert [loss["detail"] for loss in losses if loss["reason"] == "duplicate_clip"] == [
+        f"with another caption; kept: {first[0]['Caption']}"
+    ]
+    assert found.notes == ()
     publish(recipe)
     assert run_ingest(recipe)[0].account.num_known == 3
+
+
+def test_what_the_metadata_no_longer_say_is_told_and_stays(tmp_path):
+    (tmp_path / "m").mkdir()
+    write_jsonl(tmp_path / "m/a.jsonl", [clip_row("v1", 0, 1), clip_row("v1", 1, 2)])
+    write_jsonl(tmp_path / "m/b.jsonl", [clip_row("v2", 0, 1), clip_row("v2", 1, 2)])
+    write_jsonl(tmp_path / "m/c.jsonl", [clip_row("v3", 0, 1)])
+    recipe = recipe_of(tmp_path, {"clips": "m/*.jsonl"})
+    publish(recipe)
+    (tmp_path / "m/b.jsonl").unlink()
+    (tmp_path / "m/c.jsonl").unlink()
+    write_jsonl(tmp_path / "m/a.jsonl", [clip_row("v1", 0, 1, "other words"), clip_row("v4", 0, 1)])
+    found, clips, _ = run_ingest(recipe)
+    assert ([clip["source_id"] for clip in clips], found.account.num_known) == (["v4"], 1)
+    assert found.notes == (
+        f"files of the last snapshot that are no longer found: {tmp_path}/m/b.jsonl and 1 more",
+        "4 known clips are in the metadata no more; what was made of them stays",
+        "1 known clips have another caption now; they keep the one they came with",
+    )
 
 
 def test_a_later_run_may_bring_other_columns(tmp_path):

@@ -55,3 +55,9 @@ def test_a_cluster_that_does_not_answer_once_says_nothing_of_others(held):
 def test_a_cluster_that_does_not_answer_at_first_is_taken_for_one_without_others(held):
     counted, seconds = held(None, 2.0)
     assert 2 * seconds * 0.25 < counted < 2 * seconds * 1.1
+
+
+def test_what_is_held_since_the_last_look_is_counted_when_a_block_ends(held, monkeypatch):
+    monkeypatch.setattr(ray_usage, "_EVERY_S", 60.0)  # no look between beginning and end
+    counted, seconds = held(0.0, 3.0)
+    assert 3 * 0.4 <= counted < 3 * seconds

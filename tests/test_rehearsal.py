@@ -7,6 +7,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from gex_pipeline import ray_worker
 from gex_pipeline.rehearsal import Rehearsal
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shard_job import build_shard
@@ -68,3 +69,25 @@ def test_a_process_that_was_killed_from_outside_blames_no_clip(rehearsed):
     found, lost = rehearsed(b1="killed for memory")
     assert found["b"] == ["b-0", "killed for memory", "b-2"]
     assert lost == {}
+
+
+@pytest.mark.parametrize(("num_deaths", "is_rehearsed"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_shard_is_rehearsed_from_the_second_death_of_a_worker_on(monkeypatch, num_deaths, is_rehearsed):
+    """One death may be the machine's or a person's; what two died of would take the third as well."""
+
+    class Watched:
+        def __init__(self, job):
+            self.make = "in a child"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    made = []
+    monkeypatch.setattr(ray_worker, "Rehearsal", Watched)
+    monkeypatch.setattr(ray_worker, "_num_deaths", lambda: num_deaths)
+    monkeypatch.setattr(ray_worker, "build_shard", lambda job, shard, *make: made.append((shard, *make)))
+    ray_worker.Builder(None)._build(7)
+    assert made == [(7, "in a child") if is_rehearsed else (7,)]

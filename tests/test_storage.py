@@ -211,6 +211,7 @@ def test_a_range_is_copied_and_one_past_the_end_is_refused(tmp_path):
     assert (tmp_path / "part").read_bytes() == b""
     with pytest.raises(GexError, match=r"ends 5 bytes before the range 95\+10 does"):
         storage.copy_range(f"{tmp_path}/x", 95, 10, tmp_path / "part")
+    assert not (tmp_path / "part").exists()  # half of it would be taken for a file
 
 
 def test_a_local_file_is_used_where_it_lies(tmp_path):

@@ -95,6 +95,19 @@ def test_a_part_that_cannot_be_written_ends_nothing_and_is_written_later(run, tm
     assert [row["shard"] for row in published(run)] == [5, None]
 
 
+def test_rows_that_could_not_be_written_wait_for_the_next_part(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(timeline, "_PART_ROWS", 1)
+    with timeline.stage(run, "build", "SVST"):
+        place = tmp_path / "output/tables/parts"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("in the way")
+        timeline.add_shard(SHARD)
+        place.unlink()
+        timeline.add_shard({**SHARD, "shard": 5})
+        assert len(parts(run)) == 1
+    assert [row["shard"] for row in published(run)] == [4, 5, None]
+
+
 def test_other_inputs_begin_another_timeline(run, tmp_path):
     with timeline.stage(run, "ingest"):
         pass

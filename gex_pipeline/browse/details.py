@@ -16,6 +16,7 @@ from gex_pipeline.tables import Database
 
 MAX_SHOWN = 200  # parents of one sample, and children, that are given; the numbers of all of them are said
 _MAX_DEPTH = 16  # generations of lineage; a graph of granularities is shallow
+_MAX_ANCESTORS = 2000  # of one sample in all, so that damaged parents, which may be a circle, come to an end
 _SHOWN = (
     *("granularity", "key", "tar", "source_id", "text", "num_words", "duration_s", "width_px", "height_px", "fps"),
     *("codec", "made_by", "source_text_digest", "media_extension", "media_size_bytes", "media_uri"),
@@ -58,30 +59,39 @@ def lineage(index: Index, database: Database, sample_id: int) -> dict[str, Any]:
     children = database.rows("browse_children", parent=row["key"], num=MAX_SHOWN, excerpt=EXCERPT_LETTERS)
     return {
         "num_parents": len(row["parents"] or ()),
-        "parents": _parents(index, database, row["parents"] or (), 1),
+        "parents": _Ancestors(index, database).of(row["parents"] or (), 1),
         "num_children": children[0]["num"] if children else 0,
         "children": [listed(index, child) for child in children],
     }
 
 
-def _parents(index: Index, database: Database, ids: Sequence[str], depth: int) -> list[dict[str, Any]]:
-    """The first parents, in their order, each with its own."""
-    shown = list(ids[:MAX_SHOWN])
-    clips: dict[str, dict[str, Any]] = {}
-    if index.has_clips:
-        clips = {row["clip_id"]: row for row in database.rows("browse_clips_of", ids=shown)}
-    left = [item for item in shown if item not in clips]
-    rows = database.rows("browse_by_key", keys=left, excerpt=EXCERPT_LETTERS) if left else []
-    samples = {row["key"]: row for row in reversed(rows)}
-    found: list[dict[str, Any]] = []
-    for item in shown:
-        if item in clips:
-            found.append({"kind": "clip", "id": item, "clip": clips[item]})
-        elif item in samples:
-            above = index.row(database, samples[item]["id"])["parents"] or ()
-            is_deep = depth >= _MAX_DEPTH
-            parents = [] if is_deep else _parents(index, database, above, depth + 1)
-            found.append({"kind": "sample", "id": item, "sample": listed(index, samples[item]), "parents": parents})
-        else:
-            found.append({"kind": "unknown", "id": item})
-    return found
+class _Ancestors:
+    """The tree above one sample, cut where it grows too large."""
+
+    def __init__(self, index: Index, database: Database) -> None:
+        self._index, self._database, self._num_left = index, database, _MAX_ANCESTORS
+
+    def of(self, ids: Sequence[str], depth: int) -> list[dict[str, Any]]:
+        """The first parents, in their order, each with its own."""
+        shown = list(ids[: min(MAX_SHOWN, self._num_left)])
+        self._num_left -= len(shown)
+        clips: dict[str, dict[str, Any]] = {}
+        if self._index.has_clips:
+            clips = {row["clip_id"]: row for row in self._database.rows("browse_clips_of", ids=shown)}
+        left = [item for item in shown if item not in clips]
+        rows = self._database.rows("browse_by_key", keys=left, excerpt=EXCERPT_LETTERS) if left else []
+        samples = {row["key"]: row for row in reversed(rows)}
+        found: list[dict[str, Any]] = []
+        for item in shown:
+            if item in clips:
+                found.append({"kind": "clip", "id": item, "clip": clips[item]})
+            elif item in samples:
+                found.append({"kind": "sample", "id": item, **self._sample(samples[item], depth)})
+            else:
+                found.append({"kind": "unknown", "id": item})
+        return found
+
+    def _sample(self, row: dict[str, Any], depth: int) -> dict[str, Any]:
+        goes_on = depth < _MAX_DEPTH and self._num_left > 0
+        above = (self._index.row(self._database, row["id"])["parents"] or ()) if goes_on else ()
+        return {"sample": listed(self._index, row), "parents": self.of(above, depth + 1) if above else []}

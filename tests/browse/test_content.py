@@ -58,6 +58,18 @@ def test_a_sample_that_is_its_own_parent_ends(browse, output):
     assert found["parents"][0]["id"] == ALPHA.key
 
 
+def test_a_sample_that_is_its_own_parent_several_times_ends_and_all_parents_of_it_are_given(browse, output):
+    """Twice in 16 generations would be 65,536 ancestors."""
+    damage.change_receipt(output, "LVLT", ALPHA.key, parents=[ALPHA.key] * 3)
+    found = browse(output).json(f"/api/lineage?granularity=LVLT&key={ALPHA.key}")
+    assert [parent["id"] for parent in found["parents"]] == [ALPHA.key] * 3
+
+    def num_ancestors(parents):
+        return sum(1 + num_ancestors(parent["parents"]) for parent in parents)
+
+    assert num_ancestors(found["parents"]) == 2000
+
+
 def test_many_children_are_counted_and_the_first_are_given(crowd):
     site, records = crowd
     expected = sorted(record.key for _, record in records if "shared 4" in record.parents)
@@ -121,6 +133,23 @@ def test_a_loss_of_two_snapshots_counts_once_and_both_of_one_snapshot_count(brow
     first = browse(output, "--snapshot", 0)
     counts = {row["reason"]: row["num"] for row in first.json("/api/losses/counts")["counts"]}
     assert counts == {**expected, "too_few_clips": 5}
+
+
+def test_a_loss_that_was_tried_again_counts_as_the_try_lost_it(browse, output):
+    """One is used now, one is lost again for another reason in the snapshot that tried it: that loss stands."""
+    lost = [("LVLT", "build", "rejected", "media_missing", "", f"t{number}", "theta", "") for number in range(2)]
+    first = outputs.write_losses(output, "rejects-000000", [*outputs.LOSSES, *lost])
+    again = outputs.write_losses(output, "rejects-000001", [(*lost[0][:3], "undecodable", *lost[0][4:])])
+    tried = [{"granularity": "LVLT", "id": row[5], "reason": "media_missing", "snapshot": 1} for row in lost]
+    retried = outputs.write_rows(output, "retried-000001", tried)
+    manifest = read_manifest(str(output))
+    assert first in manifest.snapshots[0].tables
+    second = replace(manifest.snapshots[0], snapshot=1, granularities={}, tables=(again, retried))
+    outputs.publish(output, replace(manifest, snapshots=(*manifest.snapshots, second)))
+    losses = browse(output).json("/api/losses", q="theta")["losses"]
+    assert [(row["loss_id"], row["reason"], row["snapshot"]) for row in losses] == [("t0", "undecodable", 1)]
+    before = browse(output, "--snapshot", 0).json("/api/losses", q="theta")["losses"]
+    assert [(row["loss_id"], row["reason"]) for row in before] == [("t0", "media_missing"), ("t1", "media_missing")]
 
 
 @pytest.fixture(scope="module")

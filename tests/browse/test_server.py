@@ -119,6 +119,7 @@ def test_only_one_granularity_is_listed_when_one_is_asked_for(browse, whole):
     parents = site.json(f"/api/lineage?granularity=LVST&key={key}")["parents"]
     assert [parent["sample"]["granularity"] for parent in parents] == ["LVLT"]
     assert site.json("/api/losses/counts") == {"counts": []}
+    assert site.json("/api/spread", quantity="words")["num"] == 2
 
 
 def test_it_says_so_when_it_can_be_reached_from_elsewhere(browse, whole):

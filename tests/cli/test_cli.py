@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gex_pipeline import storage
+from gex_pipeline.cli.main import main
+from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError, TransientError
 from gex_pipeline.run_state import begin, open_run
 from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
 from tests.test_manifest import TWO
@@ -37,6 +39,8 @@ summarizer = { backend = "extractive" }
 operation = "compress_video"
 from = "SVST"
 """
+HEAVY = ("torch", "ray", "vllm", "transformers", "sentence_transformers", "bert_score", "prefect")
+LISTING = f'atexit.register(lambda: print("LOADED", [n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr))'
 
 
 def gex(*arguments: str, cwd: Path | None = None, before: str = "") -> subprocess.CompletedProcess[str]:
@@ -117,6 +121,20 @@ def test_a_wrong_recipe_ends_with_2_and_one_message(corpus, change, message):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_gate_on_a_score_that_is_not_taken_ends_plan_and_run_before_anything_starts(corpus):
+    gate = '{ backend = "extractive" }\ngates = { bertscore_f1 = { min = 0.5 } }'
+    (corpus / "recipe.toml").write_text(
+        RECIPE.replace('{ backend = "extractive" }', gate) + "[scores]\nbertscore_model = false\n"
+    )
+    for command in ("plan", "run"):
+        done = gex(command, "recipe.toml", cwd=corpus, before=f"import atexit\n{LISTING}")
+        assert (done.returncode, done.stdout) == (2, "")
+        message, listing = done.stderr.splitlines()
+        assert message.startswith("gex: granularity.LVST.gates: [scores] takes no 'bertscore_f1'; it takes: rouge1, ")
+        assert listing == "LOADED []"
+    assert sorted(path.name for path in corpus.iterdir()) == ["clips.jsonl", "recipe.toml"]
+
+
 def test_a_recipe_that_is_not_there_ends_with_2(tmp_path):
     done = gex("run", "none.toml", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "gex: recipe 'none.toml' does not exist\n")
@@ -171,6 +189,25 @@ def test_another_recipe_is_shown_with_what_it_would_make_and_needs_a_word(corpus
     assert "was made with another recipe: seed was 5, is 0" in done.stderr
     assert "Published samples are never rewritten" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (GexError("no room"), 1),
+        (RecipeError("no such key"), 2),
+        (BalanceError("a clip was lost"), 3),
+        (GateError("a mean is too low"), 4),
+        (TransientError("storage is busy"), 75),
+    ],
+)
+def test_what_went_wrong_is_told_by_the_exit_code_too(monkeypatch, capsys, error, code):
+    def command(_):
+        raise error
+
+    monkeypatch.setattr("gex_pipeline.cli.status.command", command)
+    assert main(["status", "somewhere"]) == code
+    assert capsys.readouterr().err == f"gex: {error}\n"
 
 
 def test_the_status_of_an_empty_folder_ends_with_1(tmp_path):

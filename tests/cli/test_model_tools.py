@@ -132,6 +132,7 @@ def test_cost_measures_a_trained_model_against_mean_pooling(gex, model):
     code, out, _ = gex("cost", model, "--repeats", "1")
     assert code == 0
     assert "mean pooling over the same towers" in out and "more than mean pooling" in out
+    assert "inference of 1 x 4 frames" in out  # of the granularity with the most
     assert [line.split()[0] for line in out.splitlines() if line.strip()[:1] in set("012345")] == list("012345")
 
 

@@ -117,7 +117,8 @@ def test_secrets_are_new_long_private_and_never_overwritten(tmp_path):
 
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path in ("/api/health", "/api/local_raylet_healthz") else 503)
+        codes = {"/api/health": 200, "/api/local_raylet_healthz": 200, "/moved": 307}
+        self.send_response(codes.get(self.path, 503))
         self.end_headers()
 
     def log_message(self, *_):
@@ -128,11 +129,12 @@ def test_healthy_tells_an_answer_from_a_refusal_and_from_silence():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
-    codes = [run([sys.executable, DOCKER / "healthy.py", base + path]).returncode for path in ("/api/health", "/busy")]
+    paths = ("/api/health", "/busy", "/moved")  # a page to log in, say
+    codes = [run([sys.executable, DOCKER / "healthy.py", base + path]).returncode for path in paths]
     server.shutdown()
     server.server_close()
     silent = run([sys.executable, DOCKER / "healthy.py", base + "/api/health"])
-    assert codes == [0, 1]
+    assert codes == [0, 1, 1]
     assert silent.returncode == 1
     assert "refused" in silent.stderr
 
@@ -199,6 +201,8 @@ def test_the_exit_code_is_the_commands_and_the_node_goes_with_it(tmp_path):
     process = beside(tmp_path, node_that_lives(tmp_path), ["sh", "-c", "exit 4"])
     assert process.wait(20) == 4
     assert gone(tmp_path / "node")
+    killed = beside(tmp_path, node_that_lives(tmp_path), ["sh", "-c", "kill -KILL $$"])
+    assert killed.wait(20) == 128 + signal.SIGKILL  # as a shell says it
 
 
 def test_sigterm_reaches_the_command_which_may_end_in_peace(tmp_path):

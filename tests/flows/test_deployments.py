@@ -48,6 +48,11 @@ def test_what_costs_a_model_or_takes_something_away_begins_paused():
     assert active == {"nightly", "weekly"}
 
 
+def test_what_writes_runs_once_at_a_time_and_what_is_due_meanwhile_is_cancelled():
+    once = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert {name for name, one in DEPLOYMENTS.items() if one.get("concurrency_limit") != once} == {"evaluate"}
+
+
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_deployment_names_a_flow_and_parameters_that_it_takes(name):
     deployment = DEPLOYMENTS[name]

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from flows.stages import failed, stage
+from flows.stages import _may_pass, failed, stage
 from gex_pipeline import run_log
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import BalanceError, GexError, TransientError
 
 
 @pytest.fixture
@@ -34,3 +34,8 @@ def test_a_log_that_cannot_be_written_fails_the_stage_with_its_name_before_any_w
         stage("prepare")(done.append).fn(1)
     assert done == []
     assert failed(caught.value, "gex", "run").message.startswith("stage 'prepare' failed: GEX_LOG_JSON names ")
+
+
+def test_only_an_error_that_says_it_may_pass_is_tried_again():
+    errors = (TransientError("busy"), GexError("no"), BalanceError("lost"), OSError("of a defect"))
+    assert [_may_pass(None, None, failed(error, "gex")) for error in errors] == [True, False, False, False]

@@ -48,6 +48,14 @@ def test_the_middle_of_a_cut_is_inside_of_the_cut(tmp_path: Path) -> None:
     assert number_in_jpeg(middle_frame_jpeg(piece, SETTINGS)[0]) == number_of(2, 30)
 
 
+def test_the_middle_of_a_cut_that_leads_over_the_end_is_that_of_what_is_there(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 2, Make(num_frames=100))
+    assert number_in_jpeg(middle_frame_jpeg(path, SETTINGS, (3.0, 4.6))[0]) == number_of(2, 87)
+    late = tmp_path / "late.ts"  # whose time does not begin at 0
+    run_real_ffmpeg("-i", path, "-c", "copy", "-output_ts_offset", "30", late)
+    assert number_in_jpeg(middle_frame_jpeg(late, SETTINGS, (3.0, 4.6))[0]) == number_of(2, 87)
+
+
 def test_the_same_clip_gives_the_same_jpeg_and_quality_changes_it(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", 2)
     first, second = (middle_frame_jpeg(path, SETTINGS)[0] for _ in range(2))

@@ -202,6 +202,16 @@ def test_a_variable_rate_is_shown_in_real_time(tmp_path: Path) -> None:
     assert joined.segments[1].duration_s == pytest.approx(0.8)
 
 
+def test_pieces_of_one_variable_rate_are_not_copied(tmp_path: Path) -> None:
+    """Their packets would fit into one track, and still have no frames of equal length: the common form has."""
+    make = Make(num_frames=8, times_s=[0.0, 0.04, 0.08, 0.12, 0.2, 0.24, 0.28, 0.32], options={"bf": "0"})
+    paths = [make_clip(tmp_path / f"{clip}.mp4", clip, make) for clip in (1, 2)]
+    joined = join(paths, tmp_path / "out.mp4", VideoSettings(fps=25, preset="ultrafast", crf=12))
+    assert (joined.way, joined.fps, joined.num_frames) == ("encode", 25, 18)
+    numbers = numbers_in(joined.path)
+    assert numbers == [number_of(clip, frame) for clip in (1, 2) for frame in (0, 1, 2, 3, 3, 4, 5, 6, 7)]
+
+
 def test_frames_that_an_edit_list_hides_stay_hidden(tmp_path: Path) -> None:
     paths = [make_clip(tmp_path / f"{clip}.mp4", clip, Make(num_frames=50)) for clip in (1, 2)]
     for path in paths:

@@ -40,6 +40,12 @@ def test_a_video_that_is_too_large_is_shown_as_frames(output_uri: str, content: 
     assert [max(range(3), key=lambda channel: colour[channel]) for colour in colours] == [0, 1, 2, 2]
 
 
+def test_a_video_is_embedded_up_to_its_share_of_the_page(output_uri: str, content: dict[str, Any]) -> None:
+    row = rows_of(content, "LVLT")[0]
+    kinds = [load_media(output_uri, row, row["media_size_bytes"] + more_bytes).kind for more_bytes in (-1, 0)]
+    assert kinds == ["strip", "video"]
+
+
 def test_a_codec_that_browsers_do_not_play_is_shown_as_frames(output_uri: str, content: dict[str, Any]) -> None:
     row = {**rows_of(content, "LVLT")[0], "codec": "mpeg4"}
     media = load_media(output_uri, row, cap_bytes=10**9)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from gex_pipeline.errors import GexError
 from gex_pipeline.report.build import build_report
+from gex_pipeline.report.validation import plane_chart
 from gex_pipeline.shards.manifest import read_manifest
 from gex_pipeline.stages.validation import ValidationOptions, validate_output
 from tests.report import outputs
@@ -42,6 +44,14 @@ def test_a_validation_of_another_snapshot_is_marked(output: Path) -> None:
             build_report(str(output))
     finally:
         file.write_bytes(kept)
+
+
+def test_the_plane_has_its_origin_below_on_the_left_and_joins_a_text_to_its_summary() -> None:
+    chart = str(plane_chart({"video": [[0, 0]], "long_text": [[1, 1], [1, 0]], "short_text": [[0, 1], [0.5, 0]]}))
+    assert re.findall(r'<rect x="(\d+)" y="(\d+)"', chart) == [("12", "460")]
+    assert re.findall(r'<circle cx="(\d+)" cy="(\d+)" r="4.5"', chart) == [("664", "16"), ("664", "464")]
+    lines = re.findall(r'<line x1="(\d+)" y1="(\d+)" x2="(\d+)" y2="(\d+)"', chart)
+    assert lines == [("664", "16", "16", "16"), ("664", "464", "340", "464")]
 
 
 def test_a_validated_sample_that_is_gone_has_no_picture(output: Path) -> None:

@@ -53,7 +53,7 @@ def test_stages_are_summed_in_the_order_they_began(output: Path) -> None:
     assert figures == [("ingest", 10, 5, 0), ("build", 40, 30, 2), ("summarise", 50, 25, 0)]
     build = work["stages"][1]
     assert (build["num_samples"], build["bytes_read"], build["bytes_written"]) == (5, 1400, 2000)
-    assert build["longest_shard_s"] == 40
+    assert [one["longest_shard_s"] for one in work["stages"]] == [None, 40, None]  # none where there are no shards
     total = work["total"]
     assert (total["seconds"], total["cpu_s"], total["held_cpu_s"], total["held_gpu_s"]) == (100, 60, 75, 100)
     assert (total["bytes_read"], total["bytes_written"], total["num_shards"]) == (1400, 2000, 2)
@@ -79,3 +79,19 @@ def test_bars_are_where_the_stages_were_and_shards_as_high_as_were_built_at_once
     assert (heights[10], heights[190]) == (22, 22)  # two at once: the highest of the picture
     assert (heights[210], heights[390]) == (11, 11)
     assert "later" not in chart
+
+
+@pytest.mark.parametrize(
+    ("worked_s", "pause_s", "is_left_out"),
+    [(50, 59, False), (50, 61, True), (5000, 299, False), (5000, 301, True)],
+)
+def test_a_pause_is_left_out_over_a_minute_and_where_that_saves_room(worked_s, pause_s, is_left_out) -> None:
+    """Ray that starts is no pause; a pause is drawn as wide as three hundredths of the work."""
+    nothing = {"held_cpu_s": 0.0, "held_gpu_s": 0.0, "num_samples": 0, "bytes_read": 0, "bytes_written": 0}
+    whole = StageWork("ingest", None, 2.0 * worked_s, 1.0, num_shards=0, longest_shard_s=None, **nothing)
+    spans = tuple(Span("ingest", None, False, started_s, worked_s) for started_s in (0.0, worked_s + pause_s))
+    chart = str(work_chart(Work(0, (whole,), spans), []))
+    assert ("later" in chart) == is_left_out
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', chart)]
+    shown_s = 0.03 * 2 * worked_s if is_left_out else pause_s
+    assert widths == pytest.approx([784 * worked_s / (2 * worked_s + shown_s)] * 2, abs=0.1)

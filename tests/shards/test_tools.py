@@ -59,6 +59,23 @@ def test_a_sample_is_shown_with_its_lineage_up_to_the_clips(gex, whole):
     assert filtered["lineage"] == content["lineage"]
 
 
+def test_a_lineage_at_a_snapshot_knows_no_clips_of_later_ones(gex, output):
+    """Its clips came with snapshot 1; at snapshot 0 nothing tells where they lie."""
+    manifest = read_manifest(str(output))
+    (first,) = manifest.snapshots
+    (table,) = (path for path in first.tables if "clips-" in path)
+    (output / table).rename(output / "tables" / "clips-000001.parquet")
+    tables = tuple(path for path in first.tables if path != table)
+    second = replace(first, snapshot=1, granularities={}, tables=("tables/clips-000001.parquet",))
+    outputs.publish(output, replace(manifest, snapshots=(replace(first, tables=tables), second)))
+
+    def places(place):
+        return [item.get("media_uri") for item in gex("show", ALPHA.key, place, "--json").content["lineage"]]
+
+    assert all(uri.endswith(".mp4") for uri in places(output))
+    assert places(f"{output}@0") == [None] * len(ALPHA.parents)
+
+
 def test_a_person_sees_the_segments_on_a_time_line(gex, whole):
     done = gex("show", ALPHA.key, whole)
     lines = [line for line in done.out.splitlines() if "█" in line]

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from gex_pipeline.shard_format import text_digest
 from gex_pipeline.shards.findings import ShardCheck
 from gex_pipeline.shards.target import ShardRef
 from gex_pipeline.shards.verify import on_cores
+from tests.media.making_clips import Make, make_clip
 from tests.report import outputs
 from tests.shards import damage
 from tests.shards.damage import ALPHA, BETA
@@ -92,6 +94,25 @@ def test_a_flipped_byte_that_breaks_a_picture_names_the_key(verify, output):
     assert done.checks(BETA.key) == {"video": {LVLT}}
     assert "undecodable" in done.findings("video")[0]["found"]
     assert done.checks(ALPHA.key) == {}
+
+
+def test_all_pictures_are_decoded_where_the_digest_is_wrong(verify, output):
+    """A picture in the middle does not decode; the first and the last one do."""
+    make = Make(num_frames=35, size_px=outputs.SIZE_PX, fps=outputs.FPS, options={"preset": "ultrafast", "g": "10"})
+    video = make_clip(output.parent / "groups.mp4", 1, make)
+    with av.open(str(video)) as container:
+        keys = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.is_keyframe]
+    beta = damage.media_of(output, "LVLT", BETA.key)
+    damage.replace_shard(output, "LVLT", [(ALPHA, video.read_bytes()), (BETA, beta)])
+    assert verify(output).code == 0
+    offset, _ = damage.member_offset(damage.tar(output, "LVLT"), f"{ALPHA.key}.mp4")
+    place, size = keys[1]
+    for number in range(8, size):  # behind the length and the header of its first unit
+        damage.flip(damage.tar(output, "LVLT"), offset + place + number)
+    done = verify(output, "--granularity", "LVLT")
+    assert done.checks() == {"sha256": {LVLT}, "video": {LVLT}}
+    assert [finding["key"] for finding in done.findings("video")] == [ALPHA.key]
+    assert "decoding stopped after 10 of 35 frames" in done.findings("video")[0]["found"]
 
 
 def test_two_samples_that_a_dotted_key_merges_are_told_apart(verify, output):

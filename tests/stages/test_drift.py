@@ -62,6 +62,36 @@ def test_values_that_stay_as_they_were_are_none(quantity, values):
     assert not few["is_alarm"]
 
 
+def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other():
+    samples = [  # granularity, snapshot, duration_s, num_words, scores
+        ("LVLT", 0, 2.0, 20, "MAP {'rouge1': 0.2}"),
+        ("LVLT", 1, 3.0, 30, "MAP {'rouge1': 0.3, 'rouge2': 'nan'::DOUBLE}"),
+        ("LVLT", 2, 4.0, 40, "MAP {'rouge1': 0.4}"),
+        ("IT", 2, 0.0, 50, "MAP {}"),
+    ]
+    with Database() as database:
+        database.execute(
+            "CREATE TEMP TABLE samples (granularity VARCHAR, snapshot BIGINT, duration_s DOUBLE, num_words BIGINT, "
+            "scores MAP(VARCHAR, DOUBLE))"
+        )
+        for name, *numbers, scores in samples:
+            database.execute(f"INSERT INTO samples VALUES ('{name}', {', '.join(map(str, numbers))}, {scores})")
+        database.run("validation_values", newest=2)
+        rows = database.query("SELECT granularity, quantity, value, is_new FROM measured")
+    assert sorted(tuple(row.values()) for row in rows) == [
+        ("IT", "num_words", 50, True),
+        ("LVLT", "duration_s", 2, False),
+        ("LVLT", "duration_s", 3, False),
+        ("LVLT", "duration_s", 4, True),
+        ("LVLT", "num_words", 20, False),
+        ("LVLT", "num_words", 30, False),
+        ("LVLT", "num_words", 40, True),
+        ("LVLT", "rouge1", 0.2, False),
+        ("LVLT", "rouge1", 0.3, False),
+        ("LVLT", "rouge1", 0.4, True),
+    ]
+
+
 def test_both_sides_have_their_own_figures():
     row = compared("rouge1", "if(i % 2 = 0, 0.2, 0.4)", "if(i % 2 = 0, 0.5, 0.9)", num_new=10)
     sides = {side: tuple(row[f"{name}_{side}"] for name in ("num", "mean", "std")) for side in ("before", "new")}

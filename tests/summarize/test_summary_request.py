@@ -8,7 +8,7 @@ import pytest
 
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.model_identity import model_identity
-from gex_pipeline.summarize.request import request_digest, sampling, text_digest
+from gex_pipeline.summarize.request import STOP, request_digest, sampling, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 from tests.summarize.stories import FISHING, request
 
@@ -61,6 +61,15 @@ def test_the_key_does_not_change_the_digest() -> None:
 )
 def test_what_decides_the_answer_changes_the_digest(change: dict[str, object]) -> None:
     assert request_digest(request(), VLLM.model_copy(update=change)) != request_digest(request(), VLLM)
+
+
+def test_the_words_that_end_an_answer_change_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was cut at other words is another answer."""
+    before = [request_digest(request(), settings) for settings in (VLLM, HTTP)]
+    monkeypatch.setattr("gex_pipeline.summarize.request.STOP", (*STOP, "\n\n"))
+    assert sampling(request(), VLLM)["stop"] == [*STOP, "\n\n"]
+    after = [request_digest(request(), settings) for settings in (VLLM, HTTP)]
+    assert not set(before) & set(after)
 
 
 def test_attempt_reason_and_captions_change_the_digest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from benchmarks.process_table import processes
 from gex_pipeline.errors import GexError, TransientError
 from tests.trainer.tiny_recipes import largest_difference, log_of, steps_of, tiny_recipe, train_here, weights_of
 from trainer import launch
-from trainer.launch import train_with_ray
+from trainer.launch import _Board, train_with_ray
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CHANGES = {
@@ -106,6 +107,14 @@ def test_what_cannot_pass_ends_it_at_once_with_the_sentence_of_the_process(ray_l
     assert "Traceback" not in str(caught.value)
     # with max_restarts = 3, four times if it were tried again
     assert len([line for line in said if line.startswith("IT: 18 samples")]) <= 1, said
+
+
+def test_the_first_word_on_how_training_ended_counts():
+    """What other processes say follows from it: of a lost neighbour, say."""
+    board = _Board()
+    for answer in ({"failure": "the batch does not fit", "transient": False}, {"failure": "a peer is gone"}):
+        asyncio.run(board.settle(answer))
+    assert asyncio.run(board.answer()) == {"failure": "the batch does not fit", "transient": False}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

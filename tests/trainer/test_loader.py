@@ -17,7 +17,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from tests.trainer.outputs import make_numbered_output, numbers_of, settings_of
 from trainer.catalog import read_catalog, source_number
-from trainer.loader import Damaged, Loader, Rank, agree_over, order_of
+from trainer.loader import DamageCount, Damaged, Loader, Rank, agree_over, order_of
 
 NUM_SOURCES = 18  # with batches of 4: 4 steps of each granularity an epoch
 
@@ -68,7 +68,7 @@ def test_all_ranks_together_get_every_sample_once_an_epoch(output, world_size):
     for batches in zip(*parts, strict=True):
         assert len({(batch.step, batch.granularity) for batch in batches}) == 1
         for batch in batches:
-            assert len(batch.keys) == len(batch.texts) == len(batch.source_ids_B) == 4 // world_size
+            assert len(batch.keys) == len(batch.texts) == len(batch.sources_BS) == 4 // world_size
             keys[batch.granularity] += batch.keys
     for found in keys.values():
         assert len(set(found)) == len(found) == 16  # two are left for the next epoch
@@ -80,8 +80,8 @@ def test_a_batch_holds_the_frames_texts_and_sources_of_its_samples(output):
     for batch in batches:
         assert batch.frames_BT3HW.dtype == torch.uint8
         assert batch.frames_BT3HW.shape == (4, num_frames[batch.granularity], 3, 48, 48)
-        assert batch.source_ids_B.dtype == torch.int64
-        for frames, text, source in zip(batch.frames_BT3HW, batch.texts, batch.source_ids_B.tolist(), strict=True):
+        assert batch.sources_BS.dtype == torch.int64
+        for frames, text, source in zip(batch.frames_BT3HW, batch.texts, batch.sources_BS[:, 0].tolist(), strict=True):
             digits = [int(word) for word in text.replace(".", "").replace("video", "").split() if word.isdigit()]
             number = digits[0] if batch.granularity == "LVST" else digits[-1]
             assert source == source_number(f"video{number:02d}")
@@ -108,7 +108,7 @@ def test_three_workers_give_what_none_give_see_no_accelerator_and_are_gone_after
     for mine, theirs in zip(alone, batches, strict=True):
         assert (mine.keys, mine.texts, mine.granularity) == (theirs.keys, theirs.texts, theirs.granularity)
         assert torch.equal(mine.frames_BT3HW, theirs.frames_BT3HW)
-        assert torch.equal(mine.source_ids_B, theirs.source_ids_B)
+        assert torch.equal(mine.sources_BS, theirs.sources_BS)
     assert not multiprocessing.active_children()
 
 
@@ -125,7 +125,7 @@ def test_going_on_at_a_step_with_another_number_of_ranks_gives_the_same_batches(
 
 def test_held_out_sources_are_never_trained_on(output):
     batches, _ = load(output, range(30), batch_size=2, held_out_share=0.3, granularities={"IT": {}, "LVST": {}})
-    seen = {source for batch in batches for source in batch.source_ids_B.tolist()}
+    seen = {source for batch in batches for source in batch.sources_BS[:, 0].tolist()}
     with read_catalog(str(output)) as catalog:
         held_out = catalog.split(0.3).held_out
         sources = {held_out.sample("IT", index).source_number for index in range(held_out.num_samples("IT"))}
@@ -173,6 +173,16 @@ def test_too_many_damaged_samples_stop_training_and_are_named(damaged):
     assert int(str(stop.value).split()[0]) >= 2  # 1 of 16 is allowed
     assert sum(key in str(stop.value) for key in keys) >= 2
     assert "an image cannot be decoded" in str(stop.value)
+
+
+def test_damage_is_a_share_of_all_that_was_asked_for_and_an_epoch_begins_anew():
+    """A damaged sample was asked for beside the one that stands in for it."""
+    counts = DamageCount()
+    found = []
+    for epoch, damaged in ((0, ["a", "b"]), (0, []), (1, ["c"]), (1, [])):
+        counts.add(epoch, 4, [Damaged(key, "torn") for key in damaged])
+        found.append((counts.num_seen, counts.num_damaged, [one.key for one in counts.first]))
+    assert found == [(6, 2, ["a", "b"]), (10, 2, ["a", "b"]), (5, 1, ["c"]), (9, 1, ["c"])]
 
 
 def test_samples_of_a_missing_tar_are_damaged_and_nothing_else_to_take_stops_training(damaged):

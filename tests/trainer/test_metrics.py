@@ -231,11 +231,20 @@ def test_spans_vote_with_their_softmax_and_not_with_their_logits():
     assert accuracy_over_spans(logits + 1e4, [0, 0, 0, 1], [1, 0]).top1_percent == 100  # no overflow
 
 
+def test_a_span_that_knows_nothing_weighs_no_more_than_one_that_does():
+    """Twenty classes share the first span's softmax; by bare exponentials it would outvote the second."""
+    unsure = [0.0, -2.0, *[0.0] * 20]
+    sure = [*np.log([0.45, 0.55]), *[-50.0] * 20]
+    assert accuracy_over_spans([unsure, sure], [0, 0], [1]).top1_percent == 100
+
+
 def test_multiple_choice_shares_a_tie_and_takes_questions_of_different_length():
     found = multiple_choice([[0.1, 0.9, 0.0], [0.5, 0.5, 0.1, 0.5], [1.0, 0.0]], [1, 3, 1])
     assert found.accuracy_percent == pytest.approx(100 * (1 + 1 / 3 + 0) / 3)
     assert found.chance_percent == pytest.approx(100 * (1 / 3 + 1 / 4 + 1 / 2) / 3)
     assert (found.num_questions, found.num_tied_questions) == (3, 1)
+    lost = multiple_choice([[0.9, 0.2, 0.2]], [1])  # a tie that no rule can make right
+    assert (lost.accuracy_percent, lost.num_tied_questions) == (0, 0)
     favoured = multiple_choice([[0.5, 0.5]], [1], Ties.optimistic)
     assert favoured.accuracy_percent == 100
 

@@ -78,11 +78,13 @@ def test_every_step_leaves_its_figures(trained):
             "num_damaged",
             "num_skipped_steps",
             f"truncated_share/{name}",
+            f"without_negatives_share/{name}",
             "peak_host_bytes",
         }
         assert line["frames_per_s"] == pytest.approx(line["samples_per_s"] * {"LVLT": 2, "LVST": 1, "IT": 1}[name])
         # "half 0 of 3. half 1 of 3." does not fit into eleven tokens
         assert line[f"truncated_share/{name}"] == (1.0 if name == "LVLT" else 0.0)
+        assert line[f"without_negatives_share/{name}"] == 0
         assert 0 < line["data_wait_share"] < 1
         assert line["grad_norm"] > 0
         assert line["temperature"] == pytest.approx(0.07, rel=0.05)
@@ -300,6 +302,9 @@ def test_a_skipped_step_moves_nothing_and_the_temperature_stays_in_its_bound(num
                 states.append(state())
         assert [largest_difference(*pair) > 0 for pair in pairwise(states)] == [True, False, True]
         assert model.logit_scale.item() == pytest.approx(model.max_log_scale)
+        figures = log.figures(0)
+        assert figures["num_skipped_steps"] == 1
+        assert math.isfinite(figures["loss/IT"])  # the mean of the two others
         run.save(3, {})
         resumed = TrainingRun(recipe, data, build(recipe, data, ALONE), ALONE)
         assert resumed.resume() == 3

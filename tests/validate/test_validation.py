@@ -179,15 +179,26 @@ def test_a_video_that_cannot_be_read_is_left_out_and_said(tmp_path, clip_folder)
     assert all(uri.startswith("data:image/jpeg") for uri in section["posters"].values())
 
 
+def picture_values(output: Path, arguments: list[str]) -> dict[str, float]:
+    """What `gex validate` says of pictures and their texts, by key; there are fewer than it calls the worst."""
+    assert main(arguments) == 0
+    worst = json.loads((output / "report/validation.json").read_bytes())["worst"]
+    (item,) = [item for item in worst if item["score"] == "clip_image_text"]
+    return {sample["key"]: sample["value"] for sample in item["samples"]}
+
+
 def test_a_picture_that_is_damaged_is_counted_and_the_report_is_written(tmp_path, clip_folder):
     """Its UnidentifiedImageError ended both with a traceback."""
     output = Path(make_output(tmp_path, summaries=False))
+    arguments = ["validate", str(output), "--clip", str(clip_folder), "--json"]
+    before = picture_values(output, arguments)
     (tar,) = (output / "IT").glob("*.tar")
     row, *_ = pq.read_table(tar.with_suffix(".parquet")).to_pylist()
     content = bytearray(tar.read_bytes())
     content[row["media_offset_bytes"] : row["media_offset_bytes"] + 16] = bytes(16)
     tar.write_bytes(content)
-    assert main(["validate", str(output), "--clip", str(clip_folder), "--json"]) == 0
+    after = picture_values(output, arguments)
+    assert after == {key: value for key, value in before.items() if key != row["key"]}  # each with its own text
     found = json.loads((output / "report/validation.json").read_bytes())
     item = pair(found, "clip_image_text", "IT")
     assert (item["num"], item["num_unreadable"]) == (4, 1)

@@ -40,6 +40,15 @@ def test_msrvtt_1ka_test_has_a_caption_in_each_row(tmp_path, media):
     assert found.describe().endswith("2 of 3 entries used; 1 without media: video9771")
 
 
+def test_msrvtt_rows_of_one_video_are_captions_of_it(tmp_path, media):
+    test = written(tmp_path / "test.csv", "video_id,sentence\nvideo1,a car\nvideo2,a dog\nvideo1,a red car\n")
+    found = read_msrvtt(test, media("video1.mp4", "video2.mp4"))
+    assert [(row.video_id, row.texts) for row in found.rows] == [
+        ("video1", ("a car", "a red car")),
+        ("video2", ("a dog",)),
+    ]
+
+
 MSRVTT_SENTENCES = [("video0", "a car"), ("video1", "b"), ("video0", " a red car "), ("video0", " "), ("video3", "d")]
 
 

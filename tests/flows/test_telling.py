@@ -1,0 +1,103 @@
+"""What flows say of what their stages found, without a server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from flows import assess, retire, verify
+from flows.expand import ExpandParameters, _command, balance_markdown
+from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.run_state import Retry
+from gex_pipeline.shards.findings import Finding
+from gex_pipeline.shards.manifest import Account
+from tests.making_runs import clip_row, recipe_of, write_jsonl
+
+NOTE = Finding("LVLT/LVLT-000000.tar", "k1", "source", "gone", "a clip", is_note=True)
+WRONG = Finding("LVLT/LVLT-000001.tar", "k2", "text", "empty", "a text")
+
+
+@pytest.fixture
+def artifacts(monkeypatch):
+    """Markdown by key, as far as the flows make any."""
+    made = {}
+    for module in (retire, verify):
+        monkeypatch.setattr(module, "create_markdown_artifact", lambda key, markdown, **_: made.update({key: markdown}))
+    with disable_run_logger():
+        yield made
+
+
+def test_notes_are_told_and_fail_no_verification(artifacts, monkeypatch):
+    monkeypatch.setattr(verify, "verify_stage", lambda _: [NOTE])
+    monkeypatch.setattr(verify, "open_target", lambda _: SimpleNamespace(shards=(1, 2, 3)))
+    assert verify.verify.fn(verify.VerifyParameters(output="/data")) == 3
+    assert "| LVLT/LVLT-000000.tar | k1 | source | gone | a clip |" in artifacts["findings"]
+
+
+def test_what_is_wrong_fails_a_verification_and_the_command_that_mends_it_is_named(artifacts, monkeypatch):
+    monkeypatch.setattr(verify, "verify_stage", lambda _: [NOTE, WRONG, WRONG])
+    with pytest.raises(GexError) as error:
+        verify.verify.fn(verify.VerifyParameters(output="/data"))
+    assert str(error.value) == (
+        "2 findings in 1 places of /data, first LVLT/LVLT-000001.tar k2 text empty a text; "
+        "build damaged shards again with: gex run /data --check-bytes"
+    )
+    assert artifacts["findings"].count("\n") == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"older_than_days": 1.5}, "--older-than-days 1.5"),
+        ({"snapshots": (2, 3)}, "--snapshot 2 --snapshot 3"),
+    ],
+)
+def test_a_retirement_that_failed_names_the_command_with_what_was_chosen(artifacts, monkeypatch, chosen, words):
+    def fail(_):
+        raise GexError("no")
+
+    monkeypatch.setattr(retire, "retire_stage", fail)
+    state = retire.retire.fn(retire.RetireParameters(output="/data", **chosen))
+    assert state.message == f"no. To go on: gex shards retire /data {words}"
+    assert artifacts == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "may_pass"),
+    [((TransientError("busy"), TransientError("away")), True), ((TransientError("busy"), GexError("no")), False)],
+)
+def test_an_assessment_may_pass_only_where_every_candidate_that_failed_may(artifacts, monkeypatch, errors, may_pass):
+    found = SimpleNamespace(content={"failed": {"one": "busy", "two": "x"}}, rows=[], errors=errors)
+    monkeypatch.setattr(assess, "load_assessment", lambda _: None)
+    monkeypatch.setattr(assess, "read_tasks", lambda *_: ([], []))
+    monkeypatch.setattr(assess, "assess", lambda *_: found)
+    monkeypatch.setattr(assess, "write_page", lambda *_: "page.html")
+    with pytest.raises(GexError) as error:
+        assess.assess_stage.fn(assess.AssessParameters(file="tasks.toml", output="/data"))
+    assert str(error.value) == "did not run: one: busy; two: x; what ran is in page.html"
+    assert error.value.transient is may_pass
+
+
+def test_what_does_a_run_by_hand_has_its_flags(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    recipe = recipe_of(tmp_path)
+    plain = ExpandParameters(recipe="r.toml", report=False)
+    assert _command(plain) == ["gex", "run", "r.toml"]
+    asked = plain.model_copy(update={"check_bytes": True, "accept_changes": True})
+    assert _command(asked) == ["gex", "run", "r.toml", "--check-bytes", "--accept-changes"]
+    (tmp_path / "r.toml").write_text(
+        f'name = "test"\noutput = "{recipe.output_uri}"\n[source]\nclips = "clips.jsonl"\n'
+        'media = { kind = "files", uri = "clips/{YoutubeID}.mp4" }\n[granularity.SVST]\n'
+    )
+    retry = Retry(("media_missing",), ("LVLT",))
+    again = ExpandParameters(recipe=str(tmp_path / "r.toml"), retry=retry)
+    flags = ["--reason", "media_missing", "--granularity", "LVLT"]
+    assert _command(again) == ["gex", "retry", recipe.output_uri, *flags]
+
+
+def test_the_balance_has_a_column_for_each_end():
+    account = Account("integrate", "LVLT", "clips", 12, 4, {"too_few_clips": 3}, {"media_missing": 2}, num_known=2)
+    line = balance_markdown(SimpleNamespace(accounts=(account,))).splitlines()[-1]
+    assert line == "| integrate | LVLT | 12 clips | 4 | 2 | 3 too_few_clips | 2 media_missing | 1 |"

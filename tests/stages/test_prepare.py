@@ -1,0 +1,53 @@
+"""What is looked at before anything starts: gates on scores that are taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from gex_pipeline.errors import RecipeError
+from gex_pipeline.run_state import begin, find_recipe, open_run
+from gex_pipeline.stages.prepare import check_gate_names
+from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
+
+NO_MODELS = {"sentence_model": False, "bertscore_model": False}
+
+
+def summarised(folder, scores=NO_MODELS, **more):
+    lvst = {"operation": "compress_text", "from": "LVLT", "summarizer": {"backend": "extractive"}, **more}
+    return recipe_of(folder, granularity={"SVST": {}, "LVLT": LVLT, "LVST": lvst}, scores=scores)
+
+
+def test_the_recipe_that_an_output_stores_passes_as_its_file_did(tmp_path):
+    """`gex retry OUTPUT` refused the default gate, which is written out in a stored recipe as in no file."""
+    recipe = summarised(tmp_path)
+    check_gate_names(recipe)
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    begin(open_run(recipe))
+    stored = find_recipe(str(tmp_path / "output"))
+    assert stored.hash == recipe.hash
+    assert "gates" in stored.granularity["LVST"].model_fields_set
+    check_gate_names(stored)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"gates": {"sentence_cosine": {"min": 0.4}}},
+            r"^granularity.LVST.gates: \[scores\] takes no 'sentence_cosine'; it takes: rouge1, rouge2, rougeL$",
+        ),
+        ({"gates": {"rouge1": {"min": 0.1}, "bertscore_f1": {"min": 0.5}}}, "LVST.gates: .* no 'bertscore_f1'"),
+        ({"publication": {"clip_text_cosine": {"min": 0.2}}}, "LVST.publication: .* no 'clip_text_cosine'"),
+        ({"scores": {**NO_MODELS, "rouge": False}, "gates": {"rouge1": {"min": 0.1}}}, "it takes: none$"),
+    ],
+)
+def test_a_gate_on_a_score_that_is_not_taken_is_refused(tmp_path, more, message):
+    with pytest.raises(RecipeError, match=message):
+        check_gate_names(summarised(tmp_path, **more))
+
+
+def test_gates_on_scores_that_are_taken_pass(tmp_path):
+    check_gate_names(summarised(tmp_path, gates={"rouge1": {"min": 0.1}}, publication={"rougeL": {"min": 0.1}}))
+    check_gate_names(summarised(tmp_path, {}, gates={"sentence_cosine": {"min": 0.4}}))
+    clip = {"clip_model": "a/model"}
+    check_gate_names(summarised(tmp_path, clip, gates={"clip_video_short_text": {"min": 0.2}}))
