@@ -17,6 +17,7 @@ from gex_pipeline.errors import RecipeError
 
 SOURCE_OPERATION = "source"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_OWN_FOLDERS = ("tables", "report", "cache")  # of an output, beside those of its granularities; see layout.py
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def _check_node(node: Node) -> None:
         raise RecipeError(
             f"[granularity.{node.name}]: a granularity's name is up to 32 letters, digits and '_', "
             "beginning with a letter (it becomes a folder and a part of shard names)"
+        )
+    if node.name.lower() in _OWN_FOLDERS:  # there are file systems that do not tell case
+        raise RecipeError(
+            f"[granularity.{node.name}]: every output has a folder {node.name.lower()!r} of its own; "
+            "give the granularity another name"
         )
     if node.is_source and node.parent is not None:
         raise RecipeError(f"[granularity.{node.name}]: has 'from' but no 'operation'; say which operation makes it")

@@ -29,6 +29,7 @@ _SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_ke
 _NOT_HASHED = ("name", "output", "ray", "validation")
 _VIDEO_NOT_HASHED = ("timeout_s",)
 _NODE_NOT_HASHED = ("publication",)
+_IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")  # those of `gex_pipeline.shards.samples.IMAGE_EXTENSIONS`
 
 
 class Settings(BaseModel):
@@ -176,6 +177,14 @@ class Recipe(Settings):
         frames = self.frames_of(name)
         return frames is not None and not frames.beside
 
+    def holds_images(self, name: str) -> bool:
+        """Whether a granularity's samples are images: made by its operation or, where it passes media on, above it."""
+        settings = self.granularity[name]
+        operation = registry.load_operation(settings.operation)
+        if operation.passes_media_on and settings.parent:
+            return self.holds_images(settings.parent)
+        return operation.media_extension in _IMAGE_EXTENSIONS
+
     @property
     def output_uri(self) -> str:
         """The output as an absolute path or URI."""
@@ -267,22 +276,26 @@ def _check_parents(recipe: Recipe) -> None:
 
 
 def _check_has_videos(recipe: Recipe, node: Node) -> None:
-    """Check that what needs a parent's videos is not made of samples that hold only frames."""
+    """Check that what needs a parent's videos is not made of images, or of samples that hold only frames."""
     parent = recipe.graph.nodes[node.parent or ""]
     operation = registry.load_operation(node.operation)
     reads_clips = parent.is_source and not operation.needs_summaries
-    if reads_clips or not recipe.holds_frames_only(parent.name):
+    if reads_clips:
         return
+    if recipe.holds_images(parent.name):
+        above = next(one.name for one in recipe.graph.lineage(parent.name) if not recipe.holds_images(one.name))
+        held, to_make = "images", f"make it from a granularity of videos, for example from = {above!r}"
+        to_sample = "leave 'frames' out"
+    elif recipe.holds_frames_only(parent.name):
+        held, to_make = "frames only", f"say beside = true in the frames of {parent.name}"
+        to_sample = f"leave 'frames' out to pass on those of {parent.name}"
+    else:
+        return
+    where = f"[granularity.{node.name}]"
     if not operation.passes_media_on:
-        raise RecipeError(
-            f"[granularity.{node.name}]: {node.operation} needs videos, and {parent.name} holds frames only; "
-            f"say beside = true in the frames of {parent.name}"
-        )
+        raise RecipeError(f"{where}: {node.operation} needs videos, and {parent.name} holds {held}; {to_make}")
     if getattr(recipe.granularity[node.name], "frames", None) is not None:
-        raise RecipeError(
-            f"[granularity.{node.name}]: frames are sampled from videos, and {parent.name} holds frames only; "
-            f"leave 'frames' out to pass on those of {parent.name}"
-        )
+        raise RecipeError(f"{where}: frames are sampled from videos, and {parent.name} holds {held}; {to_sample}")
 
 
 def _node_settings(name: str, table: Any) -> NodeSettings:

@@ -6,6 +6,7 @@ import pytest
 
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import GranularityGraph, Node
+from gex_pipeline.layout import Layout
 
 SVST = Node("SVST")
 
@@ -60,6 +61,30 @@ def test_a_graph_that_is_none_is_refused_saying_what_is_wrong(nodes, message):
 def test_a_name_that_cannot_be_a_folder_is_refused(name):
     with pytest.raises(RecipeError, match=r"a granularity's name is up to 32 letters"):
         graph(Node(name))
+
+
+@pytest.mark.parametrize("name", ["tables", "report", "cache", "Tables", "CACHE"])
+def test_a_name_that_is_a_folder_of_every_output_is_refused(name):
+    """A granularity named `tables` had its shards written among the tables of its own output."""
+    message = rf"\[granularity.{name}\]: every output has a folder '{name.lower()}' of its own; .*another name"
+    with pytest.raises(RecipeError, match=message):
+        graph(Node(name))
+
+
+def test_every_folder_that_an_output_has_beside_its_granularities_is_refused_as_a_name():
+    layout = Layout("output")
+    own = {
+        layout.table("clips", 0),
+        layout.part("clips", 0, "a"),
+        layout.losses("SVST", 0),
+        layout.report("report.html"),
+        layout.response_cache,
+    }
+    for folder in {uri.split("/")[1] for uri in own}:
+        with pytest.raises(RecipeError, match=r"of its own"):
+            graph(Node(folder))
+    files = {layout.manifest, layout.run_state, layout.run_lock}
+    assert all("." in uri.split("/")[1] for uri in files), "no name has a dot"
 
 
 def test_nodes_are_frozen():

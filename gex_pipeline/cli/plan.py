@@ -12,12 +12,14 @@ from gex_pipeline.recipe import load_recipe
 from gex_pipeline.run_state import Run, open_run
 from gex_pipeline.shards.manifest import Account
 from gex_pipeline.stages.build import builds
+from gex_pipeline.stages.prepare import check_gate_names
 from gex_pipeline.tables import Database
 
 
 def command(arguments: argparse.Namespace) -> int:
     """Plan a recipe file."""
     recipe = load_recipe(arguments.recipe)
+    check_gate_names(recipe)
     run = open_run(recipe, accept_changes=True)
     account, plans = plan_all(run)
     if arguments.json:

@@ -115,7 +115,11 @@ def run_flow(run: Run, place: str, how: How) -> None:
     Raises:
         GexError: it failed.
     """
-    check_free(run.layout)  # the flow asks again; here it is said before Prefect is started
+    from gex_pipeline.stages.prepare import check_gate_names
+
+    # The flow asks both again; here it is said before Prefect is started.
+    check_gate_names(run.recipe)
+    check_free(run.layout)
     for name, value in _PREFECT.items():
         os.environ.setdefault(name, value)
     with shown_by(LineProgress()):

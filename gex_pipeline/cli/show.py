@@ -79,13 +79,17 @@ def show_accounts(accounts: Sequence[Account]) -> None:
 
 
 def warn_of_nothing(accounts: Sequence[Account], output_uri: str) -> None:
-    """Say where all that a stage had was rejected: mostly one wrong setting, and seldom the data."""
+    """Say where a stage could use nothing and rejected something: mostly one wrong setting, and seldom the data."""
     for account in accounts:
-        if account.rejected and sum(account.rejected.values()) == account.num_in:
-            say(
-                f"warning  {account.granularity} {account.stage}: all {account.num_in:,} {account.unit} were rejected "
-                f"({reasons(account.rejected)}); 'gex retry {output_uri}' says why, and tries them again after a repair"
-            )
+        if account.num_used or account.num_known or not account.rejected:
+            continue
+        stage, what = f"{account.granularity} {account.stage}", f"{account.num_in:,} {account.unit}"
+        if account.excluded:
+            rejected, excluded = reasons(account.rejected), reasons(account.excluded)
+            found = f"none of {what} was used (rejected: {rejected}; excluded: {excluded})"
+        else:
+            found = f"all {what} were rejected ({reasons(account.rejected)})"
+        say(f"warning  {stage}: {found}; 'gex retry {output_uri}' says why, and tries them again after a repair")
 
 
 def show_granularities(manifest: Manifest) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FINAL_PUNCTUATION = (".", "!", "?", "…", "。", "！", "？", "؟", "।")  # noqa: RUF001
 _CLOSING = "\"'”\u2019)]»"
 _NO_LIMIT = 10**12
+_LEAVE = "leave it out, or group by a column"
 
 
 def join_texts(texts: list[str]) -> str:
@@ -47,6 +48,15 @@ class IntegrateSettings(VideoNodeSettings):
     def _sizes_agree(self) -> IntegrateSettings:
         if self.max_clips is not None and self.max_clips < self.min_clips:
             raise ValueError(f"max_clips = {self.max_clips} is less than min_clips = {self.min_clips}")
+        return self
+
+    @model_validator(mode="after")
+    def _random_has_no_time(self) -> IntegrateSettings:
+        # By value: the recipe that an output stores has every default written out.
+        if self.by == "random" and self.max_gap_s is not None:
+            raise ValueError(f"by = 'random' has no gaps between clips, found max_gap_s = {self.max_gap_s:g}; {_LEAVE}")
+        if self.by == "random" and self.overlap != "keep":
+            raise ValueError(f"by = 'random' looks at no overlaps, found overlap = {self.overlap!r}; {_LEAVE}")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.util import find_spec
 
@@ -34,23 +35,39 @@ def check_tools(recipe: Recipe) -> None:
         for package in ("torch", "sentence_transformers", "bert_score"):
             if find_spec(package) is None:
                 raise MissingExtraError(package.replace("_", "-"), "score")
-    _check_gate_names(recipe)
+    check_gate_names(recipe)
 
 
-def _check_gate_names(recipe: Recipe) -> None:
-    """A gate on a score that is never taken would never close."""
+def check_gate_names(recipe: Recipe) -> None:
+    """A gate on a score that is never taken would never close. Loads no model and nothing heavy.
+
+    Raises:
+        RecipeError: the gate, and the scores that are taken.
+    """
+    written = list(_written_gates(recipe))
+    if not written:
+        return
     from gex_pipeline.ray_jobs import CLIP_VIDEO_NAMES
     from gex_pipeline.validate.scorers import TextScorers
 
     names = [*TextScorers(recipe.scores).names(), *(CLIP_VIDEO_NAMES if recipe.scores.clip_model else ())]
+    for table, score in written:
+        if score not in names:
+            taken = ", ".join(names) or "none"
+            raise RecipeError(f"granularity.{table}: [scores] takes no {score!r}; it takes: {taken}")
+
+
+def _written_gates(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Table and score of every gate that must be possible: the default one stands for scores that are taken.
+
+    It is known by its value: the recipe that an output stores has every default written out.
+    """
     for granularity, settings in recipe.granularity.items():
         for table in ("gates", "publication"):
-            # The default gate stands for scores that are taken; only what the recipe says must be possible.
-            for score in getattr(settings, table, {}) if table in settings.model_fields_set else ():
-                if score not in names:
-                    raise RecipeError(
-                        f"granularity.{granularity}.{table}: [scores] takes no {score!r}; it takes: {', '.join(names)}"
-                    )
+            field = type(settings).model_fields.get(table)
+            gates = getattr(settings, table, {})
+            if field is not None and gates != field.get_default(call_default_factory=True):
+                yield from ((f"{granularity}.{table}", score) for score in gates)
 
 
 def _account_uri(run: Run) -> str:
@@ -71,6 +88,8 @@ def ingest_clips(run: Run) -> Account:
         found = ingest.ingest(database, run)
         ingest.publish_clips(database, run)
     progress().advance(found.account.num_in)
+    for note in found.notes:
+        progress().note(f"note     {note}")
     # Written last: with the account there, the tables are complete.
     storage.publish_bytes(json.dumps(asdict(found.account)).encode(), _account_uri(run))
     return found.account

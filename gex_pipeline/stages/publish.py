@@ -193,7 +193,10 @@ def _entry(run: Run, node: Node) -> GranularityEntry:
 def _media_extension(run: Run, node: Node) -> str:
     if run.recipe.holds_frames_only(node.name):
         return FRAMES_EXTENSION
-    return operation_of(run, node).media_extension
+    operation = operation_of(run, node)
+    if operation.passes_media_on and node.parent:
+        return _media_extension(run, run.recipe.graph.nodes[node.parent])
+    return operation.media_extension
 
 
 def _shard_entry(run: Run, node: Node, planned: PlannedShard) -> ShardEntry | None:
