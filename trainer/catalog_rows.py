@@ -1,8 +1,9 @@
 """One granularity's receipts as mapped Arrow files: written once, then read a row at a time by any process.
 
-A record batch a shard, in the manifest's order. One file has the rows, one the sources of every sample, as numbers,
-which the split reads. Receipts pass through memory a few at a time. Of a sample that has frames beside its video, the
-media are its frames.
+A record batch a shard, in the manifest's order. One file has the rows, one the sources of every sample, as numbers:
+those of its clips, whatever it was grouped by. The split reads them, and what keeps pairs of one source from being each
+other's negatives. Receipts pass through memory a few at a time. Of a sample that has frames beside its video, the media
+are its frames.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,8 @@ class CatalogSample:
     start_s: float | None = None
     """The part of the video that is meant, [start_s, end_s) from its first frame on; none: all of it."""
     end_s: float | None = None
+    sources: tuple[int, ...] = field(default=(), compare=False)
+    """The sources of its clips as such numbers, each once, ascending; of a sample that no catalogue holds, none."""
 
 
 def source_number(source_id: str) -> int:
@@ -85,11 +89,12 @@ class Rows:
     uris: list[str]
     extensions: list[str]
     starts: Int64s  # the number of each shard's first sample; and of one more
-    _reader: Any = field(default=None, repr=False, compare=False)
+    num_sources: int = 1  # the most that a sample has
+    _readers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     _batches: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_reader": None, "_batches": {}}
+        return {**vars(self), "_readers": (), "_batches": {}}
 
     def sample(self, index: int) -> CatalogSample:
         """One sample by its number.
@@ -106,6 +111,7 @@ class Rows:
             granularity=self.granularity,
             media_uri=None if media < 0 else self.uris[media],
             media_extension=self.extensions[row.pop("extension")],
+            sources=tuple(row.pop("sources")),
             **row,
         )
 
@@ -126,12 +132,14 @@ class Rows:
     def _columns(self, shard: int) -> dict[str, Any]:
         """The columns of one shard; the last few shards are kept."""
         if shard not in self._batches:
-            if self._reader is None:
-                self._reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+            if not self._readers:
+                files = (self.path, self.sources_path)
+                self._readers = tuple(pa.ipc.open_file(pa.memory_map(str(file))) for file in files)
             if len(self._batches) >= _KEPT_SHARDS:
                 self._batches.pop(next(iter(self._batches)))
-            batch = self._reader.get_batch(shard)
-            self._batches[shard] = dict(zip(batch.schema.names, batch.columns, strict=True))
+            batches = [reader.get_batch(shard) for reader in self._readers]
+            named = chain.from_iterable(zip(batch.schema.names, batch.columns, strict=True) for batch in batches)
+            self._batches[shard] = dict(named)
         columns: dict[str, Any] = self._batches[shard]
         return columns
 
@@ -148,7 +156,9 @@ def write_rows(path: Path, dataset_uri: str, granularity: str, shards: Sequence[
     with pa.ipc.new_file(path, ROWS_SCHEMA) as out, pa.ipc.new_file(rows.sources_path, SOURCES_SCHEMA) as sources:
         for table in _receipts(dataset_uri, granularity, shards):
             out.write_batch(_row_batch(table, dataset_uri, uris, extensions))
-            sources.write_batch(pa.RecordBatch.from_arrays([_sources_of(table)], schema=SOURCES_SCHEMA))
+            lists = _sources_of(table)
+            rows.num_sources = max(rows.num_sources, int(np.diff(_offsets(lists)).max(initial=1)))
+            sources.write_batch(pa.RecordBatch.from_arrays([lists], schema=SOURCES_SCHEMA))
     rows.uris, rows.extensions = list(uris), list(extensions)
     return rows
 
@@ -214,15 +224,20 @@ def _row_batch(table: pa.Table, dataset_uri: str, uris: dict[str, int], extensio
 
 
 def _sources_of(table: pa.Table) -> pa.ListArray:
-    """For every sample the sources of its clips, as numbers; its own where it names no clips."""
+    """For every sample the sources of its clips, as ascending numbers, each once; its own where it names no clips."""
     segments, own = _whole(table["segments"]), _numbers_of(table["source_id"])
     numbers = _numbers_of(segments.flatten().field("source_id"))
     offsets = _offsets(segments)
     empty = np.flatnonzero(np.diff(offsets) == 0)
     numbers = np.insert(numbers, offsets[empty], own[empty])
-    lengths = np.maximum(np.diff(offsets), 1)
+    samples = np.repeat(np.arange(len(table)), np.maximum(np.diff(offsets), 1))
+    order = np.lexsort((numbers, samples))
+    samples, numbers = samples[order], numbers[order]
+    is_new = np.ones(len(numbers), dtype=bool)
+    is_new[1:] = (np.diff(samples) != 0) | (numbers[1:] != numbers[:-1])
+    lengths = np.bincount(samples[is_new], minlength=len(table))
     bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(bounds), pa.array(numbers))
+    return pa.ListArray.from_arrays(pa.array(bounds), pa.array(numbers[is_new]))
 
 
 def sides_of(sources: Int64s, bounds: Int64s, held_out_share: float, seed: int) -> NDArray[np.int8]:

@@ -17,6 +17,7 @@ import torch
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import progress
+from gex_pipeline.shards.manifest import read_manifest
 from trainer.catalog import Catalog, CatalogPart
 from trainer.catalog_rows import CatalogSample, source_number
 from trainer.data_settings import PAPER_GRANULARITIES, GranularitySettings
@@ -62,10 +63,38 @@ def reading_of(model: Pretrained, granularity: str) -> GranularitySettings:
         return model.granularities[granularity]
     if granularity in PAPER_GRANULARITIES:
         return GranularitySettings(**PAPER_GRANULARITIES[granularity])
-    known = ", ".join(dict.fromkeys([*model.granularities, *PAPER_GRANULARITIES]))
     raise GexError(
-        f"the model was not trained on granularity {granularity!r}, so its #iter is not known; known: {known}"
+        f"the model was not trained on granularity {granularity!r}, so its #iter is not known; name others with "
+        f"--granularity, or take a model that was trained on it; known: {_known(model)}"
     )
+
+
+def _known(model: Pretrained) -> str:
+    return ", ".join(dict.fromkeys([*model.granularities, *PAPER_GRANULARITIES]))
+
+
+def granularities_of(model: Pretrained, dataset_uri: str, named: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The granularities to embed, and those of the data set whose #iter is not known, which are left out.
+
+    Raises:
+        GexError: one that is named is not known, none is left, or nothing is published there.
+    """
+    manifest = read_manifest(dataset_uri)
+    if manifest is None:
+        raise GexError(f"no data set is published at {dataset_uri!r}: there is no dataset.json in it")
+    published = manifest.granularity_names()
+    if named:
+        for name in named:
+            if name in published:  # of another one it is said what is published, when it is read
+                reading_of(model, name)
+        return list(dict.fromkeys(named)), []
+    names = [name for name in published if name in model.granularities or name in PAPER_GRANULARITIES]
+    if not names:
+        raise GexError(
+            f"the #iter of no granularity of {dataset_uri!r} is known: published are {', '.join(published) or 'none'}, "
+            f"known are {_known(model)}; take a model that was trained on one of them"
+        )
+    return names, [name for name in published if name not in names]
 
 
 def dataset_columns(dim: int) -> dict[str, pa.DataType]:

@@ -8,7 +8,7 @@ samples that cannot be read are named and in no figure, texts that are cut are c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from trainer.data_settings import PAPER_GRANULARITIES
 from trainer.encoding import classify_videos, encode
 from trainer.evaluate_retrieval import retrieval_by_text
 from trainer.frames import IMAGE_EXTENSIONS
-from trainer.history import HeldOut, told_part, trainings_of, trainings_on_dataset, what_to_take
+from trainer.history import HeldOut, Training, told_part, trainings_of, trainings_on_dataset, what_to_take
 from trainer.loader import Damaged
 from trainer.metrics import accuracy
 from trainer.order import Int64s, permutation
@@ -113,12 +113,16 @@ class PublishedData:
     """Only samples of sources that all of these splits hold out; none: all samples."""
 
 
-def evaluate_published(pretrained: Pretrained, data: PublishedData, options: Options) -> list[Evaluation]:
+def evaluate_published(
+    pretrained: Pretrained, data: PublishedData, options: Options, tell: Callable[[str], None] = lambda line: None
+) -> list[Evaluation]:
     """Text-to-video and video-to-text retrieval, one evaluation a granularity; of a model with a head its accuracy.
+
+    Of granularities that are not named, those without a held-out sample are left out; `tell` is told of each.
 
     Raises:
         GexError: the data set, the snapshot or a granularity is not there, the model says nothing on how to read one,
-            no sample is left, or storage fails.
+            no sample is left (of one that is named, or of all), or storage fails.
     """
     snapshot, published = _published(data)
     names = data.granularities or tuple(name for name in published if name in pretrained.granularities)
@@ -131,8 +135,12 @@ def evaluate_published(pretrained: Pretrained, data: PublishedData, options: Opt
     found = []
     with read_catalog(data.uri, snapshot, names) as catalog:
         reads = {name: _read_as_published(pretrained, catalog, name, options) for name in names}
+        trainings = trainings_on_dataset(trainings_of(pretrained.trained), data.uri)
         part = _part(catalog, data.held_out)
-        side = told_part(data.held_out, trainings_on_dataset(trainings_of(pretrained.trained), data.uri))
+        for name in _empty(part, data, trainings):
+            tell(f"{name} is left out: it has no sample of a held-out source")
+            del reads[name]
+        side = told_part(data.held_out, trainings)
         for name, read in reads.items():
             about = {"dataset": data.uri, "snapshot": snapshot, "granularity": name, **side}
             found.append(_evaluate_part(pretrained, part, read, options, about))
@@ -179,19 +187,28 @@ def _published(data: PublishedData) -> tuple[int, list[str]]:
 
 
 def _part(catalog: Catalog, held_out: Sequence[HeldOut]) -> CatalogPart:
-    """The samples whose sources all of these splits hold out; all samples where there are none.
-
-    Raises:
-        GexError: there is no such sample of a granularity.
-    """
+    """The samples whose sources all of these splits hold out; all samples where there are no splits."""
     selected: dict[str, Int64s | None] = dict.fromkeys(catalog.names)
     for split in held_out:
         for name, numbers in catalog.split(*split).held_out.selected.items():
             selected[name] = _in_both(selected[name], numbers)
-    empty = [name for name, numbers in selected.items() if numbers is not None and not len(numbers)]
-    if empty:
-        raise GexError(f"{empty[0]} has no sample of a held-out source; {what_to_take(held_out)}")
     return CatalogPart(catalog, selected)
+
+
+def _empty(part: CatalogPart, data: PublishedData, trainings: Sequence[Training]) -> list[str]:
+    """The granularities of which no sample is in the part.
+
+    Raises:
+        GexError: one of them is named, or there is no other one.
+    """
+    empty = [name for name in part.names if not part.num_samples(name)]
+    if empty and (data.granularities or len(empty) == len(part.names)):
+        # those that are named are all that were read
+        has = "has" if len(empty) == 1 else "have"
+        raise GexError(
+            f"{', '.join(empty)} {has} no sample of a held-out source; {what_to_take(data.held_out, trainings)}"
+        )
+    return empty
 
 
 def _in_both(first: Int64s | None, second: Int64s | None) -> Int64s | None:

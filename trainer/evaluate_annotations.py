@@ -41,7 +41,7 @@ from trainer.data_settings import AnnotationSettings
 from trainer.encoding import EncodedTexts, EncodedVideos, Floats, classify_videos, encode_texts, encode_videos
 from trainer.evaluate import MEAN_AVERAGE_PRECISION, Evaluation, Options, ReadAs, chosen_numbers, read_as
 from trainer.evaluate_retrieval import retrieval_of_captions
-from trainer.history import HeldOut, told_part, trainings_of, trainings_on_annotations, what_to_take
+from trainer.history import HeldOut, Training, told_part, trainings_of, trainings_on_annotations, what_to_take
 from trainer.loader import Damaged
 from trainer.media_reader import DamagedMediaError
 from trainer.metrics import Unlabelled, accuracy, accuracy_over_spans, mean_average_precision, multiple_choice
@@ -94,9 +94,8 @@ def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Opti
     if not annotations.rows:
         raise GexError(f"no entry can be used. {annotations.describe()}")
     if not job.rows:
-        raise GexError(
-            f"{data.annotations.file!r} has no usable entry of a held-out video; {what_to_take(data.held_out)}"
-        )
+        instead = what_to_take(data.held_out, job.trainings)
+        raise GexError(f"{data.annotations.file!r} has no usable entry of a held-out video; {instead}")
     try:
         outcome = job.evaluate()
     except ValueError as error:
@@ -159,10 +158,14 @@ class _Job:
         numbers = chosen_numbers(len(self.part), self.options, self.data.annotations.kind)
         return self.part if numbers is None else [self.part[number] for number in numbers]
 
+    @property
+    def trainings(self) -> list[Training]:
+        """The model's on the same annotations."""
+        return trainings_on_annotations(trainings_of(self.pretrained.trained), self.data.annotations)
+
     def about(self) -> dict[str, Any]:
         """What was measured."""
         data, annotations = self.data, self.annotations
-        trainings = trainings_on_annotations(trainings_of(self.pretrained.trained), data.annotations)
         told, chosen = annotations.describe(), {}
         if data.held_out:
             told += f"; {len(self.part)} of these are of held-out videos"
@@ -171,7 +174,7 @@ class _Job:
             chosen = {"num_chosen": len(self.rows)}
         return {
             "annotations": data.annotations.model_dump(mode="json", exclude_none=True),
-            **told_part(data.held_out, trainings),
+            **told_part(data.held_out, self.trainings),
             "num_entries": annotations.num_entries,
             "num_in_part": len(self.part),
             **chosen,

@@ -1,7 +1,8 @@
 """The figures of a training between two lines: what each step was, gathered into one set of numbers.
 
-Losses and shares of truncated texts are by granularity, rates over all; counts of samples are those of all processes.
-Utilisation is told where the operations of a step and the peak of the device are known.
+Losses, shares of truncated texts and of samples without a negative are by granularity, rates over all; counts of
+samples are those of all processes. Utilisation is told where the operations of a step and the peak of the device are
+known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.build import Built
 from trainer.classifier import VideoClassifier
@@ -19,6 +21,7 @@ from trainer.processes import Processes
 from trainer.record import Figure, Rates, peak_memory
 from trainer.sharded import whole
 from trainer.steps import Prepared
+from trainer.telling import WITHOUT_NEGATIVES
 from trainer.train_recipe import TrainRecipe
 
 # what a device's name holds, the more telling words first
@@ -54,6 +57,7 @@ class StepLog:
         if not figures.skipped:
             self._losses[batch.granularity].append(figures.loss)
         self._truncated[batch.granularity] += batch.num_truncated
+        self._alone[batch.granularity] += batch.num_without_negatives
         self._seen[batch.granularity] += num_own
         self._num_damaged += batch.num_damaged
         self._num_skipped += int(figures.skipped)
@@ -74,14 +78,14 @@ class StepLog:
             found["temperature"] = 1.0 / self._scale()
         found |= self.rates.figures()
         names = sorted(self.recipe.data.granularities)
-        counts = self._processes.sum(
-            [self._num_damaged, *(count[name] for name in names for count in (self._truncated, self._seen))]
-        )
+        kinds = (self._truncated, self._alone, self._seen)
+        counts = self._processes.sum([self._num_damaged, *(int(kind[name]) for name in names for kind in kinds)])
         found["num_damaged"], found["num_skipped_steps"] = int(counts[0]), self._num_skipped
         for number, name in enumerate(names):
-            num_truncated, num_seen = counts[1 + 2 * number : 3 + 2 * number]
+            num_truncated, num_alone, num_seen = counts[1 + 3 * number : 4 + 3 * number]
             if num_seen and not isinstance(self.built.module, VideoClassifier):
                 found[f"truncated_share/{name}"] = num_truncated / num_seen
+                found[f"{WITHOUT_NEGATIVES}{name}"] = num_alone / num_seen
         found |= peak_memory(self.device)
         self._start_anew()
         return found
@@ -93,6 +97,7 @@ class StepLog:
     def _start_anew(self) -> None:
         self._losses: defaultdict[str, list[float]] = defaultdict(list)
         self._truncated: defaultdict[str, int] = defaultdict(int)
+        self._alone: defaultdict[str, Tensor | int] = defaultdict(int)  # on the device: no step waits for a count
         self._seen: defaultdict[str, int] = defaultdict(int)
         self._num_damaged = self._num_skipped = 0
         self._last = None

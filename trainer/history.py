@@ -146,8 +146,13 @@ def told_part(held_out: Sequence[HeldOut], trainings: Sequence[Training]) -> dic
     return told if are_held_out(trainings, held_out) else {**told, "trained_on": True}
 
 
-def what_to_take(held_out: Sequence[HeldOut]) -> str:
-    """For an error where these splits leave nothing."""
+def what_to_take(held_out: Sequence[HeldOut], trainings: Sequence[Training]) -> str:
+    """For an error where these splits leave nothing of data on which a model had these trainings."""
+    if len(held_out) == 1 and held_out[0] in map(_split_of, trainings):
+        return (
+            f"the model's own split ({held_out[0]}) leaves none of them out of training. `gex eval --held-out 0` takes "
+            "all, of which it was trained on some"
+        )
     if len(held_out) == 1:
         return f"take a larger share than {held_out[0].share:g}, or 0 for all of them"
     splits = "; ".join(map(str, held_out))

@@ -9,14 +9,17 @@ Workers are not copies of the training process: they see no accelerator and hold
 bytes; normalising them is the model's. Trains nothing.
 """
 
+# Tensors: B samples of this rank, T frames, S sources: the most that a sample of the granularity has.
+
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -53,8 +56,9 @@ class Batch(NamedTuple):
     frames_BT3HW: Tensor
     """Bytes: T frames a sample, RGB."""
     texts: list[str]
-    source_ids_B: Tensor
-    """Source ids as 64-bit numbers: equal ones are of the same source."""
+    sources_BS: Tensor
+    """The sources of each sample as 64-bit numbers; of one that has fewer than S, some come again. S is that of the
+    granularity, the same on all ranks."""
     keys: list[str]
     damaged: list[Damaged]
     """Samples that others stand in for."""
@@ -67,7 +71,7 @@ class _Loaded(NamedTuple):
     granularity: str
     frames: Frames | None
     text: str
-    source_number: int
+    sources: Sequence[int]
     key: str
     damaged: list[Damaged]
     failure: str = ""
@@ -84,14 +88,15 @@ class Rank:
     """Whether batches are put where an accelerator can fetch them while the model computes."""
 
 
-def order_of(settings: DataSettings, part: CatalogPart) -> Order:
-    """The order in which these samples are trained on.
+def order_of(settings: DataSettings, part: CatalogPart, others: Mapping[str, str] | None = None) -> Order:
+    """The order in which these samples are trained on; `others` says of a granularity where its other ones are.
 
     Raises:
         GexError: a granularity is not in the catalogue, or has too few samples.
     """
     parts = [
-        Part(name, part.shard_sizes(name), granularity.weight) for name, granularity in settings.granularities.items()
+        Part(name, part.shard_sizes(name), granularity.weight, (others or {}).get(name, ""))
+        for name, granularity in settings.granularities.items()
     ]
     return Order(parts, batch_size=settings.batch_size, seed=settings.seed, window_shards=settings.window_shards)
 
@@ -126,10 +131,11 @@ class SampleReader(Dataset):
         try:
             return self._read(name, self.order.candidates(step, slot), damaged, step)
         except GexError as error:  # an error of its own would come out of the worker as a traceback
-            return _Loaded(step, name, None, "", 0, "", damaged, str(error))
+            return _Loaded(step, name, None, "", (), "", damaged, str(error))
 
     def _read(self, name: str, candidates: Iterator[int], damaged: list[Damaged], step: int) -> _Loaded:
         num_frames = self.settings.granularities[name].num_frames
+        num_sources = self.part.catalog.of(name).num_sources
         for index in islice(candidates, _MAX_TRIES):
             sample = self.part.sample(name, index)
             try:
@@ -139,7 +145,9 @@ class SampleReader(Dataset):
             except DamagedMediaError as error:
                 damaged.append(Damaged(sample.key, str(error)))
             else:
-                return _Loaded(step, name, frames, sample.text, sample.source_number, sample.key, damaged)
+                # where a sample has fewer, its own ones come again: they match what they match
+                sources = np.resize(sample.sources, num_sources).tolist()
+                return _Loaded(step, name, frames, sample.text, sources, sample.key, damaged)
         raise GexError(f"{len(damaged)} samples of {name} in turn cannot be read, {_named(damaged)}")
 
     def close(self) -> None:
@@ -290,7 +298,7 @@ def collate(samples: Sequence[_Loaded]) -> Batch:
         samples[0].granularity,
         torch.stack([torch.from_numpy(sample.frames) for sample in samples]),
         [sample.text for sample in samples],
-        torch.tensor([sample.source_number for sample in samples], dtype=torch.int64),
+        torch.tensor([sample.sources for sample in samples], dtype=torch.int64),
         [sample.key for sample in samples],
         damaged,
     )
@@ -298,7 +306,7 @@ def collate(samples: Sequence[_Loaded]) -> Batch:
 
 def _failed(step: int, granularity: str, why: str, damaged: list[Damaged]) -> Batch:
     nothing = torch.empty(0, dtype=torch.uint8)
-    return Batch(step, granularity, nothing, [], torch.empty(0, dtype=torch.int64), [], damaged, why)
+    return Batch(step, granularity, nothing, [], torch.empty((0, 0), dtype=torch.int64), [], damaged, why)
 
 
 def _named(damaged: Sequence[Damaged]) -> str:

@@ -8,7 +8,7 @@ another way to gather: the two that are in use elsewhere give other gradients (t
 Paper: GEXIA §3.2, cross-modal alignment.
 """
 
-# Tensors: B rows of this rank, G rows of all ranks, D width.
+# Tensors: B rows of this rank, G rows of all ranks, D width, S sources a row.
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from torch.nn import functional
 
 from trainer.model import Embeddings
 
+_SHARED_AT_ONCE = 4096  # sources that several rows have; bounds the memory of a mask to so many columns
 
-def vtc_loss(embeddings: Embeddings, source_ids_B: Tensor | None = None, group: Any = None) -> Tensor:
+
+def vtc_loss(embeddings: Embeddings, same_BG: Tensor | None = None, group: Any = None) -> Tensor:
     """Symmetric InfoNCE of this rank's rows; its mean over ranks is the loss of the global batch.
 
-    `source_ids_B` (int64) takes pairs that come from one source video out of each other's negatives.
+    `same_BG`, of `same_source`, takes pairs that share a source video out of each other's negatives.
     """
     rank, num_ranks = _place(group)
     first_row = rank * len(embeddings.video_BD)
@@ -36,13 +38,48 @@ def vtc_loss(embeddings: Embeddings, source_ids_B: Tensor | None = None, group: 
         video_logits_BG = embeddings.logit_scale * both_B2D[:, 0] @ both_G2D[:, 1].T
         text_logits_BG = embeddings.logit_scale * both_B2D[:, 1] @ both_G2D[:, 0].T
         target_B = torch.arange(len(both_B2D), device=both_B2D.device) + first_row
-        if source_ids_B is not None:
-            source_ids_G = _gather(source_ids_B, group) if num_ranks > 1 else source_ids_B
-            same_BG = (source_ids_B[:, None] == source_ids_G[None, :]).scatter(1, target_B[:, None], False)
+        if same_BG is not None:
             video_logits_BG = video_logits_BG.masked_fill(same_BG, -torch.inf)
             text_logits_BG = text_logits_BG.masked_fill(same_BG, -torch.inf)
         v2t, t2v = (functional.cross_entropy(logits, target_B) for logits in (video_logits_BG, text_logits_BG))
         return (v2t + t2v) / 2
+
+
+def same_source(sources_BS: Tensor, group: Any = None) -> Tensor:
+    """Which rows of all ranks share a source with a row of this one, but for itself; of numbers (int64) of sources.
+
+    All ranks bring equally many numbers a row; a row that has fewer sources has some of its own again.
+    """
+    rank, num_ranks = _place(group)
+    sources_GS = _gather(sources_BS, group) if num_ranks > 1 else sources_BS
+    own = slice(rank * len(sources_BS), (rank + 1) * len(sources_BS))
+    same_BG = _sharing(sources_GS, own) if sources_BS.shape[1] > 1 else sources_BS == sources_GS.T
+    same_BG[:, own].fill_diagonal_(False)
+    return same_BG
+
+
+def num_without_negatives(same_BG: Tensor) -> Tensor:
+    """How many rows of this rank have no other row left to be told from: they cost nothing and teach nothing."""
+    return (same_BG.sum(dim=1) == same_BG.shape[1] - 1).sum()
+
+
+def _sharing(sources_GS: Tensor, own: slice) -> Tensor:
+    """The same where rows have several sources, exactly; only sources that several rows have take part."""
+    num_rows = len(sources_GS)
+    _, number_GS = sources_GS.unique(return_inverse=True)
+    row_GS = torch.arange(num_rows, device=sources_GS.device)[:, None]
+    pairs = (number_GS * num_rows + row_GS).unique()  # a source and a row that has it, each pair once
+    number, row = pairs // num_rows, pairs % num_rows
+    is_shared = number.bincount()[number] > 1
+    shared, number = number[is_shared].unique(return_inverse=True)
+    row = row[is_shared]
+    same_BG = torch.zeros(own.stop - own.start, num_rows, dtype=torch.bool, device=sources_GS.device)
+    for first in range(0, len(shared), _SHARED_AT_ONCE):
+        here = (number >= first) & (number < first + _SHARED_AT_ONCE)
+        has_GK = torch.zeros(num_rows, min(_SHARED_AT_ONCE, len(shared) - first), device=sources_GS.device)
+        has_GK[row[here], number[here] - first] = 1
+        same_BG |= has_GK[own] @ has_GK.T > 0  # sums of ones: exact enough in any precision
+    return same_BG
 
 
 def gather_with_gradient(rows: Tensor, group: Any = None) -> Tensor:

@@ -38,6 +38,8 @@ class Part:
     name: str
     shard_sizes: Int64s
     weight: float = 1.0
+    others: str = ""
+    """Where samples are that are not trained on, for the error when there are too few."""
 
     @property
     def num_samples(self) -> int:
@@ -245,8 +247,9 @@ def _num_batches(part: Part, share: float, batch_size: int) -> int:
             f"{part.name} has {part.num_samples} samples, of which its weight takes {int(part.num_samples * share)} an "
             f"epoch, fewer than one batch of {batch_size}; raise its weight, lower batch_size, or leave {part.name} out"
         )
+    others = f" ({part.others})" if part.others else ""
     raise GexError(
-        f"{part.name} has {part.num_samples} samples to train on, fewer than one batch of {batch_size}; "
+        f"{part.name} has {part.num_samples} samples to train on{others}, fewer than one batch of {batch_size}; "
         f"set batch_size to {max(part.num_samples, 1)} or less, or leave {part.name} out"
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gex_pipeline.errors import GexError
 from trainer.annotation_catalog import read_annotation_catalog
 from trainer.annotations import AnnotationError
-from trainer.catalog import Catalog, CatalogPart, read_catalog
+from trainer.catalog import Catalog, CatalogPart, Split, read_catalog
 from trainer.data_settings import DataSettings
 from trainer.loader import order_of
 from trainer.order import Order
@@ -86,8 +86,19 @@ def open_data(settings: DataSettings) -> Iterator[RunData]:
     """
     with _catalog(settings) as (catalog, class_names):
         split = catalog.split(settings.held_out_share, settings.held_out_seed)
-        order = order_of(settings, split.training)
+        order = order_of(settings, split.training, _others(split))
         yield RunData(split.training, split.held_out, order, split.num_mixed, class_names)
+
+
+def _others(split: Split) -> dict[str, str]:
+    """Of every granularity that is not trained on whole, where its other samples are."""
+    told = {}
+    for name, num_mixed in split.num_mixed.items():
+        num_training, num_held_out = split.training.num_samples(name), split.held_out.num_samples(name)
+        if num_held_out or num_mixed:
+            num_samples = num_training + num_held_out + num_mixed
+            told[name] = f"of {num_samples}; {num_held_out} held out, {num_mixed} in neither part"
+    return told
 
 
 @contextmanager

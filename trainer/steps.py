@@ -5,7 +5,7 @@ In pieces, a contrastive step keeps the negatives of the whole batch (see grad_c
 Takes no optimiser step.
 """
 
-# Tensors: B samples of this process, T frames.
+# Tensors: B samples of this process, G of all, T frames.
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.grad_cache import backward_in_pieces
 from trainer.loader import Batch
-from trainer.loss import vtc_loss
+from trainer.loss import num_without_negatives, same_source, vtc_loss
 from trainer.model import Embeddings
 from trainer.optim import autocast
 from trainer.parallel import Parallel
@@ -37,13 +37,16 @@ class Prepared(NamedTuple):
     step: int
     granularity: str
     frames_BT3HW: Tensor
-    source_ids_B: Tensor
     texts: TextTokens | None = None
     labels_B: Tensor | None = None
     num_truncated: int = 0
     """Texts whose end did not fit into the text tower."""
     num_damaged: int = 0
     """Samples that others stand in for."""
+    same_BG: Tensor | None = None
+    """Which samples of all processes share a source with one of this one's and are no negatives; none: all are."""
+    num_without_negatives: Tensor | int = 0
+    """Samples of this process that have no negative left."""
 
 
 class Task(Protocol):
@@ -66,31 +69,35 @@ class Contrastive:
     device: torch.device
 
     def prepare(self, batch: Batch) -> Prepared:
-        """The batch on the device, its texts as tokens."""
+        """The batch on the device, its texts as tokens; all processes prepare a step's batch."""
         tokens = self.built.tokenizer(batch.texts)
+        same_BG, num_alone = None, len(batch.keys) if self.recipe.data.batch_size == 1 else 0
+        if self.recipe.mask_same_source:
+            same_BG = same_source(batch.sources_BS.to(self.device, non_blocking=True))
+            num_alone = num_without_negatives(same_BG)
         return Prepared(
             batch.step,
             batch.granularity,
             batch.frames_BT3HW.to(self.device, non_blocking=True),
-            batch.source_ids_B.to(self.device, non_blocking=True),
             texts=tokens.to(self.device, non_blocking=True),
             num_truncated=int(tokens.truncated_B.sum()),
             num_damaged=len(batch.damaged),
+            same_BG=same_BG,
+            num_without_negatives=num_alone,
         )
 
     def backward(self, batch: Prepared) -> Tensor:
         """Gradients of the symmetric InfoNCE."""
         reading = self.recipe.data.granularities[batch.granularity]
-        sources = batch.source_ids_B if self.recipe.mask_same_source else None
         pieces = list(_pieces(batch, self.recipe.parallel.piece_size))
         if len(pieces) > 1:
             return backward_in_pieces(
                 lambda piece: self._encode(piece, reading),
                 pieces,
-                lambda embeddings: vtc_loss(embeddings, sources),
+                lambda embeddings: vtc_loss(embeddings, batch.same_BG),
                 self.parallel.no_sync,
             )
-        loss = vtc_loss(self._encode(batch, reading), sources)
+        loss = vtc_loss(self._encode(batch, reading), batch.same_BG)
         loss.backward()
         return loss.detach()
 
@@ -120,7 +127,6 @@ class Classification:
             batch.step,
             batch.granularity,
             batch.frames_BT3HW.to(self.device, non_blocking=True),
-            batch.source_ids_B,
             labels_B=self.classifier.labels_of(batch.texts).to(self.device, non_blocking=True),
             num_damaged=len(batch.damaged),
         )
@@ -149,14 +155,13 @@ def task_of(recipe: TrainRecipe, built: Built, parallel: Parallel, device: torch
 
 
 def _pieces(batch: Prepared, piece_size: int | None) -> Iterator[Prepared]:
-    """Parts of a batch of at most so many samples."""
+    """Parts of a batch of at most so many samples; which pairs share a source stays that of the whole batch."""
     num_samples = len(batch.frames_BT3HW)
     size = piece_size or num_samples
     for first in range(0, num_samples, size):
         part = slice(first, first + size)
         yield batch._replace(
             frames_BT3HW=batch.frames_BT3HW[part],
-            source_ids_B=batch.source_ids_B[part],
             texts=None if batch.texts is None else TextTokens(*(column[part] for column in batch.texts)),
             labels_B=None if batch.labels_B is None else batch.labels_B[part],
         )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from trainer.record import Figure
 
 _HELD_OUT = "held_out/"
+WITHOUT_NEGATIVES = "without_negatives_share/"
+"""Before the name of a granularity: the share of its samples that had no negative in their batch."""
 
 
 def step_line(step: int, figures: Mapping[str, Figure], *, num_steps: int) -> str:
@@ -17,6 +19,8 @@ def step_line(step: int, figures: Mapping[str, Figure], *, num_steps: int) -> st
     words = [f"step {step + 1}/{num_steps}"]
     known = {name: value for name, value in figures.items() if isinstance(value, int | float)}
     words += [f"{name[5:]} {value:.3f}" for name, value in known.items() if name.startswith("loss/")]
+    alone = ((name.removeprefix(WITHOUT_NEGATIVES), share) for name, share in known.items() if _is_alone(name, share))
+    words += [f"{name} {share:.0%} without negatives" for name, share in alone]
     for name, form in _FORMS:
         if name in known:
             words.append(form.format(known[name]))
@@ -35,6 +39,21 @@ _FORMS = (
     ("data_wait_share", "waiting {:.0%}"),
     ("mfu", "MFU {:.1%}"),
 )
+
+
+def untaught(figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Of granularities of which no sample had a negative, a sentence that says why nothing is learned from them."""
+    why = (
+        "no sample had a negative in its batch, so loss and gradient are 0 and nothing is learned from them: a batch "
+        "is of one sample, or its samples share source videos and mask_same_source keeps them apart. Raise batch_size, "
+        "set mask_same_source = false, or leave out"
+    )
+    names = [name for name, share in figures.items() if name.startswith(WITHOUT_NEGATIVES) and share == 1]
+    return {name: f"{name}: {why} {name}" for name in (one.removeprefix(WITHOUT_NEGATIVES) for one in names)}
+
+
+def _is_alone(name: str, share: float) -> bool:
+    return name.startswith(WITHOUT_NEGATIVES) and share > 0
 
 
 def as_held_out(figures: Mapping[str, float]) -> dict[str, Figure]:

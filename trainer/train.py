@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,12 +33,12 @@ from trainer.parallel import Parallel
 from trainer.pretrained import CONFIG
 from trainer.processes import Processes, joined
 from trainer.publish import begin_output, check_output, publish_trained
-from trainer.record import Record
+from trainer.record import Figure, Record
 from trainer.run_data import RunData, open_data
 from trainer.sinks import open_record
 from trainer.steps import Prepared, task_of
 from trainer.stopping import EXIT_CODES, StopSignals, told_to_stop
-from trainer.telling import as_held_out
+from trainer.telling import as_held_out, untaught
 from trainer.train_recipe import TrainRecipe, load_train_recipe
 
 
@@ -109,7 +109,7 @@ def train(
             say(f"going on from step {first} of {run.num_steps}")
         record = stack.enter_context(open_record(recipe, processes, range(first, run.num_steps), say))
         stop = stack.enter_context(StopSignals())
-        stopped_by = _steps(run, range(first, run.num_steps), record, lambda: stop.received or hear())
+        stopped_by = _steps(run, range(first, run.num_steps), record, say, lambda: stop.received or hear())
         figures: Figures = {}
         model = ""
         if not stopped_by:
@@ -125,15 +125,18 @@ def train(
         return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_by, figures, model)
 
 
-def _steps(run: TrainingRun, steps: range, record: Record, hear: Callable[[], str]) -> str:
+def _steps(run: TrainingRun, steps: range, record: Record, say: Callable[[str], None], hear: Callable[[], str]) -> str:
     """Take the steps; the signal that told to stop, with a checkpoint there, or empty at the end."""
+    warned: set[str] = set()
     recipe, log = run.recipe, StepLog(run.recipe, run.built, run.processes)
     with run.loader(steps) as loader:
         upcoming = run.next(loader, log)
         for step in steps:
             upcoming = run.step(step, upcoming, loader, log)
             if record.due(step) or step + 1 == steps.stop:
-                record.write(step, log.figures(run.data.order.place_of(step).epoch))
+                figures = log.figures(run.data.order.place_of(step).epoch)
+                record.write(step, figures)
+                _warn(figures, warned, say)
             if step + 1 == steps.stop:
                 return ""
             with log.rates.excluded():
@@ -148,6 +151,14 @@ def _steps(run: TrainingRun, steps: range, record: Record, hear: Callable[[], st
                 if told:
                     return told
     return ""
+
+
+def _warn(figures: Mapping[str, Figure], warned: set[str], say: Callable[[str], None]) -> None:
+    """Say once of every granularity that nothing is learned from it."""
+    for name, sentence in untaught(figures).items():
+        if name not in warned:
+            warned.add(name)
+            say(f"warning: {sentence}")
 
 
 class TrainingRun:

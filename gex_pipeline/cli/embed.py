@@ -10,7 +10,7 @@ from gex_pipeline import storage
 from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model, require_train_extra
 from gex_pipeline.cli.show import say
 from gex_pipeline.errors import GexError
-from gex_pipeline.progress import LineProgress, shown_by
+from gex_pipeline.progress import LineProgress, progress, shown_by
 
 if TYPE_CHECKING:
     from trainer.embed import Counted
@@ -42,10 +42,13 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _dataset(arguments: argparse.Namespace, model: Pretrained, out: str) -> dict[str, Counted]:
     from trainer.catalog import read_catalog
-    from trainer.embed import embed_dataset
+    from trainer.embed import embed_dataset, granularities_of
 
-    names = [arguments.granularity] if arguments.granularity else None
-    with read_catalog(storage.absolute(arguments.source), granularities=names) as catalog:
+    source = storage.absolute(arguments.source)
+    names, unknown = granularities_of(model, source, arguments.granularity or ())
+    for name in unknown:
+        progress().note(f"gex: note: {name} is left out: the model was not trained on it, so its #iter is not known")
+    with read_catalog(source, granularities=names) as catalog:
         return embed_dataset(model, arguments.model, catalog, out, arguments.workers)
 
 
@@ -54,8 +57,11 @@ def _others(arguments: argparse.Namespace, model: Pretrained, out: str) -> dict[
     from trainer.embed import embed_files, embed_texts, reading_of, text_columns, video_columns
     from trainer.vectors import Facts, facts_of, model_digest, publishing
 
+    named = arguments.granularity or []
+    if len(named) > 1:
+        raise GexError(f"texts and files are read as one granularity; found {len(named)}: {', '.join(named)}")
     # one that is named may be the paper's, which the model need not know
-    name = arguments.granularity or one_granularity(list(model.granularities), None)
+    name = named[0] if named else one_granularity(list(model.granularities), None)
     reading, dim = reading_of(model, name), model.settings.iam.dim
     facts = Facts(model_digest(arguments.model), {name: facts_of(reading)})
     if arguments.texts:

@@ -14,7 +14,7 @@ from gex_pipeline import __version__, storage
 from gex_pipeline.cli.model_tools import note_damaged, open_model, require_train_extra
 from gex_pipeline.cli.show import say, say_json, table
 from gex_pipeline.errors import GexError
-from gex_pipeline.progress import LineProgress, shown_by
+from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.settings_errors import explain
 
 if TYPE_CHECKING:
@@ -129,7 +129,11 @@ def _on_published(arguments: argparse.Namespace, pretrained: Pretrained) -> list
         held_out = held_out_of_dataset(pretrained.trained, arguments.target)
     names = tuple(arguments.granularity or ())
     data = PublishedData(storage.absolute(arguments.target), arguments.snapshot, names, held_out)
-    return evaluate_published(pretrained, data, _options(arguments))
+    return evaluate_published(pretrained, data, _options(arguments), _note)
+
+
+def _note(line: str) -> None:
+    progress().note(f"gex: note: {line}")
 
 
 def _given_split(arguments: argparse.Namespace) -> tuple[HeldOut, ...] | None:
@@ -192,9 +196,14 @@ def _retrieval_rows(one: Evaluation) -> list[tuple[str, ...]]:
         figures, chance = one.figures[direction], one.figures[f"chance_{direction}"]
         recalls = [f"{figures[name]:.1f}" for name in ("r1_percent", "r5_percent", "r10_percent")]
         counts = [f"{figures[name]:,}" for name in ("num_queries", "num_candidates")]
-        median, by_chance = f"{figures['median_rank']:g}", f"{chance['r1_percent']:.2g}"
+        median, by_chance = f"{figures['median_rank']:g}", _two_digits(chance["r1_percent"])
         rows.append((_name_of(one), direction.replace("_", " "), *recalls, median, by_chance, *counts))
     return rows
+
+
+def _two_digits(percent: float) -> str:
+    """At least so many, and no exponent: chance is 0.01 % among ten thousand and 100 % where all are right."""
+    return f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
 
 
 def _other_rows(one: Evaluation) -> list[tuple[str, ...]]:

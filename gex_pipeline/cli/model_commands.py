@@ -48,7 +48,10 @@ def _embed_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--texts", metavar="FILE", help="embed the lines of a text file")
     command.add_argument("--videos", nargs="+", metavar="FILE", help="embed video or image files")
     command.add_argument(
-        "--granularity", metavar="G", help="only this one; of texts and files: read them as it is read"
+        "--granularity",
+        action="append",
+        metavar="G",
+        help="only this one; may be repeated (default: all that the model knows); texts and files are read as it is",
     )
     command.add_argument("-o", "--out", required=True, metavar="FILE", help="the .parquet file to write")
     _workers_argument(command)

@@ -72,6 +72,14 @@ def test_retrieval_is_a_table_with_a_row_a_direction_and_says_how_it_was_read(ge
     assert "encode LVLT" in err
 
 
+def test_chance_of_one_candidate_is_a_hundred_and_not_1e02(gex, model, output):
+    code, out, err = gex(model, output, "--granularity", "IT", "--max-samples", "1")
+    assert code == 0, err
+    assert [line.split()[-3:] for line in out.splitlines() if line.strip().startswith("IT") and " to " in line] == [
+        ["100", "1", "1"]
+    ] * 2
+
+
 def test_json_holds_figures_and_what_is_needed_to_have_them_again(gex, model, output):
     arguments = (model, output, "--granularity", "LVST", "--n-iter-video", "5", "--n-iter-text", "1", "--json")
     code, out, err = gex(*arguments)

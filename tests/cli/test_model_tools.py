@@ -18,7 +18,7 @@ from gex_pipeline.cli.main import main
 from gex_pipeline.shards.target import open_target
 from tests.media.making_clips import Make, make_clip
 from tests.trainer.conftest import TEXTS, write_tiny_model
-from tests.trainer.outputs import make_numbered_output
+from tests.trainer.outputs import grouped, make_numbered_output
 from trainer.catalog import read_catalog
 
 ROOT = Path(__file__).parent.parent.parent
@@ -134,6 +134,21 @@ def test_cost_measures_a_trained_model_against_mean_pooling(gex, model):
     assert "mean pooling over the same towers" in out and "more than mean pooling" in out
     assert "inference of 1 x 4 frames" in out  # of the granularity with the most
     assert [line.split()[0] for line in out.splitlines() if line.strip()[:1] in set("012345")] == list("012345")
+
+
+def test_embed_leaves_out_what_the_model_does_not_know_and_takes_several_that_are_named(gex, model, tmp_path):
+    data = str(grouped(tmp_path / "data", ("channel", ["a"])))
+    code, out, err = gex("embed", model, data, "-o", "v.parquet", "--workers", "0")
+    assert code == 0, err
+    assert "GRP is left out: the model was not trained on it" in err
+    assert "IT: 4 rows" in out and "GRP" not in out
+    named = ("--granularity", "IT", "--granularity", "LVST")
+    code, out, err = gex("embed", model, data, "-o", "w.parquet", "--workers", "0", *named)
+    assert code == 0 and "left out" not in err
+    assert set(pq.read_table(tmp_path / "w.parquet")["granularity"].to_pylist()) == {"IT", "LVST"}
+    (tmp_path / "lines.txt").write_text("a cat\n")
+    code, _, err = gex("embed", model, "--texts", "lines.txt", "-o", "t.parquet", *named)
+    assert code == 1 and "texts and files are read as one granularity; found 2: IT, LVST" in err
 
 
 def test_embed_and_search_over_its_vectors_find_what_encoding_finds(gex, model, output, tmp_path):

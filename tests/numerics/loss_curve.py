@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tests.trainer.tiny_models import END, IMAGE_PX, MAX_TOKENS, START, tiny_model
-from trainer.loss import vtc_loss
+from trainer.loss import same_source, vtc_loss
 from trainer.model import VideoTextModel, parameter_groups
 from trainer.tokens import TextTokens
 
@@ -55,11 +55,11 @@ def train() -> list[float]:
     batches = [draw_rows(draw, num_frames) for num_frames, _, _ in GRANULARITIES]
     groups = parameter_groups(model, learning_rate_towers=1e-4, learning_rate=1e-3, weight_decay=0.2)
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, foreach=True)
-    losses = []
+    losses, same_BG = [], same_source(SOURCES[:, None])
     for step in range(NUM_STEPS):
         (video, texts), (_, n_iter_video, n_iter_text) = batches[step % 4], GRANULARITIES[step % 4]
         optimiser.zero_grad()
-        loss = vtc_loss(model(video, texts, n_iter_video=n_iter_video, n_iter_text=n_iter_text), SOURCES)
+        loss = vtc_loss(model(video, texts, n_iter_video=n_iter_video, n_iter_text=n_iter_text), same_BG)
         loss.backward()
         optimiser.step()
         model.bound_logit_scale()

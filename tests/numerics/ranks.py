@@ -17,13 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.trainer.tiny_models import draw_linear_batch, gradients, linear_model
 from trainer.grad_cache import backward_in_pieces
-from trainer.loss import gather_with_gradient, vtc_loss
+from trainer.loss import gather_with_gradient, same_source, vtc_loss
 from trainer.model import Embeddings
 from trainer.tokens import TextTokens
 
 NUM_RANKS = 4
 NUM_ROWS = 16
 SOURCES = torch.tensor([5, 1, 2, 5, 3, 9, 2, 4, 5, 6, 7, 8, 1, -2, -2, 0])
+# a second source for some; those that have one have it twice
+SEVERAL = torch.stack([SOURCES, torch.where(torch.arange(NUM_ROWS) % 5 == 1, 4, SOURCES)], dim=1)
 Loss = Callable[[Embeddings, Tensor, object], Tensor]
 
 
@@ -50,6 +52,7 @@ def _train_on(group: object, rank: int, num_ranks: int, folder: Path) -> None:
     found = {
         "ours": _averaged(our_loss, group, rank, num_ranks),
         "masked": _averaged(masked_loss, group, rank, num_ranks),
+        "shared": _averaged(shared_loss, group, rank, num_ranks),
         "slice": _averaged(slice_backward_loss, group, rank, num_ranks),
         "detached": _averaged(detached_gather_loss, group, rank, num_ranks),
         "strided": _averaged(strided_loss, group, rank, num_ranks),
@@ -107,7 +110,14 @@ def our_loss(embeddings: Embeddings, sources: Tensor, group: object) -> Tensor:
 
 
 def masked_loss(embeddings: Embeddings, sources: Tensor, group: object) -> Tensor:
-    return vtc_loss(embeddings, sources, group)
+    return vtc_loss(embeddings, same_source(sources[:, None], group), group)
+
+
+def shared_loss(embeddings: Embeddings, sources: Tensor, group: object) -> Tensor:
+    """Masked by several sources a row."""
+    rank = dist.get_rank(group)
+    own = SEVERAL[rank * len(sources) : (rank + 1) * len(sources)]
+    return vtc_loss(embeddings, same_source(own, group), group)
 
 
 def strided_loss(embeddings: Embeddings, sources: Tensor, group: object) -> Tensor:

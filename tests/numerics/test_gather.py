@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.numerics.ranks import SOURCES, cosine, part_of_batch, run_ranks
+from tests.numerics.ranks import SEVERAL, SOURCES, cosine, part_of_batch, run_ranks
 from tests.trainer.tiny_models import gradients, linear_model
-from trainer.loss import vtc_loss
+from trainer.loss import same_source, vtc_loss
 
 EXACT = {"rtol": 1e-10, "atol": 1e-13}
 
@@ -20,7 +20,8 @@ def found(tmp_path_factory):
 def alone(sources=None):
     model = linear_model()
     video, texts, _ = part_of_batch(0, 1)
-    loss = vtc_loss(model(video, texts, n_iter_video=3, n_iter_text=1), sources)
+    same_BG = None if sources is None else same_source(sources)
+    loss = vtc_loss(model(video, texts, n_iter_video=3, n_iter_text=1), same_BG)
     loss.backward()
     return {"loss": loss.detach(), **gradients(model)}
 
@@ -45,9 +46,10 @@ def test_so_many_ranks_make_the_loss_and_gradients_of_one_process(found, expecte
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
 def test_pairs_of_one_source_on_different_ranks_are_not_each_others_negatives(found, expected, num_ranks):
-    masked = alone(SOURCES)
+    masked, shared = alone(SOURCES[:, None]), alone(SEVERAL)
     same(found[f"masked-{num_ranks}"], masked)
-    assert masked["loss"] < expected["loss"]
+    same(found[f"shared-{num_ranks}"], shared)
+    assert shared["loss"] < masked["loss"] < expected["loss"]
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])

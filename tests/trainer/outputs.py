@@ -144,6 +144,25 @@ def make_numbered_output(folder: Path, num_sources: int = 18) -> Path:
     return output
 
 
+def grouped(folder: Path, *groups: tuple[str, Sequence[str]]) -> Path:
+    """An output with one granularity GRP beside the others: (source_id, sources of the clips) a sample."""
+    output = make_numbered_output(folder, 4)
+    record, video = long_sample(0, folder / "scratch")
+    samples = []
+    for number, (source_id, names) in enumerate(groups):
+        segments = tuple(replace(record.segments[0], source_id=name) for name in names)
+        key = make_key("GRP", [str(number)])
+        text = f"half 0 of {number}"
+        samples.append(
+            (replace(record, key=key, granularity="GRP", source_id=source_id, segments=segments, text=text), video)
+        )
+    shard = write_shard(output, "GRP", samples)
+    manifest = read_manifest(str(output))
+    nodes = {**manifest.snapshots[0].granularities, "GRP": entry("GRP", "integrate", "SVST", shard)}
+    publish(output, replace(manifest, snapshots=(replace(manifest.snapshots[0], granularities=nodes),)))
+    return output
+
+
 def settings_of(output: Path | str, **values) -> DataSettings:
     """Small settings: six frames of LVLT, three of LVST, one of IT."""
     granularities = {

@@ -15,7 +15,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.shards.manifest import read_manifest
 from tests.report.outputs import entry, publish, write_shard
-from tests.trainer.outputs import add_snapshot, long_sample, make_numbered_output, source_of
+from tests.trainer.outputs import add_snapshot, grouped, long_sample, make_numbered_output, source_of
 from trainer.catalog import read_catalog, source_number
 
 
@@ -168,6 +168,20 @@ def test_a_sample_of_sources_on_both_sides_is_in_neither(tmp_path):
         assert [row.key for row in all_samples(split.held_out, "MIX")] == [mix(*outside[:2])[0].key]
 
 
+def test_the_sources_of_a_sample_are_those_of_its_clips_each_once_whatever_it_was_grouped_by(tmp_path):
+    """Of a sample that was grouped by a column or at random, source_id is no source video."""
+    groups = (("cats", ["a"]), ("cats", ["b", "a", "b"]), ("key", ["c", "c"]), ("own", []))
+    with read_catalog(str(grouped(tmp_path, *groups))) as catalog:
+        copy = pickle.loads(pickle.dumps(catalog))
+        for one in (catalog, copy):
+            for row in all_samples(one, "GRP"):
+                source_id, names = groups[int(row.text.split()[-1])]  # the shard is in the order of the keys
+                assert row.sources == tuple(sorted({source_number(name) for name in names or [source_id]}))
+            assert (one.of("GRP").num_sources, one.of("LVLT").num_sources) == (2, 1)
+            assert {len(row.sources) for row in all_samples(one, "LVLT")} == {1}
+        assert all(row.sources == (row.source_number,) for row in all_samples(catalog, "IT"))
+
+
 def test_a_data_set_that_is_not_there_is_told_in_one_sentence(tmp_path):
     with pytest.raises(GexError, match=r"no data set is published at .*nowhere': there is no dataset.json"):
         read_catalog(str(tmp_path / "nowhere"))
@@ -204,7 +218,7 @@ def test_an_empty_granularity_and_a_split_that_leaves_nothing_are_refused(tmp_pa
         read_catalog(str(output))
     with (
         read_catalog(str(output), granularities=["LVLT"]) as catalog,
-        pytest.raises(GexError, match=r"LVLT has no sample left to train on with held_out_share 0.999"),
+        pytest.raises(GexError, match=r"held_out_share 0.999 \(of 2; 2 held out, 0 in neither part\); make it smaller"),
     ):
         catalog.split(0.999)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 import torch
 
 from gex_pipeline.errors import GexError
-from tests.trainer.outputs import make_numbered_output
+from gex_pipeline.shards.manifest import read_manifest
+from tests.report.outputs import publish
+from tests.trainer.outputs import grouped, make_numbered_output
 from trainer.catalog import read_catalog
 from trainer.embed import (
     embed_dataset,
     embed_files,
     embed_texts,
     everything,
+    granularities_of,
     reading_of,
     text_columns,
     video_columns,
@@ -129,6 +133,22 @@ def test_texts_that_do_not_fit_the_text_tower_are_counted(pretrained, tmp_path):
     assert (found.num_rows, found.num_truncated_texts) == (4, 3)
     first, _, _, last = column(tmp_path / "t.parquet", TEXT)
     assert np.array_equal(first, last)
+
+
+def test_granularities_that_the_model_does_not_know_are_left_out_and_a_named_one_is_refused(pretrained, tmp_path):
+    """One of them ended everything."""
+    output = str(grouped(tmp_path, ("channel", ["a"])))
+    assert granularities_of(pretrained, output) == (["LVLT", "LVST", "IT"], ["GRP"])
+    assert granularities_of(pretrained, output, ["IT", "LVST", "IT"]) == (["IT", "LVST"], [])
+    with pytest.raises(GexError, match=r"not trained on granularity 'GRP'.*name others with --granularity"):
+        granularities_of(pretrained, output, ["IT", "GRP"])
+    with pytest.raises(GexError, match=r"there is no dataset\.json in it"):
+        granularities_of(pretrained, str(tmp_path / "nowhere"))
+    manifest = read_manifest(output)
+    nodes = {"GRP": manifest.snapshots[0].granularities["GRP"]}
+    publish(Path(output), replace(manifest, snapshots=(replace(manifest.snapshots[0], granularities=nodes),)))
+    with pytest.raises(GexError, match=r"#iter of no granularity of .* is known: published are GRP, known are LVLT,"):
+        granularities_of(pretrained, output)
 
 
 def test_a_granularity_is_read_as_trained_or_as_in_the_paper(pretrained):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -192,6 +193,38 @@ def test_a_granularity_is_read_as_given_as_trained_or_as_the_paper_has_it(pretra
     with pytest.raises(GexError, match=r"not trained on 'XL' \(it knows LVLT, LVST, IT\).*give n_iter_video$"):
         read_as(pretrained, "XL", Options(num_frames=4, n_iter_text=1))
     assert read_as(pretrained, "XL", Options(4, 0, 1)).origin == "given"
+
+
+def test_a_granularity_without_a_held_out_sample_is_left_out_with_a_line_and_one_that_is_named_is_refused(
+    tmp_path, pretrained
+):
+    """One such granularity ended everything, with advice to take a share that the model was trained on."""
+    output = make_numbered_output(tmp_path, 16)
+    with read_catalog(str(output)) as catalog:
+        split = catalog.split(0.5)
+        inside, held_out = split.training.sample("IT", 0).source_id, split.held_out
+        gone = {held_out.sample("IT", number).source_id for number in range(held_out.num_samples("IT"))}
+    for receipt in (output / "IT").glob("*.parquet"):
+        table = pq.read_table(receipt)
+        rows = [
+            {**row, "segments": [{**one, "source_id": inside} for one in row["segments"]]}
+            if row["source_id"] in gone
+            else row
+            for row in table.to_pylist()
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), receipt)
+    with read_catalog(str(output)) as catalog:
+        assert not catalog.split(0.5).held_out.num_samples("IT")
+    trained = {"data": str(output), "held_out_share": 0.5, "held_out_seed": 0}
+    model, told = replace(pretrained, trained=trained), []
+    data = PublishedData(str(output), held_out=(HeldOut(0.5),))
+    found = evaluate_published(model, data, Options(batch_size=8), told.append)
+    assert sorted(one.read.granularity for one in found) == ["LVLT", "LVST"]
+    assert told == ["IT is left out: it has no sample of a held-out source"]
+    with pytest.raises(GexError, match=r"IT has no sample .*own split \(share 0.5, seed 0\).*--held-out 0` takes"):
+        evaluate(model, output, "LVLT", "IT", held_out=(HeldOut(0.5),))
+    with pytest.raises(GexError, match=r"LVLT, LVST, IT have no sample of a held-out source; take a larger share"):
+        evaluate(model, output, held_out=(HeldOut(0.0001),))
 
 
 def test_data_sets_that_give_nothing_to_measure_are_refused(output, copy, pretrained, tmp_path):

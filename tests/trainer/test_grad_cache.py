@@ -7,13 +7,13 @@ import torch
 
 from tests.trainer.tiny_models import draw_batch, gradients, tiny_model
 from trainer.grad_cache import backward_in_pieces
-from trainer.loss import vtc_loss
+from trainer.loss import same_source, vtc_loss
 from trainer.model import Embeddings
 from trainer.tokens import TextTokens
 
 EXACT = {"rtol": 1e-10, "atol": 1e-14}
 VIDEO, TEXTS = draw_batch(8, num_frames=2)
-SOURCES = torch.tensor([0, 1, 2, 0, 3, 1, 4, 5])
+SOURCES = torch.tensor([0, 1, 2, 0, 3, 1, 4, 5])[:, None]
 
 
 def pieces_of(num_pieces):
@@ -26,7 +26,7 @@ def encoder(model):
 
 
 def loss_of(embeddings):
-    return vtc_loss(embeddings, SOURCES)
+    return vtc_loss(embeddings, same_source(SOURCES))
 
 
 def without_cache(model, pieces):

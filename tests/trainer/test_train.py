@@ -15,7 +15,7 @@ import torch
 
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.shards.manifest import read_manifest
-from tests.trainer.outputs import add_snapshot, make_numbered_output
+from tests.trainer.outputs import add_snapshot, grouped, make_numbered_output
 from tests.trainer.tiny_recipes import (
     checkpoint_of,
     largest_difference,
@@ -26,6 +26,7 @@ from tests.trainer.tiny_recipes import (
     weights_of,
 )
 from trainer.build import build
+from trainer.catalog import read_catalog
 from trainer.checkpoint_files import read_index
 from trainer.figures import StepLog
 from trainer.pretrained import Pretrained
@@ -276,6 +277,47 @@ def test_the_exported_average_is_the_one_made_by_hand_from_the_weights_of_every_
     # a million times the rounding of one step; an average that missed a step is 1e-4 away
     assert largest_difference(exported, average) < 1e-6
     assert largest_difference(exported, checkpoint_of(tmp_path / "training", outcome.num_steps)) > 1e-4
+
+
+GROUPED = {"granularities": {"GRP": {"num_frames": 1, "n_iter_video": 1, "n_iter_text": 1}}, "held_out_share": 0}
+
+
+def test_samples_of_one_group_are_negatives_unless_they_share_a_source_video(tmp_path):
+    """All samples of one channel were masked against each other: a loss of 0.000, and "done"."""
+    output = grouped(tmp_path, *(("one channel", [f"v{number}", f"w{number}"]) for number in range(8)))
+    train_here(tiny_recipe(output, tmp_path / "training", {"data": GROUPED, "optim": {"epochs": 1}}))
+    for line in steps_of(tmp_path / "training"):
+        assert line["loss/GRP"] > 0.5 and line["grad_norm"] > 0 and line["without_negatives_share/GRP"] == 0
+
+
+def test_random_groups_that_share_a_source_video_are_not_each_others_negatives_and_that_is_told_once(tmp_path):
+    """source_id of such a group is its own key: no two were ever of one source."""
+    output = grouped(tmp_path, *((f"key {number}", ["shared", f"v{number}"]) for number in range(8)))
+    changes = {"data": GROUPED, "optim": {"epochs": 1}}
+    _, said = train_here(tiny_recipe(output, tmp_path / "training", changes))
+    lines = steps_of(tmp_path / "training")
+    assert [(line["loss/GRP"], line["without_negatives_share/GRP"]) for line in lines] == [(0, 1)] * 2
+    assert sum("GRP 100% without negatives" in line for line in said) == 2
+    [warning] = [line for line in said if line.startswith("warning: ")]
+    assert "GRP: no sample had a negative in its batch" in warning and warning.endswith("or leave out GRP")
+    _, said = train_here(tiny_recipe(output, tmp_path / "other", changes, {"mask_same_source": False}))
+    assert all(line["loss/GRP"] > 0.5 for line in steps_of(tmp_path / "other"))
+    assert not any("without negatives" in line or line.startswith("warning") for line in said)
+
+
+def test_too_few_samples_to_train_on_are_told_with_where_the_others_are(tmp_path):
+    with read_catalog(str(make_numbered_output(tmp_path / "which", 18))) as catalog:
+        split = catalog.split(0.5)
+        inside, outside = (
+            sorted({part.sample("IT", number).source_id for number in range(part.num_samples("IT"))})
+            for part in (split.training, split.held_out)
+        )
+    groups = [[inside[0]], [inside[1]], [inside[2]], [outside[0]], [inside[0], outside[0]]]
+    output = grouped(tmp_path, *(("channel", names) for names in groups))
+    recipe = tiny_recipe(output, tmp_path / "training", {"data": {**GROUPED, "held_out_share": 0.5}})
+    expected = r"GRP has 3 samples to train on \(of 5; 1 held out, 1 in neither part\), fewer than one batch of 4"
+    with pytest.raises(GexError, match=expected), open_data(recipe.data):
+        pass
 
 
 def test_a_skipped_step_moves_nothing_and_the_temperature_stays_in_its_bound(numbered_output, tmp_path):

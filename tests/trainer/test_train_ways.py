@@ -166,9 +166,7 @@ def test_what_such_a_training_held_out_is_what_is_measured_of_its_folders_by_its
     command = ["eval", outcome.model, recipe.data.annotations.file, "--annotations", "folders", "--json"]
     assert main([*command, "--granularity", "SHAPES", "--workers", "0"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["evaluations"]
-    assert (found["data"]["part"], found["data"]["held_out_share"], found["data"]["held_out_seed"]) == (
-        "held out", 0.3, 0
-    )  # fmt: skip
+    assert (found["data"]["part"], found["data"]["held_out"]) == ("held out", [{"share": 0.3, "seed": 0}])
     assert found["num_samples"] == outcome.figures["SHAPES/num_samples"] < 20
     assert found["figures"]["top1_percent"] == outcome.figures["SHAPES/top1_percent"]
 
