@@ -13,7 +13,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.ray_jobs import verify_shards
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.report.wording import markdown_table
-from gex_pipeline.shards.findings import Finding
+from gex_pipeline.shards.findings import Finding, is_of_table, is_rebuilt
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.shards.verify import on_cores
 from gex_pipeline.shards.verify import verify as verify_target
@@ -56,10 +56,14 @@ def verify(parameters: VerifyParameters) -> int:
     create_markdown_artifact(key="findings", markdown=findings_markdown(findings), description=parameters.output)
     if wrong:
         shards = sorted({finding.shard for finding in wrong})
-        raise GexError(
-            f"{len(wrong)} findings in {len(shards)} places of {parameters.output}, first "
-            f"{' '.join(_words(wrong[0]))}; build damaged shards again with: gex run {parameters.output} --check-bytes"
+        said = (
+            f"{len(wrong)} findings in {len(shards)} places of {parameters.output}, first {' '.join(_words(wrong[0]))}"
         )
+        if any(is_of_table(finding.shard) for finding in wrong):
+            said += "; put the tables back from a copy, they are not built again"
+        if any(is_rebuilt(finding.shard, finding.check) for finding in wrong):
+            said += f"; build damaged shards again with: gex run {parameters.output} --check-bytes"
+        raise GexError(said)
     return len(open_target([parameters.output]).shards)
 
 

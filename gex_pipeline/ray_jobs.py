@@ -114,7 +114,8 @@ def _start_ray(address: str, options: dict[str, Any]) -> None:
     import ray
 
     try:
-        ray.init(address=address, **options)
+        with ray_node.sigterm_kept(ray._private.utils):
+            ray.init(address=address, **options)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         if isinstance(error, OSError) and "AF_UNIX" in first:

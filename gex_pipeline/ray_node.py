@@ -2,7 +2,8 @@
 
 Ray itself ends a process whose raylet is gone, with code 1, without a word for a person and past Python's clean-up,
 so that a Prefect server started by this process would stay behind. Linux only; elsewhere Ray's way is what there is.
-Does not import ray. A cluster's raylet is nobody's child here and is not watched.
+A cluster's raylet is nobody's child here and is not watched. While Ray starts, SIGTERM is kept from its handler. Does
+not import ray.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from gex_pipeline import stopping
 
 _LOOK_S = 0.25
 _WORDS = (
@@ -89,3 +93,21 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+@contextmanager
+def sigterm_kept(ray_utils: Any) -> Iterator[None]:
+    """Leave SIGTERM to the command that listens to it: what Ray puts in ends the process where it stands.
+
+    `ray_utils` is Ray's private module by which it puts its handler in; there is no public way to tell it not to.
+    """
+    told = stopping.listening()
+    if told is None:
+        yield
+        return
+    theirs, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda _handler: None
+    try:
+        with told.held_back():
+            yield
+    finally:
+        ray_utils.set_sigterm_handler = theirs

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gex_pipeline import claims, storage
@@ -51,8 +51,20 @@ class Holder:
         """Whether the process is gone, as far as that can be known from here, or has been silent for too long."""
         if (self.host, self.machine) == (platform.node(), _machine()) and _started(self.pid) != self.started:
             return True
-        silent = datetime.now(UTC) - datetime.fromisoformat(self.renewed)
-        return silent.total_seconds() > _EXPIRES_S
+        return self._silent_s > _EXPIRES_S
+
+    @property
+    def _silent_s(self) -> float:
+        """Seconds since the last sign of life; below 0 where the holder's clock is ahead of the one here."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.renewed)).total_seconds()
+
+    @property
+    def clock_words(self) -> str:
+        """What a last sign of life that is yet to come says of the clocks; nothing where they agree."""
+        if self._silent_s >= -_EXPIRES_S:
+            return ""
+        ahead = timedelta(seconds=-int(self._silent_s))
+        return f": its clock or the one here is wrong by at least {ahead} (h:mm:ss)"
 
     @property
     def words(self) -> str:
@@ -76,7 +88,7 @@ def check_free(layout: Layout) -> None:
     """
     holder = read_holder(layout)
     if holder is not None and not holder.has_ended:
-        raise _held_by(layout, holder.words)
+        raise _held_by(layout, holder)
 
 
 @contextmanager
@@ -128,7 +140,7 @@ class Lease:
                 continue
             holder = _parse(content)
             if holder is not None and not holder.has_ended:
-                raise _held_by(self._layout, holder.words)
+                raise _held_by(self._layout, holder)
             # Not a lease: one that is being written this moment, or was when its process died.
             if holder is None and found is not None and time.time() - found.modified_s < _EXPIRES_S:
                 raise _held_by(self._layout, "a process that began to write run.lock a moment ago")
@@ -144,7 +156,7 @@ class Lease:
         time.sleep(max(_SETTLE_S, 2 * took_s))
         holder = read_holder(self._layout)
         if holder is None or holder.token != self._holder.token:
-            raise _held_by(self._layout, holder.words if holder else "another run that was quicker")
+            raise _held_by(self._layout, holder or "another run that was quicker")
 
     def keep(self, ended: threading.Event) -> None:
         """Renew until `ended` is set."""
@@ -176,11 +188,13 @@ class Lease:
             claims.remove_if_holds(_content(self._holder), self._layout.run_lock)
 
 
-def _held_by(layout: Layout, who: str) -> GexError:
-    return GexError(
-        f"{layout.output_uri} is held by {who}. Wait until that run ends, or stop it; "
-        "one that died is taken over by itself, at the latest two minutes after its last sign of life"
-    )
+def _held_by(layout: Layout, who: Holder | str) -> GexError:
+    then = "one that died is taken over by itself, at the latest two minutes after its last sign of life"
+    if isinstance(who, Holder):
+        if who.clock_words:
+            then = f"if process {who.pid} on {who.host} is dead, remove {layout.run_lock}, and set the clock right"
+        who = f"{who.words}{who.clock_words}"
+    return GexError(f"{layout.output_uri} is held by {who}. Wait until that run ends, or stop it; {then}")
 
 
 def _content(holder: Holder) -> bytes:

@@ -195,13 +195,14 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
     """Look at the output and the inputs; writes nothing.
 
     Raises:
+        GexError: a pattern finds no metadata, or `dataset.json` is gone from an output that was published.
         RecipeChangedError: the last snapshot was made with another recipe, and neither this call nor a run that was
             begun has accepted this one.
         RecipeError: the recipe makes another thing of a granularity that is published.
     """
+    found_manifest, found_state = read_output(recipe.output_uri)
     inputs = input_files(recipe)
-    manifest = read_manifest(recipe.output_uri) or Manifest(recipe.name)
-    state = read_state(Layout(recipe.output_uri)) or {}
+    manifest, state = found_manifest or Manifest(recipe.name), found_state or {}
     last = manifest.snapshots[-1] if manifest.snapshots else None
     begun = _hash_in(recipe, state.get("recipe_hash"), state.get("recipe", {}))
     recipe = _named(recipe, begun)
@@ -224,6 +225,27 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
     seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
     told, is_begun = num_told(state, manifest), is_unfinished(state, manifest)
     return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes, told, is_begun)
+
+
+def read_output(output_uri: str) -> tuple[Manifest | None, dict[str, Any] | None]:
+    """What is published at an output, and what its last run noted.
+
+    Raises:
+        GexError: something was published, and `dataset.json` is gone. Without it a run would take its own shards for
+            begun ones, whose accounts are gone since publishing.
+    """
+    manifest, state = read_manifest(output_uri), read_state(Layout(output_uri))
+    if manifest is None and state is not None and _has_published(state):
+        manifest = read_manifest(output_uri)  # a run may have published between the two looks
+        if manifest is None:
+            raise GexError(f"dataset.json is gone from {output_uri}, which was published; put it back from a copy")
+    return manifest, state
+
+
+def _has_published(state: dict[str, Any]) -> bool:
+    """Whether what a run noted came after a snapshot: its own, or one before it."""
+    # Earlier versions noted no `told`. Only a run over a published output notes that nothing is new, with a number > 0.
+    return state.get("stage") == _DONE or int(state.get("told", 0)) > 0 or int(state.get("snapshot", 0)) > 0
 
 
 def num_told(state: dict[str, Any] | None, manifest: Manifest | None) -> int:

@@ -1,7 +1,8 @@
 """Runs ``sql/*.sql`` by name in DuckDB; the only importer of duckdb.
 
 One statement a file, values bound by name. Identifiers that come from a recipe (column names) are
-quoted here and nowhere else. DuckDB reads local files; tables on an object store are copied first.
+quoted here and nowhere else. DuckDB reads local files; tables on an object store are copied first. A table or receipt
+that cannot be read is looked for only after DuckDB failed, so that it costs a sound output nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import copy
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import duckdb
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError, RecipeError
+from gex_pipeline.errors import FileMissingError, GexError, RecipeError
 
 _HERE = Path(__file__).parent
 _OTHER_CLAUSES = ("modifiers", "group_expressions", "group_sets", "having", "qualify", "sample")
@@ -57,6 +58,8 @@ class Database:
         self._stack = ExitStack()
         self.scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gex-db-")))
         self._connection = duckdb.connect(":memory:")
+        self._uris: dict[str, str] = {}  # of the local files, where they came from
+        self._viewed: dict[str, str] = {}  # the same of those that views stand on: they are ours
         settings: dict[str, Any] = {
             "memory_limit": f"{memory_bytes}B",
             "temp_directory": str(self.scratch / "spill"),
@@ -93,27 +96,54 @@ class Database:
 
     def execute(self, statement: str, values: Mapping[str, Any] | None = None) -> None:
         """Execute a statement composed here (only quoted identifiers and own paths in it)."""
-        self._ask(statement, values)
+        with self._explained():
+            self._connection.execute(statement, dict(values or {}))
 
     def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The result of a statement as dictionaries."""
-        cursor = self._ask(statement, values)
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        with self._explained():
+            cursor = self._connection.execute(statement, dict(values or {}))
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def value(self, statement: str) -> Any:
         """The one value a statement returns."""
-        row = self._ask(statement).fetchone()
+        with self._explained():
+            row = self._connection.execute(statement).fetchone()
         return row[0] if row else None
 
-    def _ask(self, statement: str, values: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Around a statement and the reading of its rows: what a person can mend, as one sentence."""
         try:
-            return self._connection.execute(statement, dict(values or {}))
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-            if isinstance(error, duckdb.IOException) and "space" not in str(error).lower():
-                raise  # about a file, which the caller knows more of
-            first = str(error).strip().splitlines()[0]
-            raise GexError(f"DuckDB could not go on ({first}); it spills to {self.scratch}, see TMPDIR") from error
+            yield
+        except duckdb.Error as error:
+            if _is_out_of_room(error):
+                first = str(error).strip().splitlines()[0]
+                raise GexError(f"DuckDB could not go on ({first}); it spills to {self.scratch}, see TMPDIR") from error
+            if (found := self._lost_file(error)) is not None:
+                raise found from error
+            raise  # about a statement, or a file that the caller knows more of
+
+    def _lost_file(self, error: duckdb.Error) -> GexError | None:
+        """After a failure: the first table or receipt under a view that cannot be read by itself either."""
+        named = [path for path in self._viewed if path in str(error)]
+        # Of some damage DuckDB says neither the kind nor the file: then every file is read.
+        for path in named or (self._viewed if type(error) is duckdb.Error else ()):
+            uri = self._viewed[path]
+            what = "missing" if not storage.exists(uri) else "damaged" if self._is_damaged(path) else ""
+            if what and (sentence := _lost(uri, what)):
+                return GexError(sentence)
+        return None
+
+    def _is_damaged(self, path: str) -> bool:
+        try:
+            self._connection.execute(f"SELECT bit_xor(hash(r)) FROM read_parquet([{literal(path)}]) AS r").fetchall()
+        except (duckdb.IOException, duckdb.OutOfMemoryException):
+            return False  # this machine's disk, rights or memory
+        except duckdb.Error:
+            return True
+        return False
 
     def count(self, table: str) -> int:
         """Rows of a table or view."""
@@ -135,10 +165,13 @@ class Database:
 
     def local_files(self, uris: Iterable[str]) -> list[Path]:
         """Local paths of these files, copied from the object store where they are not local; kept until close."""
-        files = [storage.local_copy(uri, self.scratch) for uri in uris]
+        asked = list(uris)
+        files = [storage.local_copy(uri, self.scratch) for uri in asked]
         paths = storage.for_each(lambda file: file.__enter__(), files)
         for file in files:
             self._stack.push(file)
+        for path, uri in zip(paths, asked, strict=True):
+            self._uris.setdefault(str(path), uri)  # a copy may be asked for again, by its own path
         return paths
 
     def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None, *, numbered: bool = False) -> None:
@@ -147,24 +180,35 @@ class Database:
         With `numbered`, the column ``snapshot`` is the number in the name of a row's file.
 
         Raises:
-            GexError: there is no file and no `empty`.
+            GexError: there is no file and no `empty`; or a table or receipt is missing or damaged.
         """
         number = ", regexp_extract(filename, '-([0-9]+)[.]parquet$', 1)::INTEGER AS snapshot" if numbered else ""
         if uris:
-            files = file_list(self.local_files(uris))
+            files = file_list(self._files_to_view(uris))
             columns = f"* EXCLUDE (filename){number}" if numbered else "*"
             source = f"SELECT {columns} FROM read_parquet({files}, union_by_name = true, filename = {numbered})"
         elif empty is not None:
             source = f"SELECT * FROM ({empty}) WHERE false"
         else:
             raise GexError(f"no file for the table {view!r}")
-        self._ask(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {source}")
+        self.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view)} AS {source}")
+
+    def _files_to_view(self, uris: Sequence[str]) -> list[Path]:
+        try:
+            paths = self.local_files(uris)
+        except FileMissingError as error:
+            for uri in uris:
+                if (sentence := _lost(uri, "missing")) and not storage.exists(uri):
+                    raise GexError(sentence) from error
+            raise
+        self._viewed |= {str(path): self._uris[str(path)] for path in paths}
+        return paths
 
     def publish_table(self, table: str, uri: str, order_by: str = "") -> None:
         """Write a table or view as Parquet and publish it in one step."""
         local = self.scratch / "publish.parquet"
         order = f" ORDER BY {order_by}" if order_by else ""
-        self._ask(
+        self.execute(
             f"COPY (SELECT * FROM {identifier(table)}{order}) TO {literal(str(local))} "
             "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 20480)"
         )
@@ -189,6 +233,26 @@ class Database:
                 f"where = {predicate!r} asks for more than the columns of one row: "
                 "no subqueries, window functions or parameters"
             )
+
+
+def _is_out_of_room(error: duckdb.Error) -> bool:
+    if isinstance(error, duckdb.IOException):
+        return "space" in str(error).lower()
+    return isinstance(error, duckdb.OutOfMemoryException)
+
+
+def _lost(uri: str, what: str) -> str | None:
+    """What a person has to know of a file that is missing or damaged; None where it is no table and no receipt."""
+    above, _, name = uri.rpartition("/")
+    output, _, folder = above.rpartition("/")
+    stem, _, number = name.removesuffix(".parquet").rpartition("-")
+    if not number.isdigit():
+        return None
+    if folder == "tables":
+        return f"tables/{name} of {output} is {what}; tables are not built again: put it back from a copy"
+    if folder == stem:
+        return f"{folder}/{name} of {output} is {what} and cannot be read; mend it: gex run {output} --check-bytes"
+    return None
 
 
 def _classes(expression: Any) -> Iterator[str]:

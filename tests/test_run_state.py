@@ -179,6 +179,37 @@ def test_an_output_that_cannot_be_written_is_known_before_anything_starts(folder
         begin(run)
 
 
+GONE = r"dataset.json is gone from .*/output, which was published; put it back from a copy$"
+
+
+@pytest.mark.parametrize("ended", ["done", "nothing new", "begun again", "of an earlier version"])
+def test_an_output_that_lost_its_manifest_is_not_taken_for_one_that_was_begun(folder, ended):
+    """Its shards were taken for begun ones, and their accounts, gone since publishing, for a defect of GEX."""
+    run = begin(open_run(recipe_of(folder)))
+    published(run)
+    mark_done(run)
+    if ended == "of an earlier version":
+        state = read_state(run.layout)
+        del state["told"], state["retry"]
+        storage.publish_bytes(json.dumps(state).encode(), run.layout.run_state)
+    elif ended != "done":
+        os.utime(folder / "clips.jsonl", (5, 5))
+        again = begin(open_run(recipe_of(folder)))
+        if ended == "nothing new":
+            end_without_snapshot(again)
+    storage.remove(run.layout.manifest)
+    with pytest.raises(GexError, match=GONE):
+        open_run(recipe_of(folder))
+    with pytest.raises(GexError, match=GONE):
+        open_run(find_recipe(f"{folder}/output"), Retry(("media_missing",)))
+
+
+@pytest.mark.parametrize("stage", ["begun", "publish"])
+def test_a_first_run_that_ended_before_it_published_has_lost_nothing(folder, stage):
+    mark(begin(open_run(recipe_of(folder))), stage)
+    assert open_run(recipe_of(folder)).is_begun
+
+
 def test_a_state_that_is_no_json_is_no_state(folder):
     run = open_run(recipe_of(folder))
     storage.publish_bytes(b"[1]", run.layout.run_state)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline.errors import GexError, RecipeError
-from gex_pipeline.tables import Database, file_list, identifier, literal, sql_text
+from gex_pipeline.tables import Database, DatabaseError, file_list, identifier, literal, sql_text
 
 SQL = Path(__file__).parent.parent / "sql"
 
@@ -140,3 +140,70 @@ def test_a_databases_scratch_folder_goes_with_it():
         scratch = opened.scratch
         assert scratch.is_dir()
     assert not scratch.exists()
+
+
+def _published(database, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database.execute("CREATE OR REPLACE TEMP TABLE made AS SELECT 'a text ' || hash(range) AS said FROM range(50000)")
+    database.publish_table("made", str(path))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 5000])
+def test_a_cut_table_is_named_with_what_to_do(database, tmp_path, kept):
+    sound, cut = tmp_path / "out/tables/clips-000000.parquet", tmp_path / "out/tables/rejects-000000.parquet"
+    _published(database, sound)
+    cut.write_bytes(_published(database, cut)[:kept])
+    with pytest.raises(GexError) as told:
+        database.view_parquet("t", [str(sound), str(cut)])
+    assert str(told.value) == (
+        f"tables/rejects-000000.parquet of {tmp_path}/out is damaged; "
+        "tables are not built again: put it back from a copy"
+    )
+
+
+def test_a_missing_table_is_named_with_what_to_do(database, tmp_path):
+    sound = tmp_path / "out/tables/clips-000000.parquet"
+    _published(database, sound)
+    with pytest.raises(GexError) as told:
+        database.view_parquet("t", [str(sound), f"{tmp_path}/out/tables/clips-000001.parquet"])
+    assert str(told.value) == (
+        f"tables/clips-000001.parquet of {tmp_path}/out is missing; tables are not built again: put it back from a copy"
+    )
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_table_damaged_behind_a_whole_footer_is_named_when_its_rows_are_asked_for(database, tmp_path, place):
+    path = tmp_path / "out/tables/clips-000000.parquet"
+    content = bytearray(_published(database, path))
+    at = int(place * len(content))
+    content[at : at + 2000] = bytes(2000)
+    path.write_bytes(content)
+    database.view_parquet("t", [str(path)])
+    for ask in (database.query, database.execute):
+        with pytest.raises(GexError, match=r"^tables/clips-000000.parquet of .* is damaged; tables are not built"):
+            ask("SELECT * FROM t" if ask == database.query else "CREATE OR REPLACE TEMP TABLE u AS SELECT * FROM t")
+
+
+def test_a_damaged_receipt_is_named_with_the_command_that_mends_it(database, tmp_path):
+    path = tmp_path / "out/LVLT/LVLT-000003.parquet"
+    path.write_bytes(_published(database, path)[:100])
+    with pytest.raises(GexError, match=r"^LVLT/LVLT-000003.parquet of .* is damaged .* --check-bytes$"):
+        database.view_parquet("receipts", [str(path)])
+
+
+def test_a_wrong_statement_over_sound_tables_is_still_one_of_the_database(database, tmp_path):
+    path = tmp_path / "out/tables/clips-000000.parquet"
+    _published(database, path)
+    database.view_parquet("t", [str(path)])
+    with pytest.raises(DatabaseError, match=r"(?i)could not convert|conversion"):
+        database.query("SELECT said::INTEGER FROM t")
+
+
+def test_a_damaged_file_that_is_not_ours_stays_its_callers_matter(database, tmp_path):
+    path = tmp_path / "out/tables/clips-000000.parquet"  # the metadata of another run
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1")
+    (local,) = database.local_files([str(path)])
+    with pytest.raises(DatabaseError):
+        database.query(f"SELECT * FROM read_parquet({file_list([local])})")

@@ -17,6 +17,7 @@ from gex_pipeline.cli.parsing import CommandTable, add_command
 from gex_pipeline.cli.shards import add_shard_commands
 from gex_pipeline.cli.validation_commands import VALIDATION_COMMANDS
 from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
+from gex_pipeline.stopping import sigterm_as_interrupt
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 _EXAMPLE = """\
@@ -129,18 +130,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     module = import_module(f"gex_pipeline.cli.{arguments.command.replace('-', '_')}")
-    try:
-        return int(module.command(arguments))
-    except KeyboardInterrupt:
-        return _fail("stopped; run the same command again to go on", 130)
-    except RecipeError as error:
-        return _fail(str(error), 2)
-    except BalanceError as error:
-        return _fail(str(error), 3)
-    except GateError as error:
-        return _fail(str(error), 4)
-    except GexError as error:
-        return _fail(str(error), _TRY_AGAIN if error.transient else 1)
+    with sigterm_as_interrupt() as told:
+        try:
+            return int(module.command(arguments))
+        except KeyboardInterrupt:
+            if told.to_stop:
+                return _fail("told to stop by SIGTERM; run the same command again to go on", _TRY_AGAIN)
+            return _fail("stopped; run the same command again to go on", 130)
+        except GexError as error:
+            return _fail(str(error), _code_of(error))
+
+
+def _code_of(error: GexError) -> int:
+    for kind, code in ((RecipeError, 2), (BalanceError, 3), (GateError, 4)):
+        if isinstance(error, kind):
+            return code
+    return _TRY_AGAIN if error.transient else 1
 
 
 def _fail(message: str, code: int) -> int:

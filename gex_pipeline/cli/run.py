@@ -6,11 +6,13 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gex_pipeline import storage
 from gex_pipeline.cli.show import say, show_end
-from gex_pipeline.errors import GexError, RecipeChangedError
+from gex_pipeline.errors import GexError, RecipeChangedError, TransientError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.run_lock import check_free
@@ -109,6 +111,26 @@ def _open(recipe: Recipe, how: How) -> Run:
         raise
 
 
+@contextmanager
+def _prefect_answers() -> Iterator[None]:
+    """Say in a sentence that Prefect's server is gone.
+
+    Raises:
+        TransientError: it is.
+    """
+    import httpx
+
+    try:
+        yield
+    except (httpx.TransportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("Failed to reach API"):
+            raise
+        raise TransientError(
+            "the Prefect server (PREFECT_API_URL) does not answer. What is built and published stays; run the same "
+            "command again when it does, or without PREFECT_API_URL, which starts one for the run"
+        ) from error
+
+
 def run_flow(run: Run, place: str, how: How) -> None:
     """The flow to its end, with progress.
 
@@ -133,7 +155,8 @@ def run_flow(run: Run, place: str, how: How) -> None:
             retry=how.retry,
             accept_changes=how.accept_changes,
         )
-        state = expand(parameters, return_state=True)
+        with _prefect_answers():
+            state = expand(parameters, return_state=True)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         if isinstance(error, GexError):

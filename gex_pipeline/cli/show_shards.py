@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gex_pipeline.cli.show import human_bytes, human_time, say, table
 from gex_pipeline.report.wording import position
 from gex_pipeline.shard_format import frame_number
+from gex_pipeline.shards.findings import is_of_table, is_rebuilt
 
 if TYPE_CHECKING:
     from gex_pipeline.shards.looking import Difference
@@ -223,5 +224,8 @@ def findings(content: dict[str, Any]) -> None:
     verdict = f"{content['wrong']:,} things are wrong" if content["wrong"] else "nothing is wrong"
     notes = f", {content['notes']:,} notes" if content["notes"] else ""
     say(f"{content['shards']:,} shards verified: {verdict}{notes}")
-    if content["wrong"] and content["output"]:
+    wrong = [row for row in content["findings"] if not row["is_note"]] if content["output"] else []
+    if any(is_of_table(row["shard"]) for row in wrong):
+        say("next     put the tables back from a copy; they are not built again")
+    if any(is_rebuilt(row["shard"], row["check"]) for row in wrong):
         say(f"next     gex run {content['output']} --check-bytes    builds damaged shards again")

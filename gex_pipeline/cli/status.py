@@ -18,8 +18,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.receipts import read_receipt
 from gex_pipeline.run_lock import Holder, read_holder
-from gex_pipeline.run_state import command_to_finish, is_unfinished, num_told, read_state, stored_retry
-from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.run_state import command_to_finish, is_unfinished, num_told, read_output, stored_retry
 from gex_pipeline.tables import Database
 
 _AGAIN_S = 2.0
@@ -50,7 +49,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace, known: _Known) -> int:
     output_uri = storage.absolute(arguments.output)
-    manifest, state = read_manifest(output_uri), read_state(Layout(output_uri))
+    manifest, state = read_output(output_uri)
     if manifest is None and state is None:
         raise GexError(f"{output_uri} holds no data set and no run was begun there")
     under_way = _under_way(output_uri, state, known) if state is not None and is_unfinished(state, manifest) else []
@@ -96,7 +95,8 @@ def _show_next(output_uri: str, state: dict[str, Any]) -> None:
 
 def _show_holder(holder: Holder | None) -> None:
     if holder is not None:
-        say(f"left by  {holder.words}, which has ended" if holder.has_ended else f"held by  {holder.words}")
+        held_by = f"held by  {holder.words}{holder.clock_words}"
+        say(f"left by  {holder.words}, which has ended" if holder.has_ended else held_by)
 
 
 def _under_way(output_uri: str, state: dict[str, Any], known: _Known) -> list[dict[str, Any]]:

@@ -20,8 +20,6 @@ from gex_pipeline.shards.target import Target
 
 def verify_across(samples: Samples) -> Iterator[Finding]:
     """Everything that is wrong between the shards of a target."""
-    if samples.target.manifest is not None:
-        yield from check_listed(samples.target, samples.target.manifest)
     yield from check_duplicates(samples)
     yield from check_sources(samples)
     if samples.target.manifest is not None:
@@ -29,14 +27,6 @@ def verify_across(samples: Samples) -> Iterator[Finding]:
         yield from check_parents(samples)
         yield from check_sizes(samples.target, samples.target.manifest)
         yield from check_orphans(samples.target, samples.target.manifest)
-
-
-def check_listed(target: Target, manifest: Manifest) -> Iterator[Finding]:
-    """The tables that the manifest lists are there."""
-    for snapshot in manifest.snapshots:
-        for path in snapshot.tables:
-            if not storage.exists(storage.join(target.uri, path)):
-                yield Finding(path, "", "table", "missing", f"a table of snapshot {snapshot.snapshot}")
 
 
 def check_duplicates(samples: Samples) -> Iterator[Finding]:

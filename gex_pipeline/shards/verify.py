@@ -1,7 +1,7 @@
 """Verifies a whole target on all cores: what it names in, all findings out, in a fixed order.
 
 A worker process a core, each with one shard at a time; a worker that dies over a shard (a decoder can crash on a
-damaged video) is a finding of that shard. Changes nothing.
+damaged video) is a finding of that shard. Of the tables that the manifest lists, the footers are read. Changes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gex_pipeline import storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import progress
 from gex_pipeline.shards.across import verify_across
@@ -31,7 +35,7 @@ def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool 
 
     `runner` verifies the shards one by one, here or elsewhere: `on_cores`, or a Ray job.
     """
-    findings: list[Finding] = []
+    findings = check_table_files(everything)
     with ExitStack() as stack:
         clips = _clips(target, stack, findings) if is_deep and target.manifest is not None else None
         checks = shard_checks(target, clips, is_deep=is_deep)
@@ -53,6 +57,42 @@ def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool 
     return sorted(set(findings), key=lambda finding: (finding.is_note, finding.shard, finding.check, finding.key))
 
 
+def check_table_files(target: Target) -> list[Finding]:
+    """The tables that the manifest lists, those of retired snapshots with them, are there and have whole footers.
+
+    Raises:
+        TransientError: storage failed in a way that may pass.
+    """
+    if target.manifest is None:
+        return []
+    listed = {path: entry.snapshot for entry in target.manifest.snapshots for path in entry.tables}
+    wrong = storage.for_each(lambda path: _wrong_table(storage.join(target.uri, path)), listed)
+    return [
+        Finding(path, "", "table", shown(found), f"a table of snapshot {snapshot}")
+        for (path, snapshot), found in zip(listed.items(), wrong, strict=True)
+        if found
+    ]
+
+
+def _wrong_table(uri: str) -> str:
+    """What is wrong with a table's file, or nothing; a small read or two at its end."""
+    if not storage.exists(uri):
+        return "missing"
+    try:
+        with storage.open_read(uri) as stream:
+            try:
+                pq.read_metadata(stream)
+            except (pa.ArrowException, OSError) as error:
+                if getattr(error, "errno", None) is not None:
+                    raise  # of the disk; Arrow's word for a torn footer has no number
+                return f"damaged: {str(error).splitlines()[0]}"
+    except TransientError:
+        raise
+    except GexError as error:
+        return f"unreadable: {error}"
+    return ""
+
+
 def shard_checks(target: Target, clips: Sequence[SourceClips] | None, *, is_deep: bool = False) -> list[ShardCheck]:
     """What is to be verified of each shard; `clips` are those of the shards in their order."""
     is_cut = False
@@ -70,7 +110,9 @@ def _clips(target: Target, stack: ExitStack, findings: list[Finding]) -> list[So
     """The source clips of each shard; none, and a finding, where their tables cannot be read."""
     try:
         return stack.enter_context(sorted_clips(target))
-    except DatabaseError as error:
+    except TransientError:
+        raise
+    except (DatabaseError, GexError) as error:
         found = f"joints are not compared: {str(error).splitlines()[0]}"
         findings.append(Finding(target.uri, "", "tables", shown(found), "readable tables of clips"))
         return None

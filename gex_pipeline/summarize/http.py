@@ -39,11 +39,16 @@ _ID_PREFIX = "gex-"
 _OUR_ID = re.compile(_ID_PREFIX + r"[0-9a-f]{32}")
 _QUEUE_SECONDS = 1.0  # how often a waiting side looks whether the other one is still there
 _BUSY = 429
+_MAX_WHY = 80  # characters of why an answer cannot be read
 _MAX_SAID = 200  # characters of a server's own words in a message
 _CONNECT_SHARE = 0.9  # of the wait for an answer; a connection that comes later than that would bring none
 _KEY_PART = 6  # characters of a key that give it away
 _CAPTIONS = ("a dog runs over a meadow", "a child throws a ball")
 _PROBE = SummaryRequest("probe", text_digest(". ".join(_CAPTIONS)), _CAPTIONS, ". ".join(_CAPTIONS))
+
+
+class _NoCompletionError(Exception):
+    """An answer with a status of success that holds no chat completion; says what it holds, without the key."""
 
 
 class HttpBackend:
@@ -108,6 +113,7 @@ class _Exchange:
     lock: threading.Lock = field(default_factory=threading.Lock)
     failing_in_row: int = 0  # answers that may be the server's fault, since the last that were not
     failure: str = ""  # the last of them
+    num_tries: int = 1  # how often the last of them was asked for
     no_fault: str = ""  # the last that is no text's fault: no connection came to be, or the server was busy
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     cancel_loop: Callable[[], object] = lambda: None
@@ -177,14 +183,14 @@ class _Exchange:
         empty = SummaryAnswer(digest, request.key, request.source_digest)
         started_s = time.perf_counter()
         try:
-            answer = _read_response(await _send(client, request, digest, self.settings), empty)
+            answer = _read_response(await _send(client, request, digest, self.settings), empty, self.settings)
         except openai.APIConnectionError as error:
             answer = self._unreachable(error, empty)
         except openai.APIError as error:
             answer = self._refused(error, empty)
-        except (ValueError, TypeError, AttributeError) as error:  # a body that is not what the protocol says
-            answer = _failed(empty, Reason.engine_error, f"unreadable response: {type(error).__name__}: {error}")
-            self.failing_in_row = 0
+        except _NoCompletionError as error:  # of this text, or of a proxy that answers in the server's place
+            self._note_failure(str(error), num_tries=1)  # the client repeats none that succeeded
+            answer = _failed(empty, Reason.engine_error, self.failure)
         else:
             self.failing_in_row = 0
         await self._check_server(client, at_least=max(8, 2 * self.settings.max_in_flight))
@@ -212,8 +218,7 @@ class _Exchange:
             self.failing_in_row = 0
             too_long = status in (400, 413, 422) and TOO_LONG.search(f"{error} {getattr(error, 'body', '')}")
             return _failed(empty, Reason.prompt_too_long if too_long else Reason.engine_error, str(error))
-        self.failing_in_row += 1
-        self.failure = f"HTTP {status}: {_said(error, settings)}"
+        self._note_failure(f"HTTP {status}: {_said(error, settings)}", settings.max_retries + 1)
         if status == _BUSY:
             self.no_fault = self.failure
         return _failed(empty, Reason.engine_error, self.failure)
@@ -222,15 +227,19 @@ class _Exchange:
         """No answer came, or half of one."""
         import openai
 
-        self.failing_in_row += 1
         slow = isinstance(error, openai.APITimeoutError)
         # A server that speaks no HTTP is quoted there, and may repeat what it was sent.
         said = _without_key(_one_line(str(error.__cause__ or error)), self.settings)[:_MAX_SAID]
-        self.failure = f"no answer within {self.settings.timeout_s:g} s" if slow else f"connection failed: {said}"
+        failure = f"no answer within {self.settings.timeout_s:g} s" if slow else f"connection failed: {said}"
+        self._note_failure(failure, self.settings.max_retries + 1)
         # By name: the client's transport is one of two packages, as its version is.
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
             self.no_fault = self.failure
         return _failed(empty, Reason.no_answer if slow else Reason.engine_error, self.failure)
+
+    def _note_failure(self, failure: str, num_tries: int) -> None:
+        self.failing_in_row += 1
+        self.failure, self.num_tries = failure, num_tries
 
     async def _check_server(self, client: Any, *, at_least: int) -> None:
         """After so many failures in a row, ask whether the server answers anything.
@@ -247,7 +256,7 @@ class _Exchange:
             if not self.no_fault and await self._answers(client):
                 self.failing_in_row = 0  # so those failures were the texts' own
                 return
-        tries = f"{self.settings.max_retries + 1} tries" if self.settings.max_retries else "1 try"
+        tries = f"{self.num_tries} tries" if self.num_tries > 1 else "1 try"
         often = f"{num_failing} requests in a row with {tries} each" if num_failing > 1 else tries
         raise TransientError(f"{self.settings.url}: {self.failure}, {often}; look after the server and run again")
 
@@ -255,13 +264,15 @@ class _Exchange:
         """Whether the server answers a short request that no text can spoil, be it with words or a complaint."""
         import openai
 
+        digest = request_digest(_PROBE, self.settings)
+        empty = SummaryAnswer(digest, _PROBE.key, _PROBE.source_digest)
         try:
-            await _send(client, _PROBE, request_digest(_PROBE, self.settings), self.settings)
-        except openai.APIConnectionError:
+            _read_response(await _send(client, _PROBE, digest, self.settings), empty, self.settings)
+        except (openai.APIConnectionError, _NoCompletionError):
             return False
         except openai.APIStatusError as error:
             return not _is_of_server(error.status_code)
-        except (openai.APIError, ValueError, TypeError, AttributeError):
+        except openai.APIError:
             return True  # no completion, but an answer
         return True
 
@@ -314,20 +325,32 @@ def _bounded_transport(timeout_s: float) -> Any:
     return transport
 
 
-async def _send(client: Any, request: SummaryRequest, digest: str, settings: SummarizerSettings) -> tuple[Any, Any]:
-    """The parsed completion and the response's headers."""
+async def _send(client: Any, request: SummaryRequest, digest: str, settings: SummarizerSettings) -> Any:
+    """The response, of which nothing is read yet."""
     ours = _ID_PREFIX + digest[:32]
-    raw = await client.chat.completions.with_raw_response.create(
+    return await client.chat.completions.with_raw_response.create(
         model=settings.model,
         messages=build_messages(request, settings),
         extra_headers={"X-Request-Id": ours, "Connection": "close"},
         **sampling(request, settings),
     )
-    return raw.parse(), raw.headers
 
 
-def _read_response(response: tuple[Any, Any], empty: SummaryAnswer) -> SummaryAnswer:
-    completion, headers = response
+def _read_response(response: Any, empty: SummaryAnswer, settings: SummarizerSettings) -> SummaryAnswer:
+    """The answer that a response holds.
+
+    Raises:
+        _NoCompletionError: it holds none.
+    """
+    try:
+        return _read_completion(response.parse(), response.headers, empty)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # not what the protocol says
+        why, said = (_without_key(_one_line(text), settings) for text in (str(error), response.text))
+        what = f"HTTP {response.status_code} without a chat completion ({why[:_MAX_WHY]})"
+        raise _NoCompletionError(f"{what}: {said[:_MAX_SAID] or 'no words'}") from error
+
+
+def _read_completion(completion: Any, headers: Any, empty: SummaryAnswer) -> SummaryAnswer:
     # vLLM repeats our id in the completion's id, proxies in the header; servers with ids of their own repeat nothing.
     ours = _ID_PREFIX + empty.request_digest[:32]
     for value in (str(getattr(completion, "id", "")), headers.get("x-request-id", "")):
@@ -335,7 +358,7 @@ def _read_response(response: tuple[Any, Any], empty: SummaryAnswer) -> SummaryAn
             return _failed(empty, Reason.engine_error, f"the answer carries id {found.group()}, asked was {ours}")
     choices = getattr(completion, "choices", None)
     if not choices:
-        return _failed(empty, Reason.engine_error, f"unreadable response: no choices in {str(completion)[:200]!r}")
+        raise ValueError("no choices")
     message, usage = choices[0].message, completion.usage
     return replace(
         empty,

@@ -13,6 +13,7 @@ from gex_pipeline import storage
 from gex_pipeline.cli.main import main
 from gex_pipeline.cli.show import show_end
 from gex_pipeline.receipts import write_receipt, write_table
+from gex_pipeline.recipe import load_recipe
 from gex_pipeline.run_lock import held
 from gex_pipeline.run_state import Retry, Run, begin, mark, mark_done, open_run
 from gex_pipeline.shard_format import Receipt
@@ -158,3 +159,23 @@ def test_the_end_of_a_run_names_a_report_only_where_there_is_one(tmp_path, capsy
     storage.publish_bytes(b"x", run.layout.report("report.html"))
     show_end(read_manifest(output), output)
     assert f"report   {output}/report/report.html" in capsys.readouterr().out
+
+
+def test_the_status_of_an_output_that_lost_its_manifest_says_so_as_a_run_does(tmp_path, capsys):
+    """It said that the run was not finished, and to run the same again, which ended as a defect of GEX."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "x"\noutput = "output"\n[source]\nclips = "clips.jsonl"\n'
+        'media = { kind = "files", uri = "{YoutubeID}.mp4" }\n[granularity.SVST]\npack = true\n'
+    )
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    run = begin(open_run(load_recipe(str(recipe))))
+    published(run)
+    mark_done(run)
+    storage.remove(run.layout.manifest)
+    output = str(tmp_path / "output")
+    for command in (["status", output], ["status", output, "--json"], ["run", output], ["run", str(recipe)]):
+        assert main(command) == 1
+        out, err = capsys.readouterr()
+        assert f"dataset.json is gone from {output}, which was published; put it back from a copy" in err
+        assert "run the same" not in out + err

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_test import end, place, start
+from benchmarks.kill_test import clear, end, place, start
 from benchmarks.process_table import processes
 from benchmarks.same_output import compare, listed
 from gex_pipeline.errors import Reason, RejectedError
@@ -240,6 +240,24 @@ def test_a_run_whose_node_dies_ends_at_once_with_the_code_for_now_and_takes_its_
     assert "the Ray node of this run has died" in done.stderr
     assert "Run the same command again to go on" in done.stderr
     assert state_of(child) in ("", "Z")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_run_that_is_told_to_stop_ends_in_order_and_goes_on_when_it_is_run_again(where):
+    """While Ray started, SIGTERM hung the run for ever, with its lock; later it ended with codes of Ray's own."""
+    recipe_file = where.recipe("stopped")
+    process = start(where, recipe_file)
+    log = recipe_file.parent / "log"
+    wait_for(lambda: "ingest" in log.read_text() or process.poll() is not None, 60)
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == 75
+    assert log.read_text().splitlines()[-1] == "gex: told to stop by SIGTERM; run the same command again to go on"
+    assert not (recipe_file.parent / "output" / "run.lock").exists()
+    assert clear(where, [process.pid]) == []
+    again = start(where, recipe_file)
+    assert end(again) == 0
+    assert sums(recipe_file.parent / "output")
 
 
 def test_the_comparison_sees_a_lost_a_doubled_and_a_changed_sample(quiet):

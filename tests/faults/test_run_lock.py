@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gex_pipeline import run_lock, storage
+from gex_pipeline.cli.main import main
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.run_lock import check_free, held, read_holder
@@ -145,6 +146,28 @@ def test_a_holder_on_another_machine_is_believed_until_it_has_been_silent_for_tw
     if not ended:
         with pytest.raises(GexError, match=r"is held by process 1 on elsewhere"):
             check_free(layout)
+
+
+@pytest.mark.parametrize(("ahead_s", "is_told"), [(60, False), (86400, True)])
+def test_a_holder_whose_last_sign_of_life_is_yet_to_come_is_said_to_have_another_clock(
+    other, tmp_path, capsys, ahead_s, is_told
+):
+    """Where it was dead, the two minutes that were promised were a day and two minutes."""
+    layout = Layout(str(tmp_path))
+    renewed = (datetime.now(UTC) + timedelta(seconds=ahead_s + 30)).isoformat()
+    rewrite(layout, host="elsewhere", machine="another boot", pid=1, renewed=renewed)
+    told = []
+    for attempt in (lambda: held(layout, "mine").__enter__(), lambda: check_free(layout)):
+        with pytest.raises(GexError, match=r"is held by process 1 on elsewhere since ") as caught:
+            attempt()
+        told.append(str(caught.value))
+    for message in told:
+        assert ("its clock or the one here is wrong by at least 1 day, 0:00:" in message) is is_told
+        assert (f"if process 1 on elsewhere is dead, remove {layout.run_lock}" in message) is is_told
+        assert ("at the latest two minutes after" in message) is not is_told
+    storage.publish_bytes(b'{"snapshot": 0, "stage": "begun", "recipe": {"granularity": {}}}', layout.run_state)
+    assert main(["status", str(tmp_path)]) == 0
+    assert ("is wrong by at least 1 day" in capsys.readouterr().out) is is_told
 
 
 def test_the_same_process_number_in_another_container_says_nothing_about_the_holder(other, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -36,13 +37,24 @@ def test_notes_are_told_and_fail_no_verification(artifacts, monkeypatch):
     assert "| LVLT/LVLT-000000.tar | k1 | source | gone | a clip |" in artifacts["findings"]
 
 
-def test_what_is_wrong_fails_a_verification_and_the_command_that_mends_it_is_named(artifacts, monkeypatch):
-    monkeypatch.setattr(verify, "verify_stage", lambda _: [NOTE, WRONG, WRONG])
+@pytest.mark.parametrize(
+    ("last", "mends"),
+    [
+        (WRONG, ""),  # a text that was published so stays so
+        (replace(WRONG, check="sha256"), "; build damaged shards again with: gex run /data --check-bytes"),
+        (
+            replace(WRONG, shard="tables/clips-000000.parquet", check="table"),
+            "; put the tables back from a copy, they are not built again",
+        ),
+    ],
+)
+def test_what_is_wrong_fails_a_verification_and_what_mends_it_is_named(artifacts, monkeypatch, last, mends):
+    monkeypatch.setattr(verify, "verify_stage", lambda _: [NOTE, WRONG, last])
     with pytest.raises(GexError) as error:
         verify.verify.fn(verify.VerifyParameters(output="/data"))
     assert str(error.value) == (
-        "2 findings in 1 places of /data, first LVLT/LVLT-000001.tar k2 text empty a text; "
-        "build damaged shards again with: gex run /data --check-bytes"
+        f"2 findings in {len({WRONG.shard, last.shard})} places of /data, first LVLT/LVLT-000001.tar k2 text empty "
+        f"a text{mends}"
     )
     assert artifacts["findings"].count("\n") == 1 + 3
 

@@ -211,6 +211,54 @@ def test_a_missing_table_is_told(verify, output):
     assert (done.code, done.checks()) == (1, {"table": {"tables/summaries-LVST-000000.parquet"}})
 
 
+@pytest.mark.parametrize("kept", [0, 100])
+def test_every_damaged_table_is_told_by_its_footer(verify, output, kept):
+    manifest = json.loads((output / "dataset.json").read_text())
+    (paths,) = [snapshot["tables"] for snapshot in manifest["snapshots"]]
+    for path in paths:
+        (output / path).write_bytes((output / path).read_bytes()[:kept])
+    done = verify(output)
+    assert (done.code, done.checks()["table"]) == (1, set(paths))
+    assert all(finding["found"].startswith("damaged: ") for finding in done.findings("table"))
+
+
+def test_one_damaged_table_of_rejects_is_one_finding_and_no_shard_is_to_be_built_again(gex, verify, output):
+    path = output / "tables" / "rejects-000000.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    done = verify(output)
+    assert (done.code, done.checks()) == (1, {"table": {"tables/rejects-000000.parquet"}})
+    assert gex("verify", output, "--jobs", 1).out.splitlines()[-2:] == [
+        "3 shards verified: 1 things are wrong",
+        "next     put the tables back from a copy; they are not built again",
+    ]
+
+
+def test_a_damaged_table_of_clips_stops_neither_the_other_checks_nor_looking_deep(verify, gex, output):
+    path = output / "tables" / "clips-000000.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    damage.flip(damage.tar(output, "IT"), 700)
+    done = verify(output, "--deep")
+    assert (done.code, done.checks()["table"]) == (1, {"tables/clips-000000.parquet"})
+    assert done.checks()["sha256"] == {IT}
+    assert [line.split()[0:3] for line in gex("verify", output, "--jobs", 1).out.splitlines()[-2:]] == [
+        ["next", "put", "the"],
+        ["next", "gex", "run"],
+    ]
+
+
+def test_missing_clips_are_told_without_advice_to_build_shards_again(gex, output):
+    (output / "tables" / "clips-000000.parquet").unlink()
+    done = gex("verify", output, "--jobs", 1)
+    assert done.code == 1
+    assert "tables/clips-000000.parquet" in done.out
+    assert "--check-bytes" not in done.out
+
+
+def test_an_output_that_was_moved_has_its_tables(verify, output):
+    moved = output.rename(output.parent / "moved")
+    assert verify(moved).content["findings"] == []
+
+
 def test_a_worker_that_dies_is_a_finding_of_its_shard_only(whole):
     dying = ShardCheck(ShardRef(LVLT, LVLT), output_uri=Deadly())
     sound = ShardCheck(ShardRef(str(damage.tar(whole, "IT")), IT))

@@ -123,7 +123,7 @@ def test_an_answer_that_comes_in_drops_is_no_answer_and_is_asked_for_again(serve
         Reply(body="{}"),
         Reply(body='{"id": "x", "choices": []}'),
         Reply(body='{"id": "x", "choices": [{"index": 0}]}'),
-        Reply(body='{"id": "x", "choices": "none"}'),
+        Reply(body='{"id": "x", "choices": {"a": 1}}'),
         Reply(body="null"),
         Reply(body=""),
         Reply(body=Reply("a dog").encoded().decode()[:80]),
@@ -233,6 +233,13 @@ def test_a_refused_connection_is_no_fault_of_the_text_and_ends_the_run_at_once_w
         (Reply(status=502, body="<html>\nBad\tGateway</html>"), "HTTP 502: <html> Bad Gateway</html>"),
         (Reply("no healthy upstream", status=503, headers={"Retry-After": "7200"}), r"upstream \(Retry-After: 7200\)"),
         (Reply(delay_s=1.0), r"no answer within 0.2 s"),
+        (
+            Reply(body="<html>\nlogin, sk-secret-4711</html>", headers={"Content-Type": "text/html"}),
+            r"HTTP 200 without a chat completion \(no choices\): <html> login, \*\*\*</html>",
+        ),
+        (Reply(body="<html>login</html>"), r"HTTP 200 without a chat completion \(Expecting value: .*\): <html>login"),
+        (Reply(body='{"error": "who are you?"}'), r"HTTP 200 without .* \(no choices\): {\"error\": \"who are you"),
+        (Reply(body=""), r"HTTP 200 without a chat completion \(.*\): no words"),
     ],
 )
 def test_a_server_that_answers_nothing_is_no_fault_of_the_texts(
@@ -258,6 +265,21 @@ def test_texts_that_fail_in_a_row_cost_only_themselves_where_the_server_answers_
     assert {answer.error for answer in answers.values()} == {"HTTP 500: boom"}
     assert {answer.error_kind for answer in answers.values()} == {Reason.engine_error}
     assert len(server.bodies) < 30 + 8  # a question for each eight failures, and at the end
+
+
+def test_unreadable_answers_in_a_row_cost_only_their_texts_where_the_server_answers_another(serve: Serve) -> None:
+    def reply(body: dict) -> Reply:
+        return Reply(body="<html>no</html>") if "number " in captions_of(body)[-1] else joined_captions(body)
+
+    answers = ask(many(10), settings(serve(reply).url))
+    assert {answer.error_kind for answer in answers.values()} == {Reason.engine_error}
+    assert all((answer.error or "").endswith("): <html>no</html>") for answer in answers.values())
+
+
+def test_a_proxy_page_is_said_to_have_been_asked_for_once_a_request(serve: Serve) -> None:
+    server = serve(lambda _: Reply(body="<html>login</html>"))
+    with pytest.raises(TransientError, match=r"requests in a row with 1 try each; look after the server and run again"):
+        ask(many(20), settings(server.url, max_retries=1))
 
 
 def test_a_text_that_met_a_busy_server_is_asked_again_by_the_next_run(serve: Serve) -> None:

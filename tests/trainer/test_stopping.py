@@ -15,6 +15,7 @@ HANDLED = (signal.SIGTERM, signal.SIGINT)
 @pytest.fixture(autouse=True)
 def _as_they_were():
     """Whatever a test leaves, the next one has handlers that do not end it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process begun in the background ignores it
     before = {number: signal.getsignal(number) for number in HANDLED}
     yield
     assert {number: signal.getsignal(number) for number in HANDLED} == before
