@@ -200,8 +200,8 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
             begun has accepted this one.
         RecipeError: the recipe makes another thing of a granularity that is published.
     """
-    found_manifest, found_state = read_output(recipe.output_uri)
     inputs = input_files(recipe)
+    found_manifest, found_state = read_output(recipe.output_uri)
     manifest, state = found_manifest or Manifest(recipe.name), found_state or {}
     last = manifest.snapshots[-1] if manifest.snapshots else None
     begun = _hash_in(recipe, state.get("recipe_hash"), state.get("recipe", {}))

@@ -229,5 +229,5 @@ def test_a_hub_id_without_a_hub_is_one_clear_error():
 
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "bert_score", None)
-    with pytest.raises(MissingExtraError, match=r"bert-score is not installed.*gex-pipeline\[score\]"):
+    with pytest.raises(MissingExtraError, match=r"bert-score is not installed.*-e .\.\[score\]"):
         BertScore()

@@ -176,7 +176,7 @@ def test_a_model_that_is_no_clip_is_refused(minilm_folder):
 
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"transformers is not installed.*gex-pipeline\[score\]"):
+    with pytest.raises(MissingExtraError, match=r"transformers is not installed.*-e .\.\[score\]"):
         ClipCosine("openai/clip-vit-base-patch32")
 
 

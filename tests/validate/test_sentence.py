@@ -58,7 +58,7 @@ def test_the_signature_is_portable(sentence):
 
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtraError, match=r"sentence-transformers is not installed.*gex-pipeline\[score\]"):
+    with pytest.raises(MissingExtraError, match=r"sentence-transformers is not installed.*-e .\.\[score\]"):
         SentenceCosine()
 
 
