@@ -178,12 +178,16 @@ class Recipe(Settings):
         return frames is not None and not frames.beside
 
     def holds_images(self, name: str) -> bool:
-        """Whether a granularity's samples are images: made by its operation or, where it passes media on, above it."""
+        """Whether a granularity's samples are images."""
+        return self.media_extension(name) in _IMAGE_EXTENSIONS
+
+    def media_extension(self, name: str) -> str:
+        """The ending of the media that a granularity's operation makes or, where it passes media on, the one above."""
         settings = self.granularity[name]
         operation = registry.load_operation(settings.operation)
         if operation.passes_media_on and settings.parent:
-            return self.holds_images(settings.parent)
-        return operation.media_extension in _IMAGE_EXTENSIONS
+            return self.media_extension(settings.parent)
+        return str(operation.media_extension)
 
     @property
     def output_uri(self) -> str:

@@ -193,10 +193,7 @@ def _entry(run: Run, node: Node) -> GranularityEntry:
 def _media_extension(run: Run, node: Node) -> str:
     if run.recipe.holds_frames_only(node.name):
         return FRAMES_EXTENSION
-    operation = operation_of(run, node)
-    if operation.passes_media_on and node.parent:
-        return _media_extension(run, run.recipe.graph.nodes[node.parent])
-    return operation.media_extension
+    return run.recipe.media_extension(node.name)
 
 
 def _shard_entry(run: Run, node: Node, planned: PlannedShard) -> ShardEntry | None:
