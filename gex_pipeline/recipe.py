@@ -20,6 +20,7 @@ from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.media.settings import FrameSettings, VideoSettings
 from gex_pipeline.settings_errors import explain, read_toml
+from gex_pipeline.shard_format import IMAGE_EXTENSIONS
 from gex_pipeline.summarize import running
 from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings
 
@@ -29,7 +30,6 @@ _SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_ke
 _NOT_HASHED = ("name", "output", "ray", "validation")
 _VIDEO_NOT_HASHED = ("timeout_s",)
 _NODE_NOT_HASHED = ("publication",)
-_IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")  # those of `gex_pipeline.shards.samples.IMAGE_EXTENSIONS`
 
 
 class Settings(BaseModel):
@@ -179,7 +179,7 @@ class Recipe(Settings):
 
     def holds_images(self, name: str) -> bool:
         """Whether a granularity's samples are images."""
-        return self.media_extension(name) in _IMAGE_EXTENSIONS
+        return self.media_extension(name) in IMAGE_EXTENSIONS
 
     def media_extension(self, name: str) -> str:
         """The ending of the media that a granularity's operation makes or, where it passes media on, the one above."""

@@ -24,6 +24,7 @@ from gex_pipeline.errors import GexError
 
 MANIFEST_NAME = "dataset.json"
 FORMAT_VERSION = 1
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 FRAMES_EXTENSION = "frames"  # what a receipt calls media that is a run of frames
 _KEY = re.compile(r"[0-9a-f]{32}")
 _FRAME = re.compile(r"f(\d{3,})\.jpg")  # the extension of a frame, as WebDataset sees it

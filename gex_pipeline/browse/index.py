@@ -20,8 +20,8 @@ from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError
 from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA
 from gex_pipeline.rejects import NOT_RETRIED
-from gex_pipeline.shard_format import FRAMES_EXTENSION
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, Samples, open_samples, snapshot_tables
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS
+from gex_pipeline.shards.samples import VIDEO_EXTENSIONS, Samples, open_samples, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError, file_list, literal
 

@@ -19,6 +19,7 @@ from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA
 from gex_pipeline.rejects import NOT_RETRIED
 from gex_pipeline.report.axis import Axis, value_axis
+from gex_pipeline.shard_format import IMAGE_EXTENSIONS
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 from gex_pipeline.tables import Database, literal
 from gex_pipeline.validate.statistics import STATISTICS
@@ -26,7 +27,6 @@ from gex_pipeline.validate.statistics import STATISTICS
 _DIGITS = 6
 _NUM_EXAMPLES = 3
 _NUM_BINS = 36
-_IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "list<element: string>": "VARCHAR[]"}
 _SEGMENTS = (
     "STRUCT(clip_id VARCHAR, source_id VARCHAR, offset_s DOUBLE, duration_s DOUBLE, start_s DOUBLE, end_s DOUBLE, "
@@ -251,7 +251,7 @@ def _nodes(database: Database, manifest: Manifest, graph: GranularityGraph) -> I
             operation=node.operation,
             symbol=_symbol(node.operation),
             parent=node.parent,
-            media="image" if _extension(manifest, node.name) in _IMAGE_EXTENSIONS else "video",
+            media="image" if _extension(manifest, node.name) in IMAGE_EXTENSIONS else "video",
             samples=row.get("samples", 0),
             sources=row.get("sources", 0),
             shards=len(shards),

@@ -13,7 +13,7 @@ from gex_pipeline.errors import Reason, RejectedError
 if TYPE_CHECKING:
     from PIL import Image
 
-_FORMATS = ("JPEG", "PNG", "WEBP")  # those of `gex_pipeline.shards.samples.IMAGE_EXTENSIONS`
+_FORMATS = ("JPEG", "PNG", "WEBP")  # those of `gex_pipeline.shard_format.IMAGE_EXTENSIONS`
 
 
 def open_picture(content: bytes, within_px: tuple[int, int] | None = None) -> Image.Image:

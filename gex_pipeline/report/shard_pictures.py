@@ -12,8 +12,8 @@ from gex_pipeline.errors import GexError, RejectedError
 from gex_pipeline.report.lettering import plain_font, readable
 from gex_pipeline.report.sheet import sheet_of
 from gex_pipeline.report.wording import number
-from gex_pipeline.shard_format import FRAMES_EXTENSION
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, Samples
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS
+from gex_pipeline.shards.samples import Samples
 
 _PANEL_PX = (460, 150)
 _MARGIN_PX = 36

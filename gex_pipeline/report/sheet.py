@@ -21,8 +21,7 @@ from gex_pipeline.report.lettering import draw_lines, line_height_px, plain_font
 from gex_pipeline.report.pictures import open_picture
 from gex_pipeline.report.samples import fetched
 from gex_pipeline.report.wording import position
-from gex_pipeline.shard_format import FRAMES_EXTENSION, DamagedRunError, split_run
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS, DamagedRunError, split_run
 from gex_pipeline.tables import Database
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.receipts import read_receipt
-from gex_pipeline.shard_format import FRAMES_EXTENSION, Receipt, frame_number, is_key, text_digest
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS, Receipt, frame_number, is_key, text_digest
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
 from gex_pipeline.shards.foreign import read_json
 from gex_pipeline.shards.reader import DamagedTarError, Member, TarSample, group_samples, iter_members, read_member
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, VIDEO_EXTENSIONS
+from gex_pipeline.shards.samples import TEXT_EXTENSIONS, VIDEO_EXTENSIONS
 
 _CHUNK_BYTES = 1 << 20
 _JSON_FIELDS = (

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
+from gex_pipeline.shard_format import IMAGE_EXTENSIONS
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
 from gex_pipeline.source_tars import what_changed
 
 if TYPE_CHECKING:

@@ -12,14 +12,13 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.shard_format import FRAMES_EXTENSION, split_run
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS, split_run
 from gex_pipeline.shards.checks import OpenShard, media_members
 from gex_pipeline.shards.findings import Report
 from gex_pipeline.shards.foreign import number_of, segments_of
 from gex_pipeline.shards.frame_checks import check_frames
 from gex_pipeline.shards.joints import check_joints
 from gex_pipeline.shards.reader import Member, TarSample
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS
 
 _MAX_DURATION_S = 30 * 24 * 3600.0
 _ROUNDING_S = 1e-3

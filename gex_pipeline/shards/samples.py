@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
-from gex_pipeline.shard_format import FRAMES_EXTENSION, MemberSpan, text_digest
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS, MemberSpan, text_digest
 from gex_pipeline.shards.foreign import (
     frames_of,
     number_of,
@@ -35,7 +35,6 @@ from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database, DatabaseError
 
 VIDEO_EXTENSIONS = ("mp4", "webm", "mkv", "mov", "avi")
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 TEXT_EXTENSIONS = ("txt", "caption", "text")
 _SHARD_SCHEMA = pa.schema(
     [("granularity", pa.string()), ("shard", pa.int64()), ("tar", pa.string()), ("snapshot", pa.int64())]

@@ -24,9 +24,9 @@ from gex_pipeline.ray_jobs import VideoToScore, frames_to_score
 from gex_pipeline.report.pictures import open_picture
 from gex_pipeline.report.shard_pictures import samples_sheet
 from gex_pipeline.run_state import read_state
-from gex_pipeline.shard_format import DamagedRunError
+from gex_pipeline.shard_format import IMAGE_EXTENSIONS, DamagedRunError
 from gex_pipeline.shards.manifest import Manifest
-from gex_pipeline.shards.samples import IMAGE_EXTENSIONS, Samples, media_place, open_samples, rows_of
+from gex_pipeline.shards.samples import Samples, media_place, open_samples, rows_of
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.stages.drift import find_drift
 from gex_pipeline.validate.clip import ClipCosine, Vectors
