@@ -21,7 +21,6 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.progress import Progress
 from gex_pipeline.progress import progress as current_progress
 from trainer.loader import Damaged
-from trainer.order import Int64s
 from trainer.pretrained import Pretrained
 from trainer.sequence import SequenceBatch
 
@@ -59,7 +58,6 @@ class EncodedVideos:
     """Unit vectors of width D, or logits of K classes."""
     keys: tuple[str, ...]
     texts: tuple[str, ...]
-    source_ids_V: Int64s
     damaged: tuple[Damaged, ...]
 
     def row_of(self) -> dict[str, int]:
@@ -75,7 +73,6 @@ class Encoded:
     text_VD: Floats
     keys: tuple[str, ...]
     texts: tuple[str, ...]
-    source_ids_V: Int64s
     damaged: tuple[Damaged, ...]
     num_truncated_texts: int
     """Of the texts that differ from each other."""
@@ -98,9 +95,7 @@ def encode(
     found = encode_texts(pretrained, distinct, n_iter_text)
     place = {text: row for row, text in enumerate(distinct)}
     text_VD = found.text_TD[[place[text] for text in videos.texts]]
-    return Encoded(
-        videos.video_VX, text_VD, videos.keys, videos.texts, videos.source_ids_V, videos.damaged, found.num_truncated
-    )
+    return Encoded(videos.video_VX, text_VD, videos.keys, videos.texts, videos.damaged, found.num_truncated)
 
 
 def encode_videos(
@@ -158,7 +153,6 @@ def _over(loader: Batches, compute: Callable[[Tensor], Tensor], progress: Progre
     rows: list[Floats] = []
     keys: list[str] = []
     texts: list[str] = []
-    sources: list[int] = []
     damaged: list[Damaged] = []
     for batch in loader:
         damaged += batch.damaged
@@ -166,11 +160,8 @@ def _over(loader: Batches, compute: Callable[[Tensor], Tensor], progress: Progre
             rows.append(compute(batch.frames_BT3HW).numpy())
             keys += batch.keys
             texts += batch.texts
-            sources += batch.source_ids_B.tolist()
         progress.advance(len(batch.keys) + len(batch.damaged))
     if not rows:
         found = f"; the first are {name_some(damaged)}" if damaged else ""
         raise GexError(f"none of {len(loader)} samples of {loader.granularity} can be read{found}")
-    return EncodedVideos(
-        np.concatenate(rows), tuple(keys), tuple(texts), np.array(sources, dtype=np.int64), tuple(damaged)
-    )
+    return EncodedVideos(np.concatenate(rows), tuple(keys), tuple(texts), tuple(damaged))

@@ -49,8 +49,6 @@ class SequenceBatch(NamedTuple):
     frames_BT3HW: Tensor
     """Bytes: T frames a sample, RGB."""
     texts: list[str]
-    source_ids_B: Tensor
-    """Source ids as 64-bit numbers."""
     keys: list[str]
     damaged: list[Damaged]
     """Samples that are asked for and not in the batch."""
@@ -60,7 +58,6 @@ class _Read(NamedTuple):
     number: int
     frames: Frames | None
     text: str
-    source_number: int
     key: str
     damage: str = ""
     failure: str = ""
@@ -163,7 +160,7 @@ class _SampleReader(Dataset):
 
     def __getitem__(self, number: int) -> _Read:
         sample = self.part.sample(self.granularity, number)
-        read = _Read(number, None, sample.text, sample.source_number, sample.key)
+        read = _Read(number, None, sample.text, sample.key)
         if self.reading.needs_text and not sample.text.strip():
             return read._replace(damage="its text is empty")
         try:
@@ -187,7 +184,6 @@ def _collate(reading: Reading, reads: Sequence[_Read]) -> tuple[SequenceBatch, s
         [read.number for read, _ in good],
         torch.stack([torch.from_numpy(frames) for _, frames in good]) if good else nothing,
         [read.text for read, _ in good],
-        torch.tensor([read.source_number for read, _ in good], dtype=torch.int64),
         [read.key for read, _ in good],
         [Damaged(read.key, read.damage) for read in reads if read.damage],
     )

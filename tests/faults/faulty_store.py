@@ -26,7 +26,7 @@ ALWAYS = 10**9
 class Fault:
     """What happens to the next `times` requests of `method` (any when empty) whose path and query hold `part`."""
 
-    kind: str  # answer, hang, cut, slow, close, reset
+    kind: str  # answer, hang, cut, slow, close, reset, half
     method: str = ""
     part: str = ""
     times: int = 1
@@ -150,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         sent = body[: len(body) // 2] if kind == "cut" else body
         is_head = self.command == "HEAD"
         length = (getattr(self, "length", None) or "0") if is_head else str(len(body))
+        if kind == "half":  # the store says that it holds half of the object
+            length = str(int(length) // 2)
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)

@@ -174,6 +174,7 @@ def test_a_slow_store_that_goes_on_sending_is_waited_for(bucket, store, tmp_path
         (list_all, Fault("close", "GET", times=ALWAYS), r"did not answer"),
         (ask_size, Fault("answer", "HEAD", times=ALWAYS), r"HTTP status 500"),
         (publish, Fault("reset", "PUT", times=ALWAYS), r"did not answer"),
+        (publish, Fault("half", "HEAD", times=ALWAYS), r"150000 bytes are there after uploading 300000"),
         (publish, Fault("answer", "PUT", status=503, code="SlowDown", times=ALWAYS), r"busy.*SLOW_DOWN"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 
 from gex_pipeline.errors import GexError
 from tests.trainer.outputs import numbers_of
-from trainer.catalog import read_catalog, source_number
+from trainer.catalog import read_catalog
 from trainer.loader import Damaged
 from trainer.sequence import Reading, SequenceLoader
 
@@ -42,7 +42,7 @@ def load(output, name="LVLT", reading=SMALL, numbers=None, side="training", shar
             return list(loader)
 
 
-def test_every_sample_comes_once_in_the_order_of_the_numbers_with_its_frames_text_and_source(numbered_output):
+def test_every_sample_comes_once_in_the_order_of_the_numbers_with_its_frames_and_text(numbered_output):
     batches = load(numbered_output)
     assert [len(batch.keys) for batch in batches] == [4, 4, 4, 4, 2]
     assert [number for batch in batches for number in batch.numbers] == list(range(18))
@@ -53,11 +53,9 @@ def test_every_sample_comes_once_in_the_order_of_the_numbers_with_its_frames_tex
     for batch in batches:
         assert batch.damaged == []
         assert batch.frames_BT3HW.dtype == torch.uint8
-        assert batch.source_ids_B.dtype == torch.int64
-        for number, frames, source in zip(batch.numbers, batch.frames_BT3HW, batch.source_ids_B.tolist(), strict=True):
+        for number, frames in zip(batch.numbers, batch.frames_BT3HW, strict=True):
             which = int(samples[number].source_id.removeprefix("video"))
             assert numbers_of(frames.numpy()) == [(which % 16, frame) for frame in (2, 6, 10)]
-            assert source == source_number(samples[number].source_id)
 
 
 def test_numbers_choose_samples_and_their_order(numbered_output):
@@ -102,7 +100,6 @@ def test_two_workers_give_what_none_give_and_are_gone_afterwards(damaged):
             other.damaged,
         )
         assert torch.equal(mine.frames_BT3HW, other.frames_BT3HW)
-        assert torch.equal(mine.source_ids_B, other.source_ids_B)
 
 
 def test_damaged_samples_are_left_out_and_named_and_a_batch_of_them_is_empty(damaged):
@@ -110,7 +107,6 @@ def test_damaged_samples_are_left_out_and_named_and_a_batch_of_them_is_empty(dam
     batches = load(damaged)
     assert [len(batch.keys) for batch in batches] == [0, 3, 4, 4, 2]
     assert batches[0].frames_BT3HW.shape == (0, 3, 3, 48, 48)
-    assert batches[0].source_ids_B.shape == (0,)
     assert batches[1].numbers == [4, 5, 7]
     named = [one for batch in batches for one in batch.damaged]
     assert [one.key for one in named] == keys

@@ -75,6 +75,12 @@ def test_cosines_of_long_and_short_texts_are_those_of_the_model(found, drifted, 
     assert item["mean"] == pytest.approx(statistics.fmean(values), abs=1e-4)
     assert item["std"] == pytest.approx(statistics.pstdev(values), abs=1e-4)
     assert item["num_cut"] >= NUM  # the tiny model reads 24 tokens
+    of_key = dict(zip(members(drifted, "LVST"), values, strict=True))
+    (worst,) = [one["samples"] for one in found[1]["worst"] if one["score"] == "clip_text_cosine"]
+    assert len(worst) == 10
+    assert {one["key"]: one["value"] for one in worst} == pytest.approx(
+        {one["key"]: of_key[one["key"]] for one in worst}, abs=1e-4
+    )
 
 
 def test_cosines_of_videos_are_those_of_their_frames(found, drifted, clip_folder, tmp_path):
