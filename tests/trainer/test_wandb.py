@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,9 @@ def test_a_training_that_goes_on_continues_its_run(offline, tmp_path):
         run.close()
     files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert {file.stem for file in files} == {"run-" + (tmp_path / "wandb-run").read_text().strip()}
-    logged = [figures for file in files for figures in figures_in(file).values()]
+    deadline = time.monotonic() + 20  # wandb's own process may write the end after the run has been closed
+    while len(logged := [figures for file in files for figures in figures_in(file).values()]) < 2:
+        assert time.monotonic() < deadline, logged
+        time.sleep(0.1)
     assert [figures["loss/IT"] for figures in logged] == [1.5, 1.5]
     assert not any("unknown" in figures for figures in logged)
