@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from flows.stages import Filled, failed, stage
 from gex_pipeline import timeline
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import BalanceError, GateError, GexError
 from gex_pipeline.granularity import Node
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
@@ -29,6 +29,7 @@ from gex_pipeline.run_state import (
     find_recipe,
     is_left_open,
     mark_done,
+    mark_refused,
     mark_told,
     open_run,
 )
@@ -165,15 +166,25 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
         _end_begun(run, lease)
     else:
         run = begin(run)
+        _say_what_waits(run)
         snapshot = _expand_rows(run, lease)
     if snapshot is not None:
         _tell(run, snapshot, parameters)
         mark_done(run)
-        return snapshot.snapshot
+        later = _expand_alone(parameters, recipe, lease) if run.num_waiting else None
+        return snapshot.snapshot if later is None else later
     if not run.is_told:
         _tell(run.of_last_snapshot, run.manifest.snapshots[-1], parameters)
         mark_told(run)
     return None
+
+
+def _say_what_waits(run: Run) -> None:
+    if run.num_waiting:
+        files = "1 file that came since is" if run.num_waiting == 1 else f"{run.num_waiting} files that came since are"
+        words = f"going on with snapshot {run.snapshot} as it was begun; {files} for a snapshot after it"
+        get_run_logger().info(words)
+        progress().note(words)
 
 
 def _end_begun(run: Run, lease: Lease) -> None:
@@ -230,7 +241,11 @@ def _expand_clips(run: Run, lease: Lease) -> Snapshot | None:
             plan_shards(run, node)
             build_shards(run, node)
     lease.check()
-    return publish_snapshot(run)
+    try:
+        return publish_snapshot(run)
+    except (BalanceError, GateError):
+        mark_refused(run)
+        raise
 
 
 def balance_markdown(snapshot: Snapshot) -> str:

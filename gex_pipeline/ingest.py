@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
+from gex_pipeline.inputs import metadata_uris, noted
 from gex_pipeline.metadata import MetadataFiles, broken_file, first_line, read_metadata
 from gex_pipeline.recipe import MediaColumn, MediaTars, Recipe
 from gex_pipeline.run_state import Run
@@ -45,8 +46,10 @@ class Ingested:
     notes: tuple[str, ...] = ()
 
 
-def ingest(database: Database, run: Run) -> Ingested:
+def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingested:
     """Read and check all metadata into the tables ``clips_new`` and ``ingest_losses``.
+
+    Nothing is written to the output but, with `keep_index`, what was read of source tars, for whoever comes after.
 
     Raises:
         RecipeError: a column or the predicate of the recipe does not fit the metadata.
@@ -54,7 +57,7 @@ def ingest(database: Database, run: Run) -> Ingested:
     """
     database.run("seconds_of")
     database.run("clean_text")
-    files = _metadata_files(run.recipe)
+    files = _metadata_files(run)
     num_rows, num_bad_lines = read_metadata(database, files)
     try:
         _raw_view(database, run.recipe)
@@ -64,7 +67,7 @@ def ingest(database: Database, run: Run) -> Ingested:
             raise broken from error
         raise RecipeError(f"the metadata cannot be read as the recipe says: {first_line(error)}") from error
     database.view_parquet("known_clips", run.previous_tables("clips"), empty=_NO_KNOWN_CLIPS)
-    tar_note = _find_in_tars(database, run)
+    tar_note = _find_in_tars(database, run, keep_index=keep_index)
     database.run("ingest_duplicates")
     database.run("ingest_accepted")
     granularity = run.recipe.graph.source.name
@@ -82,7 +85,7 @@ def _changes(database: Database, run: Run) -> Iterator[str]:
     """What the metadata said before and say no more, in words: a file that did not come is else seen by nobody."""
     if not run.previous_tables("clips"):
         return
-    now = {file["uri"] for file in run.inputs}
+    now = {file["uri"] for file in noted(run.inputs, run.recipe)}
     gone = [file["uri"] for file in run.manifest.snapshots[-1].inputs if file["uri"] not in now]
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
@@ -120,11 +123,9 @@ def _account(database: Database, granularity: str, num_in: int) -> Ingested:
     return Ingested(account, num_new, cleaned)
 
 
-def _metadata_files(recipe: Recipe) -> MetadataFiles:
-    clips = recipe.source.clips
-    patterns = [clips] if isinstance(clips, str) else list(clips)
-    uris = tuple(file.uri for pattern in patterns for file in storage.list_files(recipe.locate(pattern)))
-    return MetadataFiles(uris, frozenset((*recipe.source.columns.model_dump().values(), *_media_columns(recipe))))
+def _metadata_files(run: Run) -> MetadataFiles:
+    columns = (*run.recipe.source.columns.model_dump().values(), *_media_columns(run.recipe))
+    return MetadataFiles(metadata_uris(run.inputs), frozenset(columns))
 
 
 def _media_columns(recipe: Recipe) -> list[str]:
@@ -225,14 +226,14 @@ def _known_field(name: str, names: list[str]) -> None:
         )
 
 
-def _find_in_tars(database: Database, run: Run) -> str:
+def _find_in_tars(database: Database, run: Run, *, keep_index: bool) -> str:
     """Clips in tars: find each clip's byte range, or a reason against it; returns what is wrong with whole tars."""
     if not isinstance(run.recipe.source.media, MediaTars):
         database.execute("CREATE OR REPLACE TEMP TABLE tar_problems (key VARCHAR, reason VARCHAR, detail VARCHAR)")
         return ""
     from gex_pipeline.media_index import media_index
 
-    note = media_index(database, run)
+    note = media_index(database, run, keep=keep_index)
     database.run("ingest_tar_reasons")
     return note
 

@@ -70,6 +70,11 @@ class Layout:
         """Answers of language models, keyed by the whole request."""
         return storage.join(self.output_uri, "cache", "responses")
 
+    @property
+    def index_cache(self) -> str:
+        """What was read of source tars, until a snapshot has published it."""
+        return storage.join(self.output_uri, "cache", "media-index")
+
     def report(self, name: str) -> str:
         """A file of the report."""
         return storage.join(self.output_uri, "report", name)

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from gex_pipeline.storage_failures import Kind, explain_store, failure, is_unsai
 Result = TypeVar("Result")
 
 PIECE_BYTES = 4 << 20
-_BUFFER_BYTES = 256 << 10  # of small reads: through the headers of a tar, or out of it in blocks
+_BUFFER_BYTES = 256 << 10  # of small reads, such as out of a file in blocks
 _CONNECT_S = 3.0
 _ANSWER_S = 5.0  # a connection over which nothing comes for so long is given up
 _TRIES = 3  # of one request, inside Arrow's client, with up to 3 s between them
@@ -142,9 +143,12 @@ def _with_reason(filesystem: Any, path: str, error: OSError | ValueError) -> OSE
     return error
 
 
-def open_stored(uri: str) -> io.BufferedReader:
-    """A stored file, open for reading; seekable. Small reads are buffered, large ones are a request a piece."""
-    return _Reader(_StoredFile(uri))
+def open_stored(uri: str, *, exact: bool = False) -> StoredReader:
+    """A stored file, open for reading; seekable. Small reads are buffered, large ones are a request a piece.
+
+    With `exact`, small reads are requests of their own, too, and nothing comes but what was asked for.
+    """
+    return StoredReader(_StoredFile(uri), 1 if exact else _BUFFER_BYTES)
 
 
 class _StoredFile(io.RawIOBase):
@@ -152,7 +156,7 @@ class _StoredFile(io.RawIOBase):
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._file, self._size_bytes = ask(uri, _open)
+        self._file, self.size_bytes, self.modified_s = ask(uri, _open)
         self._at = 0
 
     def readable(self) -> bool:
@@ -165,7 +169,7 @@ class _StoredFile(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
         self._at = max(0, base + offset)
         return self._at
 
@@ -177,7 +181,7 @@ class _StoredFile(io.RawIOBase):
 
     def read_at(self, at: int, num_bytes: int) -> bytes:
         """These bytes, or those there are until the end."""
-        end = min(at + num_bytes, self._size_bytes) if num_bytes >= 0 else self._size_bytes
+        end = min(at + num_bytes, self.size_bytes) if num_bytes >= 0 else self.size_bytes
         starts = range(at, end, PIECE_BYTES)
         return b"".join([self._read_piece(start, min(PIECE_BYTES, end - start)) for start in starts])
 
@@ -196,13 +200,17 @@ class _StoredFile(io.RawIOBase):
         super().close()
 
 
-class _Reader(io.BufferedReader):
-    def __init__(self, stored: _StoredFile) -> None:
-        super().__init__(stored, _BUFFER_BYTES)
-        self._stored = stored
+class StoredReader(io.BufferedReader):
+    """What `open_stored` gives, with size and time of the file as the store said them on opening."""
+
+    def __init__(self, stored: _StoredFile, buffer_bytes: int) -> None:
+        super().__init__(stored, buffer_bytes)
+        self._stored, self._buffer_bytes = stored, buffer_bytes
+        self.size_bytes, self.modified_s = stored.size_bytes, stored.modified_s
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and 0 <= size < _BUFFER_BYTES:
+        """As many bytes, or those there are; a piece of what is larger than the buffer is one request."""
+        if size is not None and 0 <= size < self._buffer_bytes:
             return super().read(size)
         at = self.tell()
         content = self._stored.read_at(at, -1 if size is None else size)
@@ -210,9 +218,11 @@ class _Reader(io.BufferedReader):
         return content
 
 
-def _open(filesystem: Any, path: str) -> tuple[Any, int]:
+def _open(filesystem: Any, path: str) -> tuple[Any, int, float | None]:
+    """A file, its size in bytes, and when it was written in whole seconds, where the store says so; one request."""
     file = filesystem.open_input_file(path)
-    return file, file.size()
+    written: bytes | None = file.metadata().get("Last-Modified")
+    return file, file.size(), datetime.fromisoformat(written.decode()).timestamp() if written else None
 
 
 def _in_time(work: Callable[[], Result]) -> Result:

@@ -183,8 +183,8 @@ def _bar(database: Database, run: Run, node: Node, *, planned: bool) -> None:
 def _settled(database: Database, run: Run, node: Node) -> None:
     """Parents that are (or were) used in a published sample, or stand rejected and are not tried again."""
     empty = "SELECT []::VARCHAR[] AS parents"
-    known = [*run.published_receipts(node.name), *run.previous_tables(f"retired-{node.name}")]
-    database.view_parquet("published", known, empty=empty)
+    database.view_parquet("published", run.published_receipts(node.name), empty=empty, is_alike=True)
+    database.view_parquet("retired", run.previous_tables(f"retired-{node.name}"), empty=empty)
     find_retried(database, run)
     database.run("plan_settled", granularity=node.name)
 
@@ -240,7 +240,7 @@ def _remember_planned(database: Database, run: Run, node: Node) -> None:
 
 def _sample_parents(database: Database, run: Run, parent: Node, group: str | None, summarised: bool) -> str:
     """Parents that are samples: the receipts of what is published and of what this run has built."""
-    database.view_parquet("samples", current_receipts(run, parent.name), empty=_EMPTY_SAMPLES)
+    database.view_parquet("samples", current_receipts(run, parent.name), empty=_EMPTY_SAMPLES, is_alike=True)
     value = "s.source_id"
     if group not in (None, "source_id"):
         column = _group_column(database, group, "clips")
@@ -249,8 +249,7 @@ def _sample_parents(database: Database, run: Run, parent: Node, group: str | Non
     if summarised:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
         join = "JOIN summaries AS t ON t.parent_id = s.key AND t.source_digest = s.text_digest"
-    # Receipts that were written before there were frames lack these columns.
-    known = "frames" in database.columns("samples")
+    known = "frames" in database.columns("samples")  # not where there is no sample
     frames = "".join(f", {name}: s.{name}" for name in _FRAMES_FACTS) if known else ""
     return (
         f"SELECT s.key AS id, {value} AS group_value, s.source_id, s.segments[1].start_s AS start_s, "
@@ -267,7 +266,7 @@ def find_long_texts(database: Database, run: Run, node: Node) -> None:
 
     Narrow: the summary's key, the parent's, and its rank by key; the rest is in the view ``samples``.
     """
-    database.view_parquet("samples", current_receipts(run, node.parent or ""), empty=_EMPTY_SAMPLES)
+    database.view_parquet("samples", current_receipts(run, node.parent or ""), empty=_EMPTY_SAMPLES, is_alike=True)
     _settled(database, run, node)
     if can_bar(run):
         use_clips(database, run)

@@ -21,7 +21,8 @@ from gex_pipeline.errors import FileMissingError
 from gex_pipeline.shard_format import Frames, Loss, Receipt, SampleRecord, text_digest
 
 _METADATA_KEY = b"gex"
-_FOOTER_BYTES = 1 << 20  # one row group of a few columns: its footer takes some kilobytes
+_FOOTER_BYTES = 64 << 10  # most footers are smaller; one with long texts in its statistics takes a second read
+_TAIL_BYTES = 8  # a Parquet file ends with its footer's length in four bytes and with PAR1
 
 SEGMENT_TYPE = pa.struct(
     [
@@ -60,7 +61,6 @@ RECEIPT_SCHEMA = pa.schema(
         ("media_uri", pa.string()),  # the tar the media lies in, relative to the output
         ("media_offset_bytes", pa.int64()),
         ("media_size_bytes", pa.int64()),
-        # receipts that were written before there were frames lack what follows
         ("frames", FRAMES_TYPE),
         ("frames_offset_bytes", pa.int64()),  # of frames beside a video, in the same tar; else the media is the frames
         ("frames_size_bytes", pa.int64()),
@@ -89,10 +89,7 @@ def _receipt_row(sample: SampleRecord, receipt: Receipt) -> dict[str, Any]:
 def read_receipt(uri: str) -> Receipt | None:
     """The receipt at `uri`, or None when the shard does not exist (or its receipt cannot be read)."""
     try:
-        with storage.open_read(uri) as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _FOOTER_BYTES))
-            footer = stream.read()
+        footer = _read_footer(uri)
     except FileMissingError:
         return None
     try:
@@ -101,6 +98,19 @@ def read_receipt(uri: str) -> Receipt | None:
         return Receipt(**json.loads(metadata[_METADATA_KEY]))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None
+
+
+def _read_footer(uri: str) -> bytes:
+    """The end of a Parquet file from the beginning of its footer, or before it, on."""
+    with storage.open_read(uri) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - _FOOTER_BYTES))
+        footer = stream.read()
+        needed = int.from_bytes(footer[-_TAIL_BYTES:-4], "little") + _TAIL_BYTES
+        if len(footer) < needed <= size:  # else it is there, or what stands there is no length
+            stream.seek(size - needed)
+            footer = stream.read()
+    return footer
 
 
 def write_losses(uri: str, losses: Sequence[Loss]) -> None:

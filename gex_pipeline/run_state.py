@@ -1,7 +1,8 @@
 """What a run knows of itself: the recipe, the next snapshot, what is published, what was begun.
 
 `open_run` decides whether there is anything to do and whether begun work can go on. A run is named by
-a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over.
+a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over. Where files
+only came since, what was begun goes on without them, and they are for the next snapshot.
 `find_recipe` reads a recipe file, or the recipe an output was made with. `run.json` says besides how many snapshots
 were told of (drift, report), so that a run which ends between publishing and telling leaves that to the next one.
 """
@@ -22,6 +23,7 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION
+from gex_pipeline.inputs import has_grown, input_files, noted
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, deciding, load_recipe, make_recipe
 from gex_pipeline.run_lock import read_holder
@@ -29,6 +31,7 @@ from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
 _DONE = "done"
+_REFUSED = "refused"  # by gates or balance: the same inputs would be refused again
 _MAX_SHOWN = 120  # characters of a value in a sentence
 
 
@@ -52,13 +55,14 @@ class Run:
 
     recipe: Recipe
     manifest: Manifest  # what is published already
-    inputs: tuple[dict[str, Any], ...]  # the metadata files found: uri, num_bytes, modified_s
+    inputs: tuple[dict[str, Any], ...]  # the files found, as `input_files` has them
     run_id: str
     seen_before: bool = False  # whether a run over these very inputs has found nothing new
     retry: Retry | None = None  # rejects to try again
     changes: tuple[str, ...] = ()  # in what the recipe differs from that of the last snapshot, in words
     num_told: int = 0  # published snapshots that were told of: drift looked for, report written
     is_begun: bool = False  # whether a run, this one or another, has begun the next snapshot and not ended it
+    num_waiting: int = 0  # files that came since this snapshot was begun, and are for the next one
 
     @property
     def layout(self) -> Layout:
@@ -76,7 +80,7 @@ class Run:
         snapshots = self.manifest.snapshots
         if self.retry is not None or not snapshots:
             return False
-        return self.seen_before or (snapshots[-1].inputs == self.inputs and not self.changes)
+        return self.seen_before or (snapshots[-1].inputs == noted(self.inputs, self.recipe) and not self.changes)
 
     @property
     def is_told(self) -> bool:
@@ -101,25 +105,6 @@ class Run:
     def published_receipts(self, granularity: str) -> list[str]:
         """The receipts of a granularity's published shards."""
         return [storage.join(self.layout.output_uri, shard.receipt) for shard in self.manifest.shards(granularity)]
-
-
-def input_files(recipe: Recipe) -> tuple[dict[str, Any], ...]:
-    """The metadata files the recipe names, with what tells whether they changed.
-
-    Raises:
-        GexError: a pattern finds nothing.
-    """
-    clips = recipe.source.clips
-    patterns = [clips] if isinstance(clips, str) else list(clips)
-    if recipe.source.media.kind == "tars":
-        patterns.append(recipe.source.media.uri)
-    files = []
-    for pattern in patterns:
-        found = storage.list_files(recipe.locate(pattern))
-        if not found:
-            raise GexError(f"no file matches {recipe.locate(pattern)!r}")
-        files += [vars(file) for file in found]
-    return tuple(files)
 
 
 def find_recipe(place: str) -> Recipe:
@@ -217,14 +202,29 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
                 "rewritten: what is new from now on would be made with this one. Say so with --accept-changes, choose "
                 "another output, or set the recipe back"
             )
+    num_waiting, earlier = 0, tuple(state.get("inputs", ()))
+    is_same = has_grown(earlier, inputs) and _run_id(recipe, earlier, manifest, retry) == state["run_id"]
+    if is_same and _may_have_built(recipe.output_uri, state, manifest):
+        inputs, num_waiting = earlier, len(inputs) - len(earlier)
+    run_id = _run_id(recipe, inputs, manifest, retry)
+    seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
+    told, is_begun = num_told(state, manifest), is_unfinished(state, manifest)
+    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes, told, is_begun, num_waiting)
+
+
+def _may_have_built(output_uri: str, state: dict[str, Any], manifest: Manifest) -> bool:
+    """Whether a snapshot was begun, and planned, that can be published: what is built of it is worth keeping."""
+    if not is_unfinished(state, manifest) or state.get("stage") == _REFUSED:
+        return False
+    return bool(storage.list_files(f"{output_uri}/tables/plan-*-{len(manifest.snapshots):06d}.parquet"))
+
+
+def _run_id(recipe: Recipe, inputs: Sequence[dict[str, Any]], manifest: Manifest, retry: Retry | None) -> str:
     # What is retired changes what there is to retry, and so the plan.
     retired = [snapshot.snapshot for snapshot in manifest.snapshots if snapshot.retired]
     identity = [recipe.hash, inputs, len(manifest.snapshots), *([asdict(retry)] if retry else ())]
     identity += [{"retired": retired}] if retired else []
-    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
-    told, is_begun = num_told(state, manifest), is_unfinished(state, manifest)
-    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes, told, is_begun)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_output(output_uri: str) -> tuple[Manifest | None, dict[str, Any] | None]:
@@ -336,13 +336,18 @@ def end_without_snapshot(run: Run, accounts: Sequence[Account] = ()) -> None:
 def _remove_tables(run: Run) -> None:
     """Remove the tables of a snapshot that is not published."""
     for pattern in (f"tables/*-{run.snapshot:06d}.parquet", f"tables/parts/*-{run.snapshot:06d}/*"):
-        for file in storage.list_files(f"{run.layout.output_uri}/{pattern}"):
-            storage.remove(file.uri)
+        found = storage.list_files(f"{run.layout.output_uri}/{pattern}")
+        storage.for_each(storage.remove, [file.uri for file in found])
 
 
 def mark(run: Run, stage: str) -> None:
     """Note which stage the run has come to, for `gex status`."""
     _write_state(run, {"stage": stage})
+
+
+def mark_refused(run: Run) -> None:
+    """Note that this snapshot cannot be published as it is: with other inputs it is begun again."""
+    _write_state(run, {"stage": _REFUSED})
 
 
 def mark_done(run: Run) -> None:
@@ -369,6 +374,7 @@ def _write_state(run: Run, extra: dict[str, Any]) -> None:
         "pid": os.getpid(),
         "updated": datetime.now(UTC).isoformat(timespec="seconds"),
         "retry": asdict(run.retry) if run.retry else None,
+        "inputs": run.inputs,
         "told": run.num_told,
         **extra,
     }

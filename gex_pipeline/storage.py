@@ -180,10 +180,13 @@ def _list_remote(base: str, pattern: list[str]) -> list[FileInfo]:
 
 
 @contextmanager
-def open_read(uri: str) -> Iterator[BinaryIO]:
-    """Open a file for reading; seekable, also on an object store, where each piece is asked for until it is whole."""
+def open_read(uri: str, *, exact: bool = False) -> Iterator[BinaryIO]:
+    """Open a file for reading; seekable, also on an object store, where each piece is asked for until it is whole.
+
+    With `exact`, every read of a stored file is a request, which fetches nothing more.
+    """
     if not is_local(uri):
-        with object_store.open_stored(uri) as stored:
+        with object_store.open_stored(uri, exact=exact) as stored:
             yield stored
         return
     with explained(uri):
@@ -210,9 +213,15 @@ def copy_range(uri: str, offset_bytes: int, size_bytes: int, target: Path) -> No
         FileTooShortError: the file ends before the range does.
         GexError: it cannot be read, or the local file cannot be written.
     """
+    with open_read(uri, exact=True) as stream:
+        write_pieces(pieces(stream, uri, offset_bytes, size_bytes), target)
+
+
+def write_pieces(content: Iterable[bytes], target: Path) -> None:
+    """Write a local file, or nothing."""
     try:
         with explained(str(target)), target.open("wb") as out:
-            for piece in _pieces(uri, offset_bytes, size_bytes):
+            for piece in content:
                 out.write(piece)
     except BaseException:
         target.unlink(missing_ok=True)  # half of it
@@ -225,19 +234,24 @@ def read_range(uri: str, offset_bytes: int, size_bytes: int) -> bytes:
     Raises:
         FileMissingError, FileTooShortError, GexError, or TransientError when it may pass.
     """
-    return b"".join(_pieces(uri, offset_bytes, size_bytes))
+    with open_read(uri, exact=True) as stream:
+        return b"".join(pieces(stream, uri, offset_bytes, size_bytes))
 
 
-def _pieces(uri: str, offset_bytes: int, size_bytes: int) -> Iterator[bytes]:
-    with open_read(uri) as stream:
-        stream.seek(offset_bytes)
-        left = size_bytes
-        while left:
-            piece = stream.read(min(object_store.PIECE_BYTES, left))
-            if not piece:
-                raise FileTooShortError(f"{uri!r} ends {left} bytes before the range {offset_bytes}+{size_bytes} does")
-            left -= len(piece)
-            yield piece
+def pieces(stream: BinaryIO, uri: str, offset_bytes: int, size_bytes: int, *, before_bytes: int = 0) -> Iterator[bytes]:
+    """A byte range of an open file, with the bytes before it; each piece of a stored one is a request.
+
+    Raises:
+        FileTooShortError: the file ends before the range does.
+    """
+    stream.seek(offset_bytes - before_bytes)
+    left = before_bytes + size_bytes
+    while left:
+        piece = stream.read(min(object_store.PIECE_BYTES, left))
+        if not piece:
+            raise FileTooShortError(f"{uri!r} ends {left} bytes before the range {offset_bytes}+{size_bytes} does")
+        left -= len(piece)
+        yield piece
 
 
 @contextmanager

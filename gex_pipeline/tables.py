@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +24,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RecipeError
 
 _HERE = Path(__file__).parent
+_LEAST_GB = 0.1
 _OTHER_CLAUSES = ("modifiers", "group_expressions", "group_sets", "having", "qualify", "sample")
 _REFUSED_CLASSES = frozenset({"SUBQUERY", "WINDOW", "PARAMETER"})
 
@@ -51,17 +54,33 @@ def file_list(paths: Sequence[Path]) -> str:
     return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
 
 
+def _memory_bytes() -> int:
+    given = os.environ.get("GEX_DATABASE_GB", "2.5")
+    try:
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = 0.0
+    if not _LEAST_GB <= gigabytes < math.inf:
+        raise GexError(f"GEX_DATABASE_GB is {given!r}; expected gigabytes of memory, {_LEAST_GB} or more")
+    return int(gigabytes * 1e9)
+
+
 class Database:
     """An in-memory DuckDB with a memory limit that spills to disk. Use as a context manager."""
 
-    def __init__(self, memory_bytes: int = 2_500_000_000, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        """Up to 2.5 GB, or ``GEX_DATABASE_GB``; `threads` is one a core by default.
+
+        Raises:
+            GexError: the variable holds no amount of memory.
+        """
         self._stack = ExitStack()
         self.scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gex-db-")))
         self._connection = duckdb.connect(":memory:")
         self._uris: dict[str, str] = {}  # of the local files, where they came from
         self._viewed: dict[str, str] = {}  # the same of those that views stand on: they are ours
         settings: dict[str, Any] = {
-            "memory_limit": f"{memory_bytes}B",
+            "memory_limit": f"{_memory_bytes()}B",
             "temp_directory": str(self.scratch / "spill"),
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
@@ -174,10 +193,19 @@ class Database:
             self._uris.setdefault(str(path), uri)  # a copy may be asked for again, by its own path
         return paths
 
-    def view_parquet(self, view: str, uris: Sequence[str], empty: str | None = None, *, numbered: bool = False) -> None:
+    def view_parquet(
+        self,
+        view: str,
+        uris: Sequence[str],
+        empty: str | None = None,
+        *,
+        numbered: bool = False,
+        is_alike: bool = False,
+    ) -> None:
         """Make `view` the union of Parquet files; with none of them, of `empty` (a SELECT with the columns).
 
-        With `numbered`, the column ``snapshot`` is the number in the name of a row's file.
+        With `numbered`, the column ``snapshot`` is the number in the name of a row's file. `is_alike` says that all
+        files have the columns of the first: of 10,000 others DuckDB keeps the footers, 0.8 GB beyond its memory limit.
 
         Raises:
             GexError: there is no file and no `empty`; or a table or receipt is missing or damaged.
@@ -186,7 +214,8 @@ class Database:
         if uris:
             files = file_list(self._files_to_view(uris))
             columns = f"* EXCLUDE (filename){number}" if numbered else "*"
-            source = f"SELECT {columns} FROM read_parquet({files}, union_by_name = true, filename = {numbered})"
+            options = f"union_by_name = {not is_alike}, filename = {numbered}"
+            source = f"SELECT {columns} FROM read_parquet({files}, {options})"
         elif empty is not None:
             source = f"SELECT * FROM ({empty}) WHERE false"
         else:

@@ -24,7 +24,7 @@ LAYERS = (
         "registry",
         "recipe",
     ),
-    ("tables", "storage_failures", "object_store", "storage", "claims", "layout", "receipts", "source_tars"),
+    ("tables", "storage_failures", "object_store", "storage", "claims", "layout", "receipts", "source_tars", "inputs"),
     ("shards", "run_state", "run_lock", "media", "summarize", "validate", "demo", "metadata", "metadata_text"),
     ("model_places",),
     ("operations", "ingest", "media_index", "barred", "rejects", "planning", "shard_job"),

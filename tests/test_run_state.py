@@ -9,6 +9,7 @@ import pytest
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
+from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.run_lock import held
 from gex_pipeline.run_state import (
     Retry,
@@ -16,17 +17,17 @@ from gex_pipeline.run_state import (
     command_to_finish,
     end_without_snapshot,
     find_recipe,
-    input_files,
     is_left_open,
     mark,
     mark_done,
+    mark_refused,
     mark_told,
     open_run,
     read_state,
 )
 from gex_pipeline.run_state import recipe_of as recipe_of_snapshot
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
-from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
+from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
 
 
 @pytest.fixture
@@ -38,7 +39,15 @@ def folder(tmp_path):
 def published(run, tables=()) -> Manifest:
     entries = {"LVLT": GranularityEntry("integrate", "SVST", "mp4", (), {})}
     snapshot = Snapshot(
-        run.snapshot, "2026-01-01", run.recipe.hash, run.recipe.resolved(), run.inputs, entries, (), tuple(tables), {}
+        run.snapshot,
+        "2026-01-01",
+        run.recipe.hash,
+        run.recipe.resolved(),
+        noted(run.inputs, run.recipe),
+        entries,
+        (),
+        tuple(tables),
+        {},
     )
     manifest = Manifest(run.recipe.name, (*run.manifest.snapshots, snapshot))
     storage.publish_bytes(manifest.to_json(), run.layout.manifest)
@@ -131,6 +140,60 @@ def test_tars_of_media_are_inputs_as_well(folder):
     storage.publish_bytes(b"x", f"{folder}/tars/0.tar")
     files = input_files(recipe_of(folder, {"media": {"kind": "tars", "uri": "tars/*.tar"}}))
     assert [storage.name_of(file["uri"]) for file in files] == ["clips.jsonl", "0.tar"]
+
+
+def test_a_snapshot_notes_tars_of_media_as_one_entry_that_tells_whether_one_changed(folder):
+    source = {"media": {"kind": "tars", "uri": "tars/*.tar"}}
+    for number in range(3):
+        storage.publish_bytes(b"x" * number, f"{folder}/tars/{number}.tar")
+    recipe = recipe_of(folder, source)
+    published(open_run(recipe))
+    metadata, tars = open_run(recipe).manifest.snapshots[0].inputs
+    assert storage.name_of(metadata["uri"]) == "clips.jsonl"
+    assert (tars["uri"], tars["num_files"], tars["num_bytes"]) == (f"{folder}/tars/*.tar", 3, 3)
+    assert open_run(recipe).is_current
+    os.utime(folder / "tars/1.tar", (1, 1))
+    assert not open_run(recipe).is_current
+
+
+def test_a_file_that_two_patterns_find_is_one_input(folder):
+    assert len(input_files(recipe_of(folder, {"clips": ["clips.jsonl", "*.jsonl"]}))) == 1
+
+
+GROWING = {"clips": "clips*.jsonl"}
+
+
+def begun_and_planned(folder):
+    run = begin(open_run(recipe_of(folder, GROWING)))
+    plan(run, "LVLT")
+    mark(run, "LVLT build")
+    return run
+
+
+def test_a_planned_snapshot_goes_on_as_it_was_begun_when_files_came_since(folder):
+    run = begun_and_planned(folder)
+    write_jsonl(folder / "clips-2.jsonl", [clip_row("v2")])
+    again = open_run(recipe_of(folder, GROWING))
+    assert (again.run_id, again.inputs, again.num_waiting) == (run.run_id, run.inputs, 1)
+    assert storage.exists(run.layout.table("plan-LVLT", 0))
+    begin(again)
+    assert storage.exists(run.layout.table("plan-LVLT", 0))
+    assert open_run(recipe_of(folder, GROWING)).run_id == run.run_id, "stopped once more, before it had built anything"
+
+
+@pytest.mark.parametrize("why", ["a file changed", "nothing is planned", "it was refused", "another recipe"])
+def test_a_begun_snapshot_is_begun_again_when(folder, why):
+    run = begun_and_planned(folder)
+    write_jsonl(folder / "clips-2.jsonl", [clip_row("v2")])
+    if why == "a file changed":
+        os.utime(folder / "clips.jsonl", (1, 1))
+    if why == "nothing is planned":
+        storage.remove(run.layout.table("plan-LVLT", 0))
+    if why == "it was refused":
+        mark_refused(run)
+    again = open_run(recipe_of(folder, GROWING, seed=int(why == "another recipe")))
+    assert (len(again.inputs), again.num_waiting) == (2, 0)
+    assert again.run_id != run.run_id
 
 
 def test_a_begun_run_is_noted_and_can_be_marked(folder):

@@ -135,6 +135,31 @@ def test_tables_and_views_are_dropped_alike(database):
     assert not {"v", "t"} & {row["n"] for row in names}
 
 
+@pytest.mark.parametrize(("given", "limit"), [("1", "953.6 MiB"), (None, "2.3 GiB")])
+def test_the_memory_limit_is_that_of_the_environment(monkeypatch, given, limit):
+    monkeypatch.delenv("GEX_DATABASE_GB", raising=False)
+    if given:
+        monkeypatch.setenv("GEX_DATABASE_GB", given)
+    with Database() as opened:
+        assert opened.value("SELECT current_setting('memory_limit')") == limit
+
+
+@pytest.mark.parametrize("given", ["", "8GB", "0", "-1", "nan", "inf"])
+def test_a_memory_limit_that_is_none_is_refused_by_name(monkeypatch, given):
+    monkeypatch.setenv("GEX_DATABASE_GB", given)
+    with pytest.raises(GexError, match=f"GEX_DATABASE_GB is '{given}'; expected gigabytes"):
+        Database()
+
+
+def test_files_said_to_be_alike_that_are_not_are_an_error_and_no_loss(database, tmp_path):
+    for name, columns in (("a", "1 AS x, 2 AS y"), ("b", "3 AS x")):
+        database.execute(f"CREATE OR REPLACE TEMP TABLE t AS SELECT {columns}")
+        database.publish_table("t", str(tmp_path / f"{name}.parquet"))
+    database.view_parquet("pair", [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")], is_alike=True)
+    with pytest.raises(DatabaseError, match="schema mismatch"):
+        database.query("SELECT * FROM pair")
+
+
 def test_a_databases_scratch_folder_goes_with_it():
     with Database(threads=1) as opened:
         scratch = opened.scratch

@@ -150,7 +150,7 @@ def _view_rows(samples: Samples) -> None:
     files = file_list([empty, *(file for _, file in samples.files)])
     database.execute(
         "CREATE OR REPLACE TEMP VIEW numbered_receipts AS SELECT * FROM "
-        f"read_parquet({files}, union_by_name = true, filename = true, file_row_number = true)"
+        f"read_parquet({files}, filename = true, file_row_number = true)"
     )
 
 

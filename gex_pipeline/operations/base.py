@@ -18,8 +18,8 @@ from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, FileTooShortError, Reason, RejectedError, State
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import NodeSettings, Recipe
-from gex_pipeline.shard_format import SampleRecord, Segment
-from gex_pipeline.source_tars import what_changed
+from gex_pipeline.shard_format import MemberSpan, SampleRecord, Segment
+from gex_pipeline.source_tars import copy_member
 
 if TYPE_CHECKING:
     from gex_pipeline.media.join import Piece
@@ -123,9 +123,8 @@ class Workspace:
         try:
             if place.offset_bytes is not None and place.size_bytes is not None:
                 target = self.folder / f"member-{index:06d}{Path(storage.name_of(place.uri)).suffix}"
-                storage.copy_range(place.uri, place.offset_bytes, place.size_bytes, target)
                 try:
-                    self._check_stamp(member)
+                    self._copy(member, MemberSpan(place.offset_bytes, place.size_bytes), target)
                     self.fetched.append(place.size_bytes)
                     yield target
                 finally:
@@ -157,13 +156,14 @@ class Workspace:
                 del self.held[uri]
                 held.until_unused.close()
 
-    def _check_stamp(self, member: Member) -> None:
-        """After the bytes were copied, so that what is written while they are read is seen too."""
+    def _copy(self, member: Member, span: MemberSpan, target: Path) -> None:
         place = member.media
-        if place.stamp is not None and place.offset_bytes is not None:
-            found = what_changed(place.uri, place.offset_bytes, place.stamp, member_only=self.rebuilds)
-            if found is not None:
-                raise RejectedError(Reason.media_changed, found, parent_id=member.id)
+        if place.stamp is None:
+            storage.copy_range(place.uri, span.offset_bytes, span.size_bytes, target)
+            return
+        found = copy_member(place.uri, span, target, place.stamp, member_only=self.rebuilds)
+        if found is not None:
+            raise RejectedError(Reason.media_changed, found, parent_id=member.id)
 
 
 class Operation(ABC):

@@ -173,7 +173,7 @@ def open_tables(output_uri: str, manifest: Manifest) -> Iterator[Database]:
             for name in manifest.granularity_names()
             for shard in manifest.shards(name)
         ]
-        database.view_parquet("receipts", receipts, empty=_no_receipts())
+        database.view_parquet("receipts", receipts, empty=_no_receipts(), is_alike=True)
         yield database
 
 

@@ -66,7 +66,7 @@ class Snapshot:
     created: str  # ISO 8601, UTC
     recipe_hash: str
     recipe: dict[str, Any]
-    inputs: tuple[dict[str, Any], ...]  # metadata files: uri, num_bytes, modified_s
+    inputs: tuple[dict[str, Any], ...]  # metadata files: uri, num_bytes, modified_s; tars of media as one
     granularities: dict[str, GranularityEntry]
     accounts: tuple[Account, ...]
     tables: tuple[str, ...]  # relative to the output

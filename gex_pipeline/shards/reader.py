@@ -81,7 +81,7 @@ def iter_members(uri: str, stream: BinaryIO | None = None) -> Iterator[Member]:
         GexError: it cannot be opened.
     """
     if stream is None:
-        with storage.open_read(uri) as opened:
+        with storage.open_read(uri, exact=True) as opened:
             yield from iter_members(uri, opened if storage.is_local(uri) else _buffered(opened))
         return
     stream.seek(0)
@@ -135,7 +135,7 @@ def read_member(uri: str, member: Member, stream: BinaryIO | None = None) -> byt
         DamagedTarError: the tar ends before the member does.
     """
     if stream is None:
-        with storage.open_read(uri) as opened:
+        with storage.open_read(uri, exact=True) as opened:
             return read_member(uri, member, opened)
     stream.seek(member.offset_bytes)
     content = stream.read(member.size_bytes)

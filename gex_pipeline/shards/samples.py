@@ -169,7 +169,7 @@ def _view_receipts(samples: Samples) -> None:
     empty = _scratch_table(database, "no-receipts", RECEIPT_SCHEMA.empty_table())
     files = database.local_files(shard.receipt_uri or "" for shard in readable)
     samples.files = list(zip(readable, files, strict=True))
-    database.view_parquet("receipts", [str(empty), *map(str, files)])
+    database.view_parquet("receipts", [str(empty), *map(str, files)], is_alike=True)
     _view_shards(database, shards)
     database.run("shards_samples")
 
@@ -186,7 +186,7 @@ def _view_tars(samples: Samples) -> None:
             samples.notes.append(f"{shard.name}: {error}")
         table = pa.Table.from_pylist(rows, RECEIPT_SCHEMA)
         samples.files.append((shard, _scratch_table(database, f"tar-{number:06d}", table)))
-    database.view_parquet("receipts", [str(file) for _, file in samples.files])
+    database.view_parquet("receipts", [str(file) for _, file in samples.files], is_alike=True)
     numbered = [ShardRef(shard.uri, shard.name, number=number) for number, shard in enumerate(samples.target.shards)]
     _view_shards(database, numbered)
     database.run("shards_tar_samples")

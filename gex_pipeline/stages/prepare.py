@@ -24,12 +24,13 @@ def check_tools(recipe: Recipe) -> None:
         GexError: one sentence saying what is missing and how to get it.
     """
     from gex_pipeline.media.ffmpeg import ffmpeg_binary
+    from gex_pipeline.stages.engine_cluster import cluster_of
     from gex_pipeline.summarize.backends import backend
 
     ffmpeg_binary()
     settings = [summarizer_of(recipe, name) for name, node in recipe.granularity.items() if hasattr(node, "summarizer")]
     for summarizer in settings:
-        backend(summarizer).check_ready(summarizer)
+        backend(summarizer, cluster_of(recipe.ray)).check_ready(summarizer)
     scores = recipe.scores
     if settings and (scores.sentence_model or scores.bertscore_model or scores.clip_model):
         for package in ("torch", "sentence_transformers", "bert_score"):
@@ -85,7 +86,7 @@ def ingest_clips(run: Run) -> Account:
         return account
     progress().stage("ingest", None, "rows")
     with Database() as database:
-        found = ingest.ingest(database, run)
+        found = ingest.ingest(database, run, keep_index=True)
         ingest.publish_clips(database, run)
     progress().advance(found.account.num_in)
     for note in found.notes:

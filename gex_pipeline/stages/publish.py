@@ -15,17 +15,18 @@ from typing import Any
 from gex_pipeline import storage, timeline
 from gex_pipeline.errors import BalanceError, GateError
 from gex_pipeline.granularity import Node
+from gex_pipeline.inputs import noted
 from gex_pipeline.media.ffmpeg import ffmpeg_version
 from gex_pipeline.planning import operation_of, use_clips, view_parents
 from gex_pipeline.progress import progress
 from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
 from gex_pipeline.rejects import publish_retried
 from gex_pipeline.run_state import Run, end_without_snapshot
-from gex_pipeline.shard_format import FRAMES_EXTENSION
+from gex_pipeline.shard_format import FRAMES_EXTENSION, Receipt
 from gex_pipeline.shards.manifest import Account, GranularityEntry, Manifest, ShardEntry, Snapshot
-from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards
+from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards, stored_sizes
 from gex_pipeline.stages.prepare import read_ingest_account
-from gex_pipeline.tables import Database
+from gex_pipeline.tables import Database, sql_text
 
 _NO_LOSSES = "SELECT " + ", ".join(f"''::VARCHAR AS {name}" for name in LOSS_SCHEMA.names)
 _NO_RECEIPTS = (
@@ -56,8 +57,8 @@ def needs_summaries(run: Run, node: Node) -> bool:
     return operation_of(run, node).needs_summaries
 
 
-def take_accounts(run: Run) -> tuple[Account, ...]:
-    """The balance of every stage, counted in what lies on disk.
+def take_accounts(run: Run) -> tuple[tuple[Account, ...], dict[str, GranularityEntry]]:
+    """The balance of every stage, counted in what lies on disk, and what there is to publish of each granularity.
 
     Raises:
         BalanceError: a clip or sample is in no account, or in two.
@@ -65,7 +66,8 @@ def take_accounts(run: Run) -> tuple[Account, ...]:
     ingest = read_ingest_account(run)
     if ingest is None:
         raise BalanceError("the metadata of this run were not read to the end; run the same command again")
-    accounts = [ingest, *(_account(run, node) for node in built_nodes(run))]
+    counted = {node.name: _count(run, node) for node in built_nodes(run)}
+    accounts = (ingest, *(account for account, _ in counted.values()))
     for account in accounts:
         if account.difference:
             raise BalanceError(
@@ -73,31 +75,29 @@ def take_accounts(run: Run) -> tuple[Account, ...]:
                 f"{account.unit} in, {account.difference} more than are used, excluded or rejected. "
                 "Nothing is published; this is a defect of GEX"
             )
-    return tuple(accounts)
+    return accounts, {name: entry for name, (_, entry) in counted.items()}
 
 
-def _account(run: Run, node: Node) -> Account:
-    """Every parent there is, looked up in the receipts and in the losses."""
+def _count(run: Run, node: Node) -> tuple[Account, GranularityEntry]:
+    """Every parent there is, looked up in the receipts and in the losses; and what the receipts, read once, list."""
     with Database() as database:
-        _view_snapshot(database, run, node)
-        twice = database.rows("account_twice")
-        if twice:
+        entry = _entry(run, node, _view_snapshot(database, run, node), database)
+        for row in _first(database, "account_twice"):
             raise BalanceError(
-                f"{node.name}: {len(twice)} parents are accounted for twice, first {twice[0]['id']} "
-                f"as {twice[0]['ends']}. Nothing is published; this is a defect of GEX"
+                f"{node.name}: {row['num']} parents are accounted for twice, first {row['id']} "
+                f"as {row['ends']}. Nothing is published; this is a defect of GEX"
             )
         use_clips(database, run)
         view_parents(database, run, node)
-        nowhere = database.rows("account_nowhere")
-        if nowhere:
+        for row in _first(database, "account_nowhere"):
             raise BalanceError(
-                f"the accounts of {node.name} do not add up: {len(nowhere)} parents are neither used nor lost, "
-                f"first {nowhere[0]['id']}. Nothing is published; this is a defect of GEX"
+                f"the accounts of {node.name} do not add up: {row['num']} parents are neither used nor lost, "
+                f"first {row['id']}. Nothing is published; this is a defect of GEX"
             )
         (totals,) = database.rows("account_totals")
         reasons = database.rows("account_reasons")
     parent_is_source = node.is_source or run.recipe.graph.nodes[node.parent or ""].is_source
-    return Account(
+    account = Account(
         stage=node.operation if not node.is_source else "pack",
         granularity=node.name,
         unit="clips" if parent_is_source else "samples",
@@ -106,19 +106,44 @@ def _account(run: Run, node: Node) -> Account:
         excluded={row["reason"]: row["n"] for row in reasons if row["state"] == "excluded"},
         rejected={row["reason"]: row["n"] for row in reasons if row["state"] == "rejected"},
     )
+    return account, entry
 
 
-def _view_snapshot(database: Database, run: Run, node: Node) -> None:
-    """Views over what this snapshot planned, built and lost for one granularity."""
-    shards = plan_shards(run, node)
+def _first(database: Database, name: str) -> list[dict[str, Any]]:
+    """The first row of a question about parents, and as `num` how many there are; none where there is none."""
+    return database.query(f"SELECT *, count(*) OVER () AS num FROM ({sql_text(name)}\n) ORDER BY id LIMIT 1")
+
+
+def _view_snapshot(database: Database, run: Run, node: Node) -> list[Receipt]:
+    """Views over what this snapshot planned, built and lost for one granularity; the receipts of its planned shards.
+
+    Raises:
+        BalanceError: a planned shard is not built.
+    """
+    shards, sizes = plan_shards(run, node), stored_sizes(run, node)
     database.view_parquet("plan", [run.layout.table(f"plan-{node.name}", run.snapshot)])
     database.view_parquet("excluded", [run.layout.table(f"excluded-{node.name}", run.snapshot)])
-    receipts = [run.layout.receipt(node.name, entry.shard) for entry in shards]
-    database.view_parquet("receipts", receipts, empty=_NO_RECEIPTS)
+    uris = [run.layout.receipt(node.name, entry.shard) for entry in shards]
+    tars = [storage.name_of(run.layout.tar(node.name, entry.shard)) for entry in shards]
+    _check_built(node, shards, [storage.name_of(uri) in sizes for uri in uris])
+    copies = [str(path) for path in database.local_files(uris)]
+    receipts = storage.for_each(read_receipt, copies)
+    pairs = zip(receipts, tars, strict=True)
+    _check_built(node, shards, [is_built(run, receipt, sizes.get(tar)) for receipt, tar in pairs])
+    database.view_parquet("receipts", copies, empty=_NO_RECEIPTS)
     database.view_parquet("build_losses", _build_losses(run, node), empty=_NO_LOSSES)
     summary_losses = run.layout.table(f"losses-{node.name}", run.snapshot)
     found = [summary_losses] if operation_of(run, node).needs_summaries else []
     database.view_parquet("summary_losses", found, empty=_NO_LOSSES)
+    return [receipt for receipt in receipts if receipt is not None]
+
+
+def _check_built(node: Node, shards: list[PlannedShard], are_built: list[bool]) -> None:
+    for planned, is_there in zip(shards, are_built, strict=True):
+        if not is_there:
+            raise BalanceError(
+                f"{node.name} shard {planned.shard} is planned and not built; run the same command again"
+            )
 
 
 def _build_losses(run: Run, node: Node) -> list[str]:
@@ -134,12 +159,11 @@ def publish(run: Run) -> Snapshot | None:
         BalanceError: the accounts do not add up; GateError: a mean lies outside the recipe's gates.
     """
     progress().stage("publish", None, "")
-    accounts = take_accounts(run)
+    accounts, entries = take_accounts(run)
     if run.manifest.snapshots and not any(account.num_used for account in accounts):
         _drop_empty_shards(run)
         end_without_snapshot(run, accounts)
         return None
-    entries = {node.name: _entry(run, node) for node in built_nodes(run)}
     check_gates(run)
     _publish_losses(run)
     publish_retried(run)
@@ -151,7 +175,7 @@ def publish(run: Run) -> Snapshot | None:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe_hash=run.recipe.hash,
         recipe=run.recipe.resolved(),
-        inputs=run.inputs,
+        inputs=noted(run.inputs, run.recipe),
         granularities=entries,
         accounts=accounts,
         tables=_tables(run),
@@ -166,17 +190,16 @@ def publish(run: Run) -> Snapshot | None:
 def _drop_empty_shards(run: Run) -> None:
     """Remove the receipts of shards that a run without a snapshot planned: no sample came of any."""
     for node in built_nodes(run):
-        for planned in plan_shards(run, node):
-            storage.remove(run.layout.receipt(node.name, planned.shard))
-            storage.remove(run.layout.losses(node.name, planned.shard))
+        losses = _build_losses(run, node)
+        # All receipts first: a shard that has lost its losses and not its receipt would not be built again.
+        storage.for_each(storage.remove, [run.layout.receipt(node.name, one.shard) for one in plan_shards(run, node)])
+        storage.for_each(storage.remove, losses)
 
 
-def _entry(run: Run, node: Node) -> GranularityEntry:
-    found = storage.for_each(lambda planned: _shard_entry(run, node, planned), plan_shards(run, node))
-    shards = [entry for entry in found if entry is not None]
-    with Database() as database:
-        _view_snapshot(database, run, node)
-        (totals,) = database.rows("publish_totals")
+def _entry(run: Run, node: Node, receipts: list[Receipt], database: Database) -> GranularityEntry:
+    planned = zip(plan_shards(run, node), receipts, strict=True)
+    shards = [_shard_entry(run, node, entry, receipt) for entry, receipt in planned if receipt.num_samples]
+    (totals,) = database.rows("publish_totals")
     return GranularityEntry(
         operation=node.operation,
         parent=node.parent,
@@ -196,16 +219,10 @@ def _media_extension(run: Run, node: Node) -> str:
     return run.recipe.media_extension(node.name)
 
 
-def _shard_entry(run: Run, node: Node, planned: PlannedShard) -> ShardEntry | None:
-    if not is_built(run, node, planned.shard):
-        raise BalanceError(f"{node.name} shard {planned.shard} is planned and not built; run the same command again")
-    receipt_uri = run.layout.receipt(node.name, planned.shard)
-    receipt = read_receipt(receipt_uri)
-    if receipt is None or receipt.num_samples == 0:
-        return None
+def _shard_entry(run: Run, node: Node, planned: PlannedShard, receipt: Receipt) -> ShardEntry:
     return ShardEntry(
         path=run.layout.tar_path(node.name, planned.shard),
-        receipt=f"{node.name}/{storage.name_of(receipt_uri)}",
+        receipt=f"{node.name}/{storage.name_of(run.layout.receipt(node.name, planned.shard))}",
         num_samples=receipt.num_samples,
         num_bytes=receipt.num_bytes,
         sha256=receipt.sha256,
@@ -274,10 +291,11 @@ def _tables(run: Run) -> tuple[str, ...]:
 def _clear_parts(run: Run) -> None:
     """Remove checkpoints that the published tables have replaced, and files that were never finished."""
     base = run.layout.output_uri
-    torn = (".*.part", "*/.*.part", "*/*/.*.part")  # of processes that died between writing and renaming
-    for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", "tables/losses/*.parquet", *torn):
-        for file in storage.list_files(f"{base}/{pattern}"):
-            storage.remove(file.uri)
+    patterns = [f"tables/parts/*-{run.snapshot:06d}/*", "tables/losses/*.parquet"]
+    if storage.is_local(base):  # of processes that died between writing and renaming; an object store has none
+        patterns += [".*.part", "*/.*.part", "*/*/.*.part"]
+    for pattern in patterns:
+        storage.for_each(storage.remove, [file.uri for file in storage.list_files(f"{base}/{pattern}")])
 
 
 def _software() -> dict[str, str]:

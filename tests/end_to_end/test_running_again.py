@@ -11,6 +11,7 @@ import pytest
 from gex_pipeline.cli.main import main
 from gex_pipeline.recipe import load_recipe
 from gex_pipeline.run_state import begin, open_run, read_state
+from gex_pipeline.shard_job import build_shard
 from tests.end_to_end.running import (
     NO_MODELS,
     error_of,
@@ -163,6 +164,35 @@ def test_a_run_that_failed_after_publishing_is_made_good_by_the_next_one(unrepor
     assert main(["run", str(recipe)]) == 0
     assert "made good" not in capsys.readouterr().out
     assert fingerprint(output) == after
+
+
+def test_files_that_come_while_a_snapshot_is_built_are_for_the_one_after_it(running, corpus, tmp_path, capsys):
+    """A run that was stopped threw away what it had built as soon as the collection had grown."""
+    of_source = {name: [row for row in metadata_of(corpus) if row["YoutubeID"] == name] for name in (
+        "-whkHrSQl47", "lzm8v_D9W90",
+    )}  # fmt: skip
+    body = '[granularity.SVST]\n[granularity.LVLT]\noperation = "integrate"\nfrom = "SVST"\n'
+    recipe = write_recipe(tmp_path, source_table(corpus, tmp_path / "clips-*.jsonl") + NO_MODELS + body)
+    write_metadata(tmp_path / "clips-1.jsonl", of_source["-whkHrSQl47"])
+    job, _ = plan(begin(open_run(load_recipe(recipe))), "LVLT")
+    build_shard(job, 0)  # and then it is stopped
+    tar = tmp_path / "output/LVLT/LVLT-000000.tar"
+    built = tar.stat().st_mtime_ns
+    write_metadata(tmp_path / "clips-2.jsonl", of_source["lzm8v_D9W90"])
+
+    assert main(["run", str(recipe), "--no-report"]) == 0
+
+    assert "going on with snapshot 0 as it was begun; 1 file that came since is for a snapshot after it" in (
+        capsys.readouterr().err
+    )
+    output = read_output(tmp_path / "output")
+    first, second = output.manifest["snapshots"]
+    assert [[file["uri"] for file in entry["inputs"]] for entry in (first, second)] == [
+        [str(tmp_path / f"clips-{number}.jsonl") for number in numbers] for numbers in ([1], [1, 2])
+    ]
+    assert [entry["granularities"]["LVLT"]["totals"]["samples"] for entry in (first, second)] == [1, 1]
+    assert tar.stat().st_mtime_ns == built
+    assert open_run(load_recipe(recipe)).is_current
 
 
 def test_a_run_over_metadata_that_were_put_back_gives_up_what_was_begun(unreported, capsys):
