@@ -1,11 +1,12 @@
 """Tokens a second of the vLLM stage against the bare engine: how much of the engine Ray Data leaves to the summaries.
 
 The same requests are answered twice a round, in turn (A B A B): by `VllmBackend`, a Ray Data job as a run starts it,
-and by `LLM.chat` in a process of its own, with the same model, messages, sampling and engine settings. Both start an
-engine; starting is timed apart. Tokens are those of prompts and answers. On a machine that others use too, wall time
-says little: processor time of all processes of a side, per token, is given as well (of the stage from its first block
-of answers on, without what it did before). Ends with 1 when a side leaves a
-request unanswered, when prompts have other lengths, or when the ratio of wall time is under `--least`.
+and by `LLM.chat` in a process of its own, with the same model, messages, sampling and engine settings; what Ray finds
+on the machine decides for both whether these are a GPU's. Both start an engine; starting is timed apart. Tokens are
+those of prompts and answers. On a machine that others use too, wall time says little: processor time of all processes
+of a side, per token, is given as well (of the stage from its first block of answers on, without what it did before).
+Ends with 1 when a side leaves a request unanswered, when prompts have other lengths, or when the ratio of wall time is
+under `--least`. `--wide 4096x32` is a model of 7e9 parameters, made up in the engine: nothing of them is on disk.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ from typing import Any
 
 from gex_pipeline.demo.captions import caption
 from gex_pipeline.demo.stories import make_story, seeded
+from gex_pipeline.summarize.cluster import Cluster
 from gex_pipeline.summarize.compress import Compression, Progress, summarise
 from gex_pipeline.summarize.prompt import build_messages
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, sampling, text_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
-from gex_pipeline.summarize.vllm_backend import VllmBackend
+from gex_pipeline.summarize.vllm_backend import VllmBackend, engine_config, engine_resources
 
 ROOT = Path(__file__).parent.parent
 _TOLD = "SIDE "
 TINY = ROOT / "tests" / "tiny_lm" / "model"
+_WIDE_VOCABULARY = 32_000  # of Llama and Vicuna; the head and sampling cost next to nothing with the tiny model's 700
+_ONE_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
+_BATCH_SIZES = ("max_num_seqs", "max_num_batched_tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,20 +111,16 @@ def draw_requests(num: int) -> list[SummaryRequest]:
 
 
 def make_wide_model(folder: Path, hidden: int, layers: int) -> Path:
-    """Random weights of that width and depth under the tiny model's tokenizer: an engine with more to compute."""
-    import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    """A model of that width and depth with the tiny model's tokenizer and without weights: `load_format` is "dummy"."""
+    from transformers import AutoTokenizer, Qwen2Config
 
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
-    config = Qwen2Config.from_pretrained(TINY)
-    config.hidden_size, config.intermediate_size = hidden, 3 * hidden
-    config.num_hidden_layers, config.max_window_layers, config.layer_types = layers, layers, None
-    config.num_attention_heads = config.num_key_value_heads = hidden // 64
-    torch.manual_seed(0)
-    Qwen2ForCausalLM(Qwen2Config(**{k: v for k, v in config.to_dict().items() if k != "layer_types"})).save_pretrained(
-        folder
-    )
-    tokenizer.save_pretrained(folder)
+    known = Qwen2Config.from_pretrained(TINY).to_dict()
+    del known["layer_types"]  # one a layer
+    wide = {"hidden_size": hidden, "intermediate_size": 3 * hidden, "num_hidden_layers": layers}
+    heads = dict.fromkeys(("num_attention_heads", "num_key_value_heads"), hidden // 64)
+    more = {"max_window_layers": layers, "vocab_size": _WIDE_VOCABULARY, "dtype": "bfloat16"}
+    Qwen2Config(**{**known, **wide, **heads, **more}).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TINY).save_pretrained(folder)
     return folder
 
 
@@ -146,21 +147,40 @@ def run_stage(requests: list[SummaryRequest], settings: SummarizerSettings) -> S
     )
 
 
-def run_bare(requests: list[SummaryRequest], settings: SummarizerSettings, on_gpu: bool) -> Side:
-    """The engine alone, in this process, which must be a fresh one."""
-    from gex_pipeline.summarize.chat_template import chat_template_text
-    from gex_pipeline.summarize.vllm_backend import engine_config
-
-    config = engine_config(settings, {"GPU": 1} if on_gpu else {"CPU": 2})
-    os.environ.update(config["runtime_env"]["env_vars"])
-    if not on_gpu:
+def bare_engine(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arguments of `LLM` and variables of its process, for the stage's engine by that configuration."""
+    arguments = {"model": config["model_source"], **config["engine_kwargs"]}
+    variables = dict(config["runtime_env"]["env_vars"])
+    if variables.pop(_ONE_PROCESS, None) == "0":
         # As in the stage, whatever that variable says: the engine in a process of its own, the model inside it.
-        os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-        config["engine_kwargs"]["distributed_executor_backend"] = "uni"
+        arguments["distributed_executor_backend"] = "uni"
+    return arguments, variables
+
+
+def with_batch_sizes(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What vLLM chooses by who starts the engine as it chooses for Ray's, where the arguments leave it open."""
+    if arguments.keys() >= set(_BATCH_SIZES):
+        return arguments
+    from vllm import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    chosen = EngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT).scheduler_config
+    return arguments | {name: getattr(chosen, name) for name in _BATCH_SIZES}
+
+
+def run_bare(requests: list[SummaryRequest], settings: SummarizerSettings, resources: dict[str, float]) -> Side:
+    """The engine alone, in this process, which must be a fresh one; on the resources that Ray had for the stage's."""
+    from gex_pipeline.summarize.chat_template import chat_template_text
+
+    config = engine_config(settings, resources)
+    arguments, variables = bare_engine(config)
+    os.environ.pop(_ONE_PROCESS, None)
+    os.environ.update(variables)
+    arguments = with_batch_sizes(arguments)
     from vllm import LLM, SamplingParams
 
     started_s = time.monotonic()
-    engine = LLM(model=config["model_source"], **config["engine_kwargs"])
+    engine = LLM(**arguments)
     messages: list[Any] = [build_messages(request, settings) for request in requests]
     params = [SamplingParams(**sampling(request, settings)) for request in requests]
     begun_s, cpu_before_s = time.monotonic(), tree_cpu_s()
@@ -178,10 +198,10 @@ def run_bare(requests: list[SummaryRequest], settings: SummarizerSettings, on_gp
     return Side(len(outputs), num_prompt, num_generated, begun_s - started_s, answering_s, tokens, cpu_s)
 
 
-def run_bare_apart(arguments: list[str]) -> Side:
+def run_bare_apart(arguments: list[str], resources: dict[str, float]) -> Side:
     """`run_bare` in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, __file__, *arguments, "--bare"]
+    command = [sys.executable, __file__, *arguments, "--bare", json.dumps(resources)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
@@ -193,8 +213,9 @@ def _settings(arguments: argparse.Namespace) -> SummarizerSettings:
     values: dict[str, Any] = {"max_attempts": 1, "max_tokens": 48, "min_grounding": 0.0, "batch_size": arguments.batch}
     if arguments.max_model_len:
         values["max_model_len"] = arguments.max_model_len
+    values["engine"] = {"load_format": "dummy"} if arguments.wide else {}
     if arguments.engine:
-        values["engine"] = json.loads(arguments.engine)
+        values["engine"] |= json.loads(arguments.engine)
     return SummarizerSettings(backend="vllm", model=arguments.model, **values)
 
 
@@ -209,15 +230,16 @@ def compare(arguments: argparse.Namespace, words: list[str]) -> int:
     ratios, wrong = [], []
     for number in range(arguments.rounds):
         with ray_session(RaySettings(num_cpus=arguments.cpus)):
+            resources = engine_resources(settings, Cluster())
             stage = run_stage(requests, settings)
-        bare = run_bare_apart(words)
+        bare = run_bare_apart(words, resources)
         ratios.append(stage.tokens_per_s / bare.tokens_per_s)
         print(
             f"round {number}: stage {stage.tokens_per_s:,.0f} tokens/s in {stage.answering_s:.1f} s (start "
             f"{stage.startup_s:.1f} s), bare {bare.tokens_per_s:,.0f} tokens/s in {bare.answering_s:.1f} s (start "
             f"{bare.startup_s:.1f} s), ratio {ratios[-1]:.3f}; processor {stage.cpu_us_a_token:.0f} and "
             f"{bare.cpu_us_a_token:.0f} us a token, ratio {bare.cpu_us_a_token / stage.cpu_us_a_token:.3f}; "
-            f"load {os.getloadavg()[0]:.1f}",
+            f"{resources.get('GPU', 0):g} GPUs, load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
         if (stage.num_answers, bare.num_answers) != (len(requests), len(requests)):
@@ -235,7 +257,7 @@ def main() -> int:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(TINY), help="directory or hub id (default: the tests' tiny model)")
-    parser.add_argument("--wide", metavar="HIDDENxLAYERS", help="instead: random weights of this size, as 512x8")
+    parser.add_argument("--wide", metavar="HIDDENxLAYERS", help="instead: made-up weights of this size, as 512x8")
     parser.add_argument("--requests", type=int, default=8000, help="texts to summarise (default 8000)")
     parser.add_argument("--rounds", type=int, default=3, help="times that both sides run (default 3)")
     parser.add_argument("--batch", type=int, default=64, help="batch_size of the summarizer (default 64)")
@@ -243,11 +265,10 @@ def main() -> int:
     parser.add_argument("--max-model-len", type=int, default=1024, help="of the engine (default 1024)")
     parser.add_argument("--cpus", type=int, help="logical CPUs of Ray (default: the machine's)")
     parser.add_argument("--least", type=float, default=0.9, help="smallest ratio that is no failure (default 0.9)")
-    parser.add_argument("--gpu", action="store_true", help="the bare engine's settings are those for a GPU")
-    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--bare", type=json.loads, metavar="RESOURCES", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.bare:
-        side = run_bare(draw_requests(arguments.requests), _settings(arguments), arguments.gpu)
+    if arguments.bare is not None:
+        side = run_bare(draw_requests(arguments.requests), _settings(arguments), arguments.bare)
         print(f"\n{_TOLD}{json.dumps(dataclasses.asdict(side))}", flush=True)
         return 0
     with tempfile.TemporaryDirectory(prefix="gex-bench-") as folder:

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from prefect import State, Task, task
+from prefect import State, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.states import Failed
 from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import opaque
 from pydantic import AfterValidator, Field
 
 from gex_pipeline import run_log
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, StuckError
 from gex_pipeline.granularity import Node
 from gex_pipeline.run_state import Run
 
@@ -54,7 +55,8 @@ def need_variables(names: list[str]) -> dict[str, Any]:
 def stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A task that is tried again when its error may pass; results are small and not kept by Prefect."""
 
-    as_task = task(
+    return lambda function: _Stage(
+        _naming_itself(function, name, is_run_named=run_name is not None),
         name=name,
         task_run_name=run_name,
         retries=3,
@@ -64,7 +66,14 @@ def stage(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], 
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    return lambda function: as_task(_naming_itself(function, name, is_run_named=run_name is not None))
+
+
+class _Stage(Task[P, R]):
+    """A task whose arguments Prefect takes as they are: by itself it looks for futures in every shard of a `Run`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call: Callable[..., Any] = super().__call__
+        return call(*map(opaque, args), **{name: opaque(value) for name, value in kwargs.items()})
 
 
 def _naming_itself(function: Callable[P, R], name: str, *, is_run_named: bool) -> Callable[P, R]:
@@ -111,6 +120,6 @@ def failed(error: GexError, *command: str) -> State[Any]:
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failed task is worth another try: only errors that say so of themselves."""
+    """Whether a failed task is worth another try in this run: only errors that say so of themselves."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, GexError) and error.transient
+    return isinstance(error, GexError) and error.transient and not isinstance(error, StuckError)

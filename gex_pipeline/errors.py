@@ -21,6 +21,10 @@ class TransientError(GexError):
     transient = True
 
 
+class StuckError(TransientError):
+    """Something in this run's Ray no longer answers and keeps what it holds: only another run is worth a try."""
+
+
 class RecipeError(GexError):
     """The recipe is wrong; raised before anything starts, naming file, key, value and expectation."""
 

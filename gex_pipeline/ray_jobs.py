@@ -6,7 +6,6 @@ A shard that fails is a row too, so that one bad shard does not take the others 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -15,20 +14,22 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gex_pipeline import ray_node, ray_usage, run_log, storage, timeline
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.ray_code import copied_code
-from gex_pipeline.ray_worker import TRIES, Builder, Verifier
+from gex_pipeline.ray_worker import TRIES, Builder, verify_patiently
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
 
+_AHEAD = 4  # shards that wait for a core beside twice as many as there are cores
 _ASK_S = 5.0  # a worker that is busy with what nobody waits for any more is not waited for
 _SCORER_CPUS = 0.5
 _NAMED = 5
@@ -255,7 +256,9 @@ class ScorerPool:
         worker = ray.remote(num_cpus=_SCORER_CPUS, num_gpus=settings.scorer_gpus, max_restarts=2, max_task_retries=2)(
             _Scorer
         )
-        self._workers = [worker.remote(scores) for _ in range(settings.scorers)]
+        # Ray hides no GPU from a worker that takes none: left to itself it would score beside the engine, on its GPU.
+        device = None if settings.scorer_gpus else "cpu"
+        self._workers = [worker.remote(scores, device) for _ in range(settings.scorers)]
 
     def __enter__(self) -> ScorerPool:
         return self
@@ -319,12 +322,12 @@ def frames_to_score(row: VideoToScore, num_frames: int) -> list[Any]:
 
 
 class _Scorer:
-    """The scoring worker: loads its models at the first call and keeps them."""
+    """The scoring worker: loads its models at the first call and keeps them on `device` (None: the GPU it has)."""
 
-    def __init__(self, scores: ScorerSettings) -> None:
+    def __init__(self, scores: ScorerSettings, device: str | None) -> None:
         from gex_pipeline.validate.scorers import TextScorers
 
-        self._scorers = TextScorers(scores)
+        self._scorers = TextScorers(scores, device=device)
         self._num_frames = scores.clip_frames
 
     def score_texts(self, pairs: list[tuple[str, str]]) -> list[dict[str, float]]:
@@ -355,26 +358,30 @@ def _configure_data() -> None:
 
 
 def verify_shards(checks: Sequence[ShardCheck], settings: RaySettings) -> Iterator[list[Finding]]:
-    """Verify these shards on a cluster, a row a shard; the same findings as on this machine's cores.
+    """Verify these shards on a cluster, a task a shard; the same findings as on this machine's cores.
 
     The cluster's machines must reach the shards: a shared disk or an object store. The source clips that a shard is
-    compared with lie on this machine, and travel with its row.
+    compared with lie on this machine, and travel with its check, which is made when its turn is near.
     """
-    import pyarrow as pa
-    import ray.data
+    import ray
 
     if not checks:
         return
     with ray_session(settings):
-        _configure_data()
-        rows = [
-            ray.put(pa.table({"number": [number], "clips": [check.clips.carried().content if check.clips else b""]}))
-            for number, check in enumerate(checks)
-        ]
-        dataset = ray.data.from_arrow_refs(rows).map(Verifier(checks), num_cpus=settings.cpus_a_shard)
+        task = ray.remote(num_cpus=settings.cpus_a_shard, max_retries=TRIES)(verify_patiently)
+        left = iter(checks)
+        running: list[Any] = []
         try:
-            for row in dataset.iter_rows():
-                yield [Finding(**finding) for finding in json.loads(row["findings"])]
+            while True:
+                num_wanted = _AHEAD + int(2 * ray.cluster_resources().get("CPU", 0) / settings.cpus_a_shard)
+                for check in islice(left, max(0, num_wanted - len(running))):
+                    running.append(task.remote(replace(check, clips=check.clips and check.clips.carried())))
+                if not running:
+                    return
+                done, running = ray.wait(running, timeout=_STUCK_S)
+                if not done:
+                    raise GexError(f"the Ray job hangs: no shard was verified within {_STUCK_S / 3600:g} hours")
+                yield from ray.get(done)
         except ray.exceptions.RayError as error:
             raise GexError(f"the Ray job broke off: {_cause(error)}") from error
 

@@ -25,6 +25,7 @@ from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.receipts import write_table
 from gex_pipeline.stages.assessment_recipe import AssessmentRecipe, Candidate, Task, tasks_digest
+from gex_pipeline.stages.engine_cluster import cluster_of
 from gex_pipeline.stages.summaries import failing_gates
 from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.chat_template import chat_template_text
@@ -152,7 +153,8 @@ def _or_zero(rows: Sequence[dict[str, Any]], score: str) -> list[float]:
 def _run(recipe: AssessmentRecipe, name: str, tasks: Sequence[Task]) -> dict[str, Any]:
     """One candidate over all tasks: its rows and figures."""
     candidate, summarizer = recipe.candidate[name], recipe.summarizer_of(name)
-    backend(summarizer).check_ready(summarizer)
+    writer = backend(summarizer, cluster_of(recipe.ray))
+    writer.check_ready(summarizer)
     progress().stage(f"assess {name}", len(tasks), "tasks")
     counted = Progress()
 
@@ -166,13 +168,14 @@ def _run(recipe: AssessmentRecipe, name: str, tasks: Sequence[Task]) -> dict[str
         score=_gate_scorer(recipe, candidate),
         gate=lambda scores: failing_gates(candidate.gates, scores),
         on_progress=keep,
+        backend=writer,
     )
     needs_ray = summarizer.backend == "vllm"
     with ray_session(recipe.ray) if needs_ray else nullcontext():
         results = {result.key: result for result in summarise([task.request for task in tasks], job)}
     progress().stage(f"score {name}", len(tasks), "tasks")
     taken = {"rouge": True, "sentence_model": None, "clip_model": None}
-    scorers = _scorers(recipe.placed_scores.model_copy(update=taken))
+    scorers = _scorers(recipe.placed_scores.model_copy(update=taken), _score_device(recipe))
     rows = list(_rows(name, tasks, results, scorers))
     progress().advance(len(rows))
     figures = _figures(recipe, name, rows, counted)
@@ -180,9 +183,15 @@ def _run(recipe: AssessmentRecipe, name: str, tasks: Sequence[Task]) -> dict[str
 
 
 @functools.lru_cache(maxsize=4)
-def _scorers(settings: ScorerSettings) -> TextScorers:
+def _scorers(settings: ScorerSettings, device: str | None) -> TextScorers:
     """Models are loaded once for all candidates."""
-    return TextScorers(settings)
+    return TextScorers(settings, device=device)
+
+
+def _score_device(recipe: AssessmentRecipe) -> str | None:
+    """The CPU where an engine has to start: it wants nearly all of a GPU, and models of scores stay where they are."""
+    in_engine = any(candidate.summarizer.backend == "vllm" for candidate in recipe.candidate.values())
+    return "cpu" if in_engine else None
 
 
 def _gate_scorer(recipe: AssessmentRecipe, candidate: Candidate) -> Any:
@@ -196,7 +205,7 @@ def _gate_scorer(recipe: AssessmentRecipe, candidate: Candidate) -> Any:
             "clip_model": scores.clip_model if "clip_text_cosine" in wanted else None,
         }
     )
-    scorers = _scorers(settings)
+    scorers = _scorers(settings, _score_device(recipe))
     if not scorers.names():
         return None
 

@@ -25,6 +25,8 @@ from gex_pipeline.ray_jobs import ScorerPool, VideoToScore
 from gex_pipeline.receipts import write_table
 from gex_pipeline.recipe import Bound
 from gex_pipeline.run_state import Run
+from gex_pipeline.stages.engine_cluster import cluster_of
+from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
 from gex_pipeline.summarize.request import SummaryRequest
@@ -159,12 +161,14 @@ def _results(
         rows = pool.score_texts(candidates, [request.text for request in asked])
         return [{name: round(value, _SCORE_DIGITS) for name, value in row.items()} for row in rows]
 
+    settings = summarizer_of(run.recipe, node.name)
     compression = Compression(
-        settings=summarizer_of(run.recipe, node.name),
+        settings=settings,
         cache=ResponseCache(run.layout.response_cache),
         score=score,
         gate=lambda scores: failing_gates(gates, scores),
         on_progress=counted.keep,
+        backend=backend(settings, cluster_of(run.recipe.ray)),
         batch_size=_PART_ROWS,
     )
     return summarise(requests, compression)

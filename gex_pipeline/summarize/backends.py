@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from gex_pipeline.summarize.cluster import Cluster
 from gex_pipeline.summarize.extractive import ExtractiveBackend
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
@@ -32,8 +33,8 @@ class Backend(Protocol):
         """
 
 
-def backend(settings: SummarizerSettings) -> Backend:
-    """The backend that `settings` name."""
+def backend(settings: SummarizerSettings, cluster: Cluster | None = None) -> Backend:
+    """The backend that `settings` name; its engines, where it has any, run in that cluster (None: a private one)."""
     if settings.backend == "http":
         from gex_pipeline.summarize.http import HttpBackend
 
@@ -41,5 +42,5 @@ def backend(settings: SummarizerSettings) -> Backend:
     if settings.backend == "vllm":
         from gex_pipeline.summarize.vllm_backend import VllmBackend
 
-        return VllmBackend(settings)
+        return VllmBackend(settings, cluster)
     return ExtractiveBackend()

@@ -53,15 +53,29 @@ class ResponseCache:
         found: dict[str, SummaryAnswer] = {}
         if not len(wanted):
             return found
-        for part in storage.list_files(storage.join(self._folder_uri, "part-*.parquet")):
-            known = self._digests.get(part.uri)
-            if known is not None and not pc.any(pc.is_in(known, wanted)).as_py():
-                continue
-            table = self._read(part.uri)
-            self._digests[part.uri] = table["request_digest"]
-            for row in table.filter(pc.is_in(table["request_digest"], wanted)).to_pylist():
+
+        def rows_of(uri: str) -> list[dict[str, Any]]:
+            table = self._read(uri)
+            self._digests[uri] = table["request_digest"]
+            rows: list[dict[str, Any]] = table.filter(pc.is_in(table["request_digest"], wanted)).to_pylist()
+            return rows
+
+        parts = storage.list_files(storage.join(self._folder_uri, "part-*.parquet"))
+        for rows in storage.for_each(rows_of, self._to_read([part.uri for part in parts], wanted)):
+            for row in rows:
                 found.setdefault(row["request_digest"], SummaryAnswer(**row))
         return found
+
+    def _to_read(self, uris: list[str], wanted: pa.Array) -> list[str]:
+        """The parts that hold a wanted digest, and those of which it is not known."""
+
+        def has_any(digests: pa.ChunkedArray) -> bool:
+            return bool(pc.any(pc.is_in(digests, wanted)).as_py())
+
+        known = [chunk for uri in uris if uri in self._digests for chunk in self._digests[uri].chunks]
+        # Mostly nothing is wanted that is known, and one look at all of them is cheaper than thousands of small ones.
+        is_any = has_any(pa.chunked_array(known, pa.string()))
+        return [uri for uri in uris if uri not in self._digests or (is_any and has_any(self._digests[uri]))]
 
     def add(self, answers: Iterable[SummaryAnswer]) -> None:
         """Store the answers that are no errors, as one part."""

@@ -8,9 +8,12 @@ Results come as they are ready and in any order. What is done with them is the c
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from gex_pipeline.errors import BalanceError, GexError, Reason
@@ -26,6 +29,7 @@ Scores = dict[str, float]
 Scorer = Callable[[list[SummaryRequest], list[str]], list[Scores]]
 Gate = Callable[[Scores], list[str]]
 _LOST_CHARACTER = "\ufffd"
+_MEMORY_SHARE = 0.25  # of the memory there is, for requests that are being answered
 Answered = list[tuple[SummaryRequest, SummaryAnswer | None]]
 
 
@@ -99,7 +103,7 @@ class Compression:
     gate: Gate | None = None  # scores -> descriptions of the gates they fail
     on_progress: Callable[[Progress], None] | None = None
     backend: Backend | None = None  # None: the one that the settings name
-    chunk_size: int = 50_000  # requests in memory at a time; every attempt over them starts the engines once
+    chunk_size: int = 50_000  # requests in memory at a time, for each engine; every attempt over them starts all once
     batch_size: int = 1000  # answers that are cached, scored and yielded together
     batch_seconds: float = 60.0  # a slower batch is handed on when it is this old
 
@@ -114,7 +118,7 @@ def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[
     progress, started_s = Progress(), time.monotonic()
     keys: set[str] = set()
     remaining = iter(requests)
-    while chunk := list(itertools.islice(remaining, job.chunk_size)):
+    while chunk := _chunk(remaining, job):
         for request in chunk:
             if request.key in keys:
                 raise GexError(
@@ -132,6 +136,32 @@ def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[
             yield from results
         if num_results != len(chunk):
             raise BalanceError(f"{len(chunk)} summary requests gave {num_results} results")
+
+
+def _chunk(remaining: Iterator[SummaryRequest], job: Compression) -> list[SummaryRequest]:
+    """The next requests: so many an engine, but no more than one engine's where memory ends before."""
+    chunk = list(itertools.islice(remaining, job.chunk_size))
+    room_bytes = _memory_bytes() * _MEMORY_SHARE - sum(map(_memory_of, chunk))
+    while len(chunk) < job.chunk_size * job.settings.most_engines and room_bytes > 0:
+        request = next(remaining, None)
+        if request is None:
+            break
+        chunk.append(request)
+        room_bytes -= _memory_of(request)
+    return chunk
+
+
+def _memory_of(request: SummaryRequest) -> int:
+    """Bytes that a request holds here until it has ended; measured with texts of five captions, 3.3 kB."""
+    return 2000 + 4 * len(request.text)
+
+
+def _memory_bytes() -> int:
+    """Of this machine, or of the container."""
+    num_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        num_bytes = min(num_bytes, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return num_bytes
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class SummarizerSettings(BaseModel):
     """Most tokens an answer may have; a summary cut there is rejected as truncated."""
     max_prompt_words: int = Field(default=1000, ge=20)
     """Most caption words in a prompt; halved with every attempt, so that an over-long prompt gets another chance."""
-    max_model_len: int | None = Field(default=None, ge=1)
-    """Context length of the engine in tokens (`vllm`); none: the model's own."""
+    max_model_len: int | None = Field(default=None, ge=-1)
+    """Context length of the engine in tokens (`vllm`); -1: what its memory has room for; none: the model's own."""
     seed: int = 0
     """Seed of the sampling; each request and attempt derives its own from it."""
     fallback: Literal["none", "extractive"] = "none"
@@ -59,7 +59,7 @@ class SummarizerSettings(BaseModel):
     engine: dict[str, Any] = {}
     """More keyword arguments of the vLLM engine; they override ours."""
     concurrency: int = Field(default=1, ge=1)
-    """Number of engines (`vllm`)."""
+    """Number of engines, all started at once (`vllm`)."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """Most engines: while requests wait, more are started where there is room; none: no more (`vllm`)."""
     batch_size: int = Field(default=64, ge=1)
@@ -80,12 +80,19 @@ class SummarizerSettings(BaseModel):
             return 0
         return int(self.engine.get("tensor_parallel_size", 1)) * int(self.engine.get("pipeline_parallel_size", 1))
 
+    @property
+    def most_engines(self) -> int:
+        """Engines that may be at work at a time."""
+        return (self.max_concurrency or self.concurrency) if self.backend == "vllm" else 1
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.backend in ("vllm", "http") and not self.model:
             raise ValueError(f"summarizer backend {self.backend!r} needs `model`; only 'extractive' works without one")
         if self.backend == "http":
             _check_url(self.url)
+        if self.max_model_len == 0:
+            raise ValueError("max_model_len = 0 is no context; leave it out for the model's own, -1 for what has room")
         if self.max_concurrency is not None and self.max_concurrency < self.concurrency:
             raise ValueError(f"max_concurrency = {self.max_concurrency} is under concurrency = {self.concurrency}")
         for low, high in (("min_words", "max_words"), ("accept_min_words", "accept_max_words")):

@@ -1,7 +1,7 @@
 """The text scores of a recipe as one object: summaries and long texts in, one merged row of scores a pair out.
 
 Row i of the result belongs to pair i of the input, always. A model is loaded at its first use and
-kept, so one object a process is enough. Decides nothing: gates read the rows.
+kept on its device, so one object a process is enough. Decides nothing: gates read the rows.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ CLIP_TEXT_NAME = "clip_text_cosine"
 
 
 class TextScorers:
-    """ROUGE, sentence cosine, BERTScore and CLIP text cosine, each where the settings ask for it."""
+    """ROUGE, sentence cosine, BERTScore and CLIP text cosine, each where the settings ask for it.
 
-    def __init__(self, settings: ScorerSettings) -> None:
+    Models run on `device`; None takes a GPU where this process sees one.
+    """
+
+    def __init__(self, settings: ScorerSettings, *, device: str | None = None) -> None:
         self.settings = settings
+        self._device = device
 
     def names(self) -> tuple[str, ...]:
         """Keys of each row that `score` gives, in their order; loads nothing."""
@@ -81,7 +85,7 @@ class TextScorers:
         """
         if self.settings.clip_model is None:
             raise GexError("scorers: clip_model is not set; give a local directory or a hub id of a CLIP model")
-        return ClipCosine(self.settings.clip_model)
+        return ClipCosine(self.settings.clip_model, device=self._device)
 
     @cached_property
     def _rouge(self) -> Rouge:
@@ -89,11 +93,11 @@ class TextScorers:
 
     @cached_property
     def _sentence(self) -> SentenceCosine:
-        return SentenceCosine(self.settings.sentence_model)
+        return SentenceCosine(self.settings.sentence_model, device=self._device)
 
     @cached_property
     def _bertscore(self) -> BertScore:
-        return BertScore(self.settings.bertscore_model, self.settings.bertscore_layers)
+        return BertScore(self.settings.bertscore_model, self.settings.bertscore_layers, device=self._device)
 
 
 def _merge(rows: list[dict[str, float]], scores: Sequence[dict[str, float]]) -> None:

@@ -101,6 +101,30 @@ def test_every_requirement_is_pinned_inside_its_range(name):
         assert requirement.specifier.contains(version), (str(requirement), version)
 
 
+@both
+def test_the_image_has_what_reads_a_tokenizer_that_is_a_tokenizer_model_alone(name):
+    """Vicuna's is one. The driver reads it, and who renders the prompts; the CPU image could not."""
+    wanted = {
+        normal(Requirement(line).name)
+        for extra in argument(name, "EXTRAS").split()
+        for line in pyproject()["optional-dependencies"][extra]
+    }
+    assert {"sentencepiece", "transformers"} <= wanted
+
+
+def test_sentencepiece_is_all_that_reading_such_a_tokenizer_takes(tmp_path):
+    train = pytest.importorskip("sentencepiece").SentencePieceTrainer.train
+    transformers = pytest.importorskip("transformers")
+    texts = iter(["a dog runs in the yard", "a cat sits in the sun"])
+    prefix = str(tmp_path / "tokenizer")
+    train(sentence_iterator=texts, model_prefix=prefix, vocab_size=19, model_type="bpe", minloglevel=2)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}', encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".json", ".model", ".vocab"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.decode(tokenizer("a dog runs")["input_ids"], skip_special_tokens=True).strip() == "a dog runs"
+
+
 def test_an_unknown_extra_is_refused_by_name():
     command = [sys.executable, DOCKER / "requirements_of.py", ROOT / "pyproject.toml", "scoring"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

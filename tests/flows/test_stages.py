@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
+from prefect import Task
+from prefect.utilities.engine import collect_task_run_inputs_sync, resolve_inputs_sync
 
 from flows.stages import _may_pass, failed, stage
 from gex_pipeline import run_log
-from gex_pipeline.errors import BalanceError, GexError, TransientError
+from gex_pipeline.errors import BalanceError, GexError, StuckError, TransientError
+from gex_pipeline.shards.manifest import Manifest
 
 
 @pytest.fixture
@@ -39,3 +43,36 @@ def test_a_log_that_cannot_be_written_fails_the_stage_with_its_name_before_any_w
 def test_only_an_error_that_says_it_may_pass_is_tried_again():
     errors = (TransientError("busy"), GexError("no"), BalanceError("lost"), OSError("of a defect"))
     assert [_may_pass(None, None, failed(error, "gex")) for error in errors] == [True, False, False, False]
+
+
+def test_what_is_stuck_ends_the_run_for_now_and_is_not_tried_again_in_it():
+    """Three more half hours were waited for the GPU of an engine that hung and kept it."""
+    error = StuckError("gave no answer for 1800 s")
+    assert error.transient
+    assert not _may_pass(None, None, failed(error, "gex"))
+
+
+def test_prefect_looks_into_no_argument_of_a_stage(monkeypatch):
+    """It walked through every published shard of a run, twice a stage: five seconds of a hundred thousand shards."""
+    manifest = Manifest("m", (Watched(),))
+    handed = []
+    monkeypatch.setattr(Task, "__call__", lambda _, *args, **kwargs: handed.extend([*args, *kwargs.values()]))
+    stage("plan")(lambda run, node: None)(manifest, node=manifest)
+    for value in handed:
+        collect_task_run_inputs_sync(value)
+        assert resolve_inputs_sync({"run": value}) == {"run": manifest}
+    assert len(handed) == 2
+    with pytest.raises(AssertionError, match="looked into"):
+        collect_task_run_inputs_sync(manifest)
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """A snapshot that says when somebody reads it."""
+
+    number: int = 0
+
+    def __getattribute__(self, name):
+        if name == "number":
+            raise AssertionError("looked into")
+        return super().__getattribute__(name)

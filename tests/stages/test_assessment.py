@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from gex_pipeline import storage
+from gex_pipeline.stages import assessment
 from gex_pipeline.stages.assessment import _digest, assess
 from gex_pipeline.stages.assessment_recipe import AssessmentRecipe, load_assessment, read_tasks, tasks_digest
 from tests.making_runs import clip_row, recipe_of, run_ingest, write_jsonl
+from tests.summarize.stories import STORIES
 
 TASKS = [{"id": "1", "captions": ["a dog runs", "a cat sits"], "reference": "a dog and a cat"}]
 ENGINE = '[candidate.v]\nsummarizer = { backend = "vllm", model = "./m", chat_template = "t.jinja" }\n'
@@ -57,6 +59,25 @@ def test_a_template_that_is_not_there_costs_its_candidate(tmp_path):
     assert list(found.content["failed"]) == ["v"]
     assert found.content["failed"]["v"].startswith("chat_template 't.jinja' is neither a file, nor Jinja text")
     assert not storage.exists(f"{tmp_path}/out/candidates/v.json")
+
+
+def test_beside_a_candidate_in_an_engine_everything_is_scored_on_the_cpu(tmp_path, monkeypatch):
+    """Models of the first candidate's scores stayed on the GPU, and the next one's engine had too little memory."""
+    engine_candidate(tmp_path)
+    (tmp_path / "t.jinja").unlink()  # the engine itself is not what this is about
+    extractive = '[candidate.e]\nsummarizer.backend = "extractive"\ngates = { sentence_cosine = { min = 0.01 } }\n'
+    write_jsonl(tmp_path / "tasks.jsonl", [{"id": "1", "captions": list(STORIES[0]), "reference": "a woman cooks"}])
+    (tmp_path / "a.toml").write_text(f'[tasks]\nfile = "tasks.jsonl"\n{extractive}{ENGINE}')
+    recipe = load_assessment(tmp_path / "a.toml")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assessment._scorers.cache_clear()
+    found = assess(recipe, read_tasks(recipe)[0], str(tmp_path / "out"))
+    assert list(found.content["failed"]) == ["v"]
+    assert found.content["candidates"][0]["scores"]["bertscore_f1"]["mean"] > 0
+    assert assessment._score_device(recipe) == "cpu"
+    alone = recipe.model_copy(update={"candidate": {"e": recipe.candidate["e"]}})
+    assert assessment._score_device(alone) is None  # a GPU where there is one
+    assessment._scorers.cache_clear()
 
 
 def captions_of(folder: Path, rows: list[dict[str, Any]], num: int | None = None) -> list[tuple[str, ...]]:

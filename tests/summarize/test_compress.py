@@ -12,7 +12,7 @@ import pytest
 from gex_pipeline.errors import GexError, Reason
 from gex_pipeline.summarize.backends import Backend, backend
 from gex_pipeline.summarize.cache import ResponseCache
-from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
+from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, _memory_of, summarise
 from gex_pipeline.summarize.extractive import ExtractiveBackend
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
@@ -107,6 +107,29 @@ def test_every_request_gets_exactly_one_result_from_a_hostile_backend(batch_size
     assert 20 <= accepted <= 40
     assert (seen[-1].num_done, seen[-1].num_accepted, seen[-1].num_answers) == (100, accepted, accepted)
     assert seen[-1].num_dropped > 50
+
+
+@pytest.mark.parametrize(
+    ("engines", "texts_with_room", "passes"),
+    [(1, 100, [10] * 10), (4, 100, [40, 40, 20]), (4, 20, [20] * 5), (4, 0, [10] * 10)],
+)
+def test_a_pass_grows_with_the_engines_as_far_as_the_memory_goes(
+    monkeypatch: pytest.MonkeyPatch, engines: int, texts_with_room: int, passes: list[int]
+) -> None:
+    """Each pass starts every engine: a hundred of them got 500 texts each for it."""
+    asked = [request(("a man rides a motorcycle down a road", "he stops at a house"), key=f"k{n}") for n in range(100)]
+    memory_bytes = 4 * sum(_memory_of(item) for item in asked[:texts_with_room])
+    monkeypatch.setattr("gex_pipeline.summarize.compress._memory_bytes", lambda: memory_bytes)
+    seen: list[int] = []
+
+    def count(answers: list[SummaryAnswer]) -> list[SummaryAnswer]:
+        seen.append(len(answers))
+        return answers
+
+    chosen = SummarizerSettings(model="m", concurrency=1, max_concurrency=engines)
+    job = Compression(chosen, backend=FaultInjector(count, max_attempts=1), chunk_size=10)
+    assert len(by_key(summarise(asked, job))) == 100
+    assert seen == passes
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gex_pipeline import storage
 from gex_pipeline.errors import GexError, Reason
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.request import SummaryAnswer
@@ -38,6 +39,22 @@ def test_a_part_added_later_is_seen_by_an_open_cache(tmp_path: Path) -> None:
     ResponseCache(str(tmp_path)).add([answer(2)])
     assert cache.lookup([answer(2).request_digest])[answer(2).request_digest] == answer(2)
     assert cache.lookup([answer(1).request_digest])[answer(1).request_digest] == answer(1)
+
+
+def test_later_only_the_parts_that_hold_what_is_wanted_are_read_again(tmp_path: Path, monkeypatch) -> None:
+    for number in range(20):
+        ResponseCache(str(tmp_path)).add([answer(number), answer(number + 100)])
+    read: list[str] = []
+    copied = storage.local_copy
+    monkeypatch.setattr(storage, "local_copy", lambda uri, *more: read.append(uri) or copied(uri, *more))
+    cache = ResponseCache(str(tmp_path))
+    assert cache.lookup([answer(3).request_digest]) == {answer(3).request_digest: answer(3)}
+    assert (len(read), len(set(read))) == (20, 20)
+    assert cache.lookup([answer(99).request_digest]) == {}
+    assert len(read) == 20
+    wanted = [answer(number).request_digest for number in (3, 103, 7)]
+    assert set(cache.lookup(wanted)) == set(wanted)
+    assert len(read) == 22
 
 
 def test_errors_are_not_kept(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_the_most_engines_are_not_fewer_than_the_fewest() -> None:
         SummarizerSettings(model="m", concurrency=2, max_concurrency=1)
 
 
+def test_a_context_is_a_length_or_what_has_room() -> None:
+    assert SummarizerSettings(model="m", max_model_len=-1).max_model_len == -1
+    with pytest.raises(ValidationError, match="max_model_len = 0 is no context"):
+        SummarizerSettings(model="m", max_model_len=0)
+    with pytest.raises(ValidationError, match="greater than or equal to -1"):
+        SummarizerSettings(model="m", max_model_len=-2)
+
+
 def test_an_unknown_key_and_a_change_are_errors() -> None:
     with pytest.raises(ValidationError, match="temprature"):
         SummarizerSettings(backend="extractive", temprature=1)

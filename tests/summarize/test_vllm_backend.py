@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,30 +37,38 @@ def settings(**change: object) -> SummarizerSettings:
     return SummarizerSettings(backend="vllm", **{**values, **change})
 
 
-@pytest.fixture
-def ray_local(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
-    }.items():
-        monkeypatch.setenv(name, value)
-    import ray
+@contextmanager
+def a_ray() -> Iterator[None]:
+    """A Ray without GPUs, or the one that is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        }.items():
+            patch.setenv(name, value)
+        import ray
 
-    if ray.is_initialized():  # of the end-to-end tests
+        if ray.is_initialized():  # of the end-to-end tests
+            yield
+            return
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+        )
         yield
-        return
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
+        ray.shutdown()
+
+
+@pytest.fixture
+def ray_local() -> Iterator[None]:
+    with a_ray():
+        yield
 
 
 @pytest.mark.slow
@@ -135,11 +144,11 @@ def test_engines_take_gpus_where_there_are_some_and_parts_of_cpus_elsewhere() ->
     gpu = engine_config(chosen, {"GPU": 8, "CPU": 64})
     assert "placement_group_config" not in gpu
     whole = {"disable_log_stats": True, "stream_interval": chosen.max_tokens}  # answers whole, not token by token
-    assert gpu["engine_kwargs"] == whole | {"max_model_len": 512, "max_num_seqs": 7, "gpu_memory_utilization": 0.5}
-    assert gpu["concurrency"] == 2
+    ours = {"max_model_len": 512, "max_num_batched_tokens": 8192}
+    assert gpu["engine_kwargs"] == whole | ours | {"max_num_seqs": 7, "gpu_memory_utilization": 0.5}
     assert gpu["max_pending_requests"] == gpu["max_concurrent_batches"] * chosen.batch_size >= 2 * 7
     unbound = engine_config(settings(batch_size=64), {"GPU": 8})
-    assert (unbound["max_concurrent_batches"], unbound["max_pending_requests"]) == (32, 2048)
+    assert (unbound["max_concurrent_batches"], unbound["max_pending_requests"]) == (8, 512)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in gpu["runtime_env"]["env_vars"]
 
     cpu = engine_config(chosen, {"CPU": 2})
@@ -148,13 +157,3 @@ def test_engines_take_gpus_where_there_are_some_and_parts_of_cpus_elsewhere() ->
     assert cpu["runtime_env"]["env_vars"]["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert cpu["chat_template_stage"]["num_cpus"] + 1.0 + 2 * 0.1 <= 2  # the whole pipeline fits on two CPUs
     assert cpu["should_continue_on_error"] is True
-
-
-@needs_model
-def test_a_range_of_engines_and_gpus_an_engine_reach_ray() -> None:
-    from ray.data.llm import vLLMEngineProcessorConfig
-
-    chosen = settings(engine={"tensor_parallel_size": 2}, concurrency=1, max_concurrency=3)
-    config = vLLMEngineProcessorConfig(**engine_config(chosen, {"GPU": 8, "CPU": 64}))
-    assert config.get_concurrency() == {"min_size": 1, "max_size": 3}
-    assert config.engine_kwargs["tensor_parallel_size"] == 2

@@ -72,6 +72,15 @@ def test_a_score_that_is_switched_off_loads_no_model():
     assert not {"_sentence", "_bertscore", "clip"} & set(vars(scorers))
 
 
+def test_every_model_stays_on_the_named_device_where_there_is_a_gpu(tiny_clip_folder, monkeypatch):
+    """A device was chosen by what the process sees, and scores took the GPU of an engine."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    on_cpu = TextScorers(ScorerSettings(clip_model=str(tiny_clip_folder)), device="cpu")
+    assert tuple(on_cpu.score(["a dog"], ["a dog runs"])[0]) == on_cpu.names()
+    models = (on_cpu._sentence._model, on_cpu._bertscore._scorer._model, on_cpu.clip._model)
+    assert {str(model.device) for model in models} == {"cpu"}
+
+
 def test_without_any_score_there_is_an_empty_row_a_pair():
     scorers = TextScorers(ScorerSettings(rouge=False, sentence_model=None, bertscore_model=None))
     assert scorers.score(["a", "b"], ["c", "d"]) == [{}, {}]
