@@ -51,14 +51,15 @@ def verify(parameters: VerifyParameters) -> int:
     logger = get_run_logger()
     findings = verify_stage(parameters)
     wrong = [finding for finding in findings if not finding.is_note]
-    for finding in findings:
+    for finding in _first(findings):
         logger.log(20 if finding.is_note else 40, "%s %s %s: found %s, expected %s", *_words(finding))
+    if num_more := _num_more(findings):
+        logger.log(40 if wrong else 20, "and %d more", num_more)
     create_markdown_artifact(key="findings", markdown=findings_markdown(findings), description=parameters.output)
     if wrong:
-        shards = sorted({finding.shard for finding in wrong})
-        said = (
-            f"{len(wrong)} findings in {len(shards)} places of {parameters.output}, first {' '.join(_words(wrong[0]))}"
-        )
+        shards = {finding.shard for finding in wrong if finding.shard}
+        num, first = sum(finding.num for finding in wrong), " ".join(_words(wrong[0]))
+        said = f"{num} findings in {len(shards)} places of {parameters.output}, first {first}"
         if any(is_of_table(finding.shard) for finding in wrong):
             said += "; put the tables back from a copy, they are not built again"
         if any(is_rebuilt(finding.shard, finding.check) for finding in wrong):
@@ -68,12 +69,22 @@ def verify(parameters: VerifyParameters) -> int:
 
 
 def findings_markdown(findings: list[Finding]) -> str:
-    """Findings as a Markdown table; the first hundred."""
+    """Findings as a Markdown table; the first hundred, and how many there are besides."""
     if not findings:
         return "Nothing is wrong."
     columns = ("shard", "sample", "check", "found", "expected")
-    shown = markdown_table(columns, map(_words, findings[:_SHOWN]))
-    return shown + (f"\n\nand {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else "")
+    shown = markdown_table(columns, map(_words, _first(findings)))
+    num_more = _num_more(findings)
+    return shown + (f"\n\nand {num_more} more" if num_more else "")
+
+
+def _first(findings: list[Finding]) -> list[Finding]:
+    """The first hundred; without those that only count."""
+    return [finding for finding in findings if finding.shard][:_SHOWN]
+
+
+def _num_more(findings: list[Finding]) -> int:
+    return sum(finding.num for finding in findings) - len(_first(findings))
 
 
 def _words(finding: Finding) -> tuple[str, str, str, str, str]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.rehearsal import Rehearsal
 from gex_pipeline.shard_job import ShardJob, ShardResult, build_shard
-from gex_pipeline.shards.findings import ShardCheck
+from gex_pipeline.shards.findings import Finding, ShardCheck
 
 TRIES = 3
 _WARY_FROM = 2  # deaths of the worker: one may be the machine's or a person's
@@ -64,21 +64,12 @@ class Builder:
         return {**figures, "shard": shard, "error": error, "transient": transient}
 
 
-class Verifier:
-    """Verifies one shard a row."""
+def verify_patiently(check: ShardCheck) -> list[Finding]:
+    """A shard's findings; its source clips have travelled with the check."""
+    from gex_pipeline.shards.checks import verify_shard
 
-    def __init__(self, checks: Sequence[ShardCheck]) -> None:
-        self._checks = checks
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A shard's findings as JSON."""
-        from gex_pipeline.shards.checks import verify_shard
-
-        check = self._checks[int(row["number"])]
-        if check.clips is not None:
-            check = replace(check, clips=replace(check.clips, content=row["clips"]))
-        findings = _with_patience(lambda: verify_shard(check))
-        return {"findings": json.dumps([asdict(finding) for finding in findings])}
+    findings: list[Finding] = _with_patience(lambda: verify_shard(check))
+    return findings
 
 
 def _num_deaths() -> int:

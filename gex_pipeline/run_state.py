@@ -334,8 +334,8 @@ def end_without_snapshot(run: Run, accounts: Sequence[Account] = ()) -> None:
 
 
 def _remove_tables(run: Run) -> None:
-    """Remove the tables of a snapshot that is not published."""
-    for pattern in (f"tables/*-{run.snapshot:06d}.parquet", f"tables/parts/*-{run.snapshot:06d}/*"):
+    """Remove the tables of a snapshot that is not published; what vouches for them goes first."""
+    for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", f"tables/*-{run.snapshot:06d}.parquet"):
         found = storage.list_files(f"{run.layout.output_uri}/{pattern}")
         storage.for_each(storage.remove, [file.uri for file in found])
 

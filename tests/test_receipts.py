@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
+from gex_pipeline import receipts
 from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA, read_receipt, write_losses, write_receipt
 from gex_pipeline.shard_format import Loss, Receipt, text_digest
 from tests.test_shard_format import KEYS, record_of
@@ -35,6 +38,26 @@ def test_a_receipt_says_what_the_shard_holds(tmp_path):
     )
     assert json.loads(second["scores"]) == {"a": 0.5, "b": 1.0}
     assert first["source_text_digest"] is None
+
+
+def test_of_a_receipt_only_the_end_is_read_and_a_long_footer_whole(tmp_path, monkeypatch):
+    """A footer with long texts in its statistics is longer than what is read at first."""
+    uri, long = f"{tmp_path}/LVLT-000003.parquet", replace(RECEIPT, recipe_hash="0123456789abcdef" * 10_000)
+    write_receipt(uri, long, [record_of(key) for key in KEYS[:2]])
+    assert read_receipt(uri) == long
+    write_receipt(uri, RECEIPT, [record_of(key) for key in KEYS[:2]])
+    content = (tmp_path / "LVLT-000003.parquet").read_bytes()
+    (tmp_path / "LVLT-000003.parquet").write_bytes(b"PAR1" + bytes(1_000_000) + content[4:])
+    reads: list[int] = []
+
+    class Counting(io.FileIO):
+        def read(self, *size):
+            reads.append(len(found := super().read(*size)))
+            return found
+
+    monkeypatch.setattr(receipts.storage, "open_read", Counting)
+    assert read_receipt(uri) == RECEIPT
+    assert reads == [65536]
 
 
 def test_a_receipt_that_counts_wrong_is_not_written(tmp_path):

@@ -163,12 +163,12 @@ def verify(arguments: argparse.Namespace) -> int:
         runner = partial(verify_shards, settings=RaySettings(address=arguments.ray))
     with shown_by(LineProgress() if sys.stderr.isatty() else Progress()):
         findings = verifying.verify(target, _everything(arguments), runner, is_deep=arguments.deep)
-    num_wrong = sum(not finding.is_note for finding in findings)
+    num_wrong = sum(finding.num for finding in findings if not finding.is_note)
     content = {
         "output": target.uri or None,
         "shards": len(target.shards),
         "wrong": num_wrong,
-        "notes": len(findings) - num_wrong,
+        "notes": sum(finding.num for finding in findings) - num_wrong,
         "findings": [asdict(finding) for finding in findings],
     }
     _print(arguments, content, show_shards.findings)

@@ -211,7 +211,7 @@ def findings(content: dict[str, Any]) -> None:
     """What is wrong, then what is worth knowing."""
     rows = [
         (
-            plain(row["shard"]),
+            plain(row["shard"]) or "-",
             plain(row["key"]) or "-",
             ("note: " if row["is_note"] else "") + row["check"],
             plain(row["found"]),

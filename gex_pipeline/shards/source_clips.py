@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,21 @@ class SourceClips:
         return {row["clip_id"]: row for row in self._table().to_pylist()}  # the last row of a clip is the newest
 
     def _table(self) -> pa.Table:
-        source = pa.BufferReader(self.content) if self.content else self.path
-        return pq.read_table(source, filters=[("shard", "==", self.shard)], partitioning=None)
+        if self.content:
+            return pq.read_table(pa.BufferReader(self.content))
+        file, ends = _opened(self.path)
+        first, end = bisect_left(ends, self.shard), bisect_right(ends, self.shard) + 1
+        table = file.read_row_groups(range(first, min(end, len(ends))))
+        return table.filter(pc.equal(table["shard"], self.shard))
+
+
+@lru_cache(maxsize=1)
+def _opened(path: str) -> tuple[pq.ParquetFile, list[int]]:
+    """The file of clips, and the last shard in each of its row groups. Its footer is read once, not once a shard."""
+    file = pq.ParquetFile(path, memory_map=True)
+    column = file.schema_arrow.get_field_index("shard")
+    groups = (file.metadata.row_group(number) for number in range(file.num_row_groups))
+    return file, [group.column(column).statistics.max for group in groups]
 
 
 @contextmanager
@@ -74,7 +89,10 @@ def sorted_clips(target: Target) -> Iterator[list[SourceClips]]:
             database.view_parquet("clips_moved", moved, empty=_NO_CLIPS, numbered=True)
             database.run("shards_source_clips")
             database.publish_table("source_clips", str(path), "shard, written, moved NULLS FIRST")
-        yield [SourceClips(str(path), number) for number in range(len(target.shards))]
+        try:
+            yield [SourceClips(str(path), number) for number in range(len(target.shards))]
+        finally:
+            _opened.cache_clear()  # an open file keeps its space on the disk
 
 
 def _write_wanted(shards: Sequence[ShardRef], path: Path) -> None:

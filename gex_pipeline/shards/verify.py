@@ -21,7 +21,7 @@ from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import progress
 from gex_pipeline.shards.across import verify_across
 from gex_pipeline.shards.checks import verify_shard
-from gex_pipeline.shards.findings import Finding, ShardCheck, shown
+from gex_pipeline.shards.findings import Finding, ShardCheck, Told, shown
 from gex_pipeline.shards.samples import open_samples
 from gex_pipeline.shards.source_clips import SourceClips, sorted_clips
 from gex_pipeline.shards.target import Target
@@ -31,30 +31,28 @@ Runner = Callable[[Sequence[ShardCheck]], Iterable[list[Finding]]]
 
 
 def verify(target: Target, everything: Target, runner: Runner, *, is_deep: bool = False) -> list[Finding]:
-    """All findings about a target; `everything` is the target without filters, where parents are looked up.
+    """The findings about a target; `everything` is the target without filters, where parents are looked up.
 
     `runner` verifies the shards one by one, here or elsewhere: `on_cores`, or a Ray job.
     """
-    findings = check_table_files(everything)
+    told = Told()
+    told.add(check_table_files(everything))
     with ExitStack() as stack:
-        clips = _clips(target, stack, findings) if is_deep and target.manifest is not None else None
+        clips = _clips(target, stack, told) if is_deep and target.manifest is not None else None
         checks = shard_checks(target, clips, is_deep=is_deep)
         progress().stage("verify", len(checks), "shards")
         for found in runner(checks):
-            findings += found
+            told.add(found)
             progress().advance(1)
-    names = {shard.name for shard in target.shards}
-    places = ("tables/", *(f"{shard.granularity}/" for shard in target.shards if shard.granularity))
     try:
         with open_samples(everything) as samples:
-            for finding in verify_across(samples):
-                if finding.shard in names or finding.shard.startswith(places):
-                    findings.append(finding)
+            for finding in verify_across(samples, target):
+                told.add([finding])
     except TransientError:
         raise
     except GexError as error:
-        findings.append(Finding(everything.uri, "", "tables", shown(str(error)), "readable receipts and tables"))
-    return sorted(set(findings), key=lambda finding: (finding.is_note, finding.shard, finding.check, finding.key))
+        told.add([Finding(everything.uri, "", "tables", shown(str(error)), "readable receipts and tables")])
+    return told.in_order()
 
 
 def check_table_files(target: Target) -> list[Finding]:
@@ -106,7 +104,7 @@ def shard_checks(target: Target, clips: Sequence[SourceClips] | None, *, is_deep
     ]
 
 
-def _clips(target: Target, stack: ExitStack, findings: list[Finding]) -> list[SourceClips] | None:
+def _clips(target: Target, stack: ExitStack, told: Told) -> list[SourceClips] | None:
     """The source clips of each shard; none, and a finding, where their tables cannot be read."""
     try:
         return stack.enter_context(sorted_clips(target))
@@ -114,7 +112,7 @@ def _clips(target: Target, stack: ExitStack, findings: list[Finding]) -> list[So
         raise
     except (DatabaseError, GexError) as error:
         found = f"joints are not compared: {str(error).splitlines()[0]}"
-        findings.append(Finding(target.uri, "", "tables", shown(found), "readable tables of clips"))
+        told.add([Finding(target.uri, "", "tables", shown(found), "readable tables of clips")])
         return None
 
 

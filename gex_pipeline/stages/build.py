@@ -13,6 +13,7 @@ from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import raise_failures, run_shards
 from gex_pipeline.receipts import read_receipt
 from gex_pipeline.run_state import Run
+from gex_pipeline.shard_format import Receipt
 from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.tables import Database
 
@@ -60,15 +61,17 @@ def _use_summaries(database: Database, run: Run, node: Node) -> None:
         database.view_parquet("summaries", [run.layout.table(f"summaries-{node.name}", run.snapshot)])
 
 
-def is_built(run: Run, node: Node, shard: int) -> bool:
-    """Whether this run has finished the shard: its receipt is there and the tar has the size it says."""
-    receipt = read_receipt(run.layout.receipt(node.name, shard))
+def stored_sizes(run: Run, node: Node) -> dict[str, int]:
+    """Bytes of each file beside the node's shards, by its name: one listing, where asking is a request a shard."""
+    files = storage.list_files(storage.join(run.layout.output_uri, node.name, "*"))
+    return {storage.name_of(file.uri): file.num_bytes for file in files}
+
+
+def is_built(run: Run, receipt: Receipt | None, tar_bytes: int | None) -> bool:
+    """Whether this run has finished a shard: its receipt is there and the tar has the size it says."""
     if receipt is None or receipt.plan_digest != run.run_id:
         return False
-    if receipt.num_samples == 0:
-        return True
-    tar = storage.info(run.layout.tar(node.name, shard))
-    return tar is not None and tar.num_bytes == receipt.num_bytes
+    return receipt.num_samples == 0 or tar_bytes == receipt.num_bytes
 
 
 def build_shards(run: Run, node: Node) -> int:
@@ -78,8 +81,15 @@ def build_shards(run: Run, node: Node) -> int:
         GexError: shards failed, and trying again will not help (TransientError: it may).
     """
     planned = plan_shards(run, node)
-    built = storage.for_each(lambda entry: is_built(run, node, entry.shard), planned)
-    pending = {entry.shard: entry for entry, done in zip(planned, built, strict=True) if not done}
+    sizes = stored_sizes(run, node)
+
+    def is_done(entry: PlannedShard) -> bool:
+        uri, tar = run.layout.receipt(node.name, entry.shard), run.layout.tar(node.name, entry.shard)
+        is_there = storage.name_of(uri) in sizes
+        return is_there and is_built(run, read_receipt(uri), sizes.get(storage.name_of(tar)))
+
+    done = storage.for_each(is_done, planned)
+    pending = {entry.shard: entry for entry, is_there in zip(planned, done, strict=True) if not is_there}
     if not pending:
         return 0
     report = progress()

@@ -39,7 +39,6 @@ _ERROR_COLUMN = "__inference_error__"
 _ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
 _ENGINE_STAGE = "vLLMEngineStage"
 _MAX_RESTARTS = 3  # of one engine in one pass; by default Ray Data restarts what a prompt kills for ever
-_LOGS = "/tmp/ray/session_latest/logs"  # Ray's own choice, on every node
 _ENGINES_A_TEMPLATER = 8  # rendering prompts is a small part of answering them
 
 
@@ -92,8 +91,7 @@ class VllmBackend:
                 "given before are kept. Run the same command again, with a longer engine_timeout_s if it was working"
             ) from error
         except ray.exceptions.RayError as error:
-            node = ray._private.worker.global_worker.node  # none where the driver is no node of the cluster
-            logs = Path(node.get_logs_dir_path() if node else _LOGS)
+            logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
             cause = logged_cause(str(error), logs)
             raise GexError(
                 f"the engine for model {settings.model!r} {what_happened(error)}; answers given before are kept. "

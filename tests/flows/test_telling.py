@@ -12,7 +12,7 @@ from flows import assess, retire, verify
 from flows.expand import ExpandParameters, _command, balance_markdown
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.run_state import Retry
-from gex_pipeline.shards.findings import Finding
+from gex_pipeline.shards.findings import Finding, rest
 from gex_pipeline.shards.manifest import Account
 from tests.making_runs import clip_row, recipe_of, write_jsonl
 
@@ -57,6 +57,20 @@ def test_what_is_wrong_fails_a_verification_and_what_mends_it_is_named(artifacts
         f"a text{mends}"
     )
     assert artifacts["findings"].count("\n") == 1 + 3
+
+
+def test_of_many_findings_a_hundred_are_told_and_all_are_counted(artifacts, monkeypatch):
+    """Each was a record in the log that Prefect's server keeps, ten million of one broken table."""
+    many = [replace(WRONG, key=f"k{number}") for number in range(150)]
+    monkeypatch.setattr(verify, "verify_stage", lambda _: [*many, rest("text", 4000), NOTE])
+    said = []
+    logger = SimpleNamespace(log=lambda level, text, *values: said.append((level, text % values)))
+    monkeypatch.setattr(verify, "get_run_logger", lambda: logger)
+    with pytest.raises(GexError, match=r"^4150 findings in 1 places of /data, first "):
+        verify.verify.fn(verify.VerifyParameters(output="/data"))
+    assert len(said) == 100 + 1
+    assert said[-1] == (40, "and 4051 more")
+    assert artifacts["findings"].endswith("\n\nand 4051 more")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from gex_pipeline import storage
 from gex_pipeline.shards.checks import verify_shard
 from gex_pipeline.shards.manifest import read_manifest
-from gex_pipeline.shards.source_clips import sorted_clips
+from gex_pipeline.shards.source_clips import SourceClips, sorted_clips
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.shards.verify import shard_checks
 from tests.report import outputs
@@ -62,6 +63,17 @@ def test_a_shard_has_its_own_clips_at_their_newest_place(output):
     assert (places[IDS[0]], places[IDS[1]]) == (("b", 2), ("late", None))
     assert found["LVLT"][IDS[1]]["end_s"] == 9.0
     assert places[IDS[2]][0].endswith("clip2.mp4")
+
+
+@pytest.mark.parametrize("rows_a_group", [1, 3, 7, 100])
+def test_a_shard_s_clips_are_found_wherever_the_row_groups_end(tmp_path, rows_a_group):
+    numbers = [0, 0, 0, 1, 3, 3, 3, 3, 3, 3, 3, 5]
+    table = pa.table({"shard": numbers, "clip_id": [f"c{at}" for at in range(len(numbers))]})
+    pq.write_table(table, tmp_path / "clips.parquet", row_group_size=rows_a_group)
+    for shard in range(7):
+        clips = SourceClips(str(tmp_path / "clips.parquet"), shard)
+        expected = {f"c{at}" for at, number in enumerate(numbers) if number == shard}
+        assert set(clips.by_id()) == set(clips.carried().by_id()) == expected
 
 
 def test_a_receipt_damaged_inside_costs_its_own_clips_only(verify, output):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline.shard_format import text_digest
+from gex_pipeline.shards import across, findings
 from gex_pipeline.shards.findings import ShardCheck
 from gex_pipeline.shards.target import ShardRef
 from gex_pipeline.shards.verify import on_cores
@@ -252,6 +253,51 @@ def test_missing_clips_are_told_without_advice_to_build_shards_again(gex, output
     assert done.code == 1
     assert "tables/clips-000000.parquet" in done.out
     assert "--check-bytes" not in done.out
+
+
+def test_of_one_broken_table_a_bounded_number_is_told_and_all_are_counted(gex, verify, output, monkeypatch):
+    """One missing table of clips made a finding a sample, ten million of them."""
+    (output / "tables" / "clips-000000.parquet").unlink()
+    everything = verify(output).content
+    monkeypatch.setattr(across, "MOST_TOLD", 1)
+    monkeypatch.setattr(findings, "MOST_TOLD", 1)
+    done = verify(output)
+    assert (done.code, done.content["wrong"]) == (1, everything["wrong"])
+    untold = sum(finding["check"] == "lineage" for finding in everything["findings"]) - 2
+    told = [finding for finding in done.content["findings"] if finding["check"] == "lineage"]
+    assert [(finding["shard"], finding["num"]) for finding in told] == [(IT, 1), (LVLT, 1), ("", untold)]
+    assert told[-1]["found"] == f"{untold} more"
+    assert done.checks()["table"] == {"tables/clips-000000.parquet"}
+    assert f"{everything['wrong']} things are wrong" in gex("verify", output, "--jobs", 1).out
+
+
+def test_what_is_not_told_of_other_granularities_hides_nothing_of_the_chosen_one(verify, output, monkeypatch):
+    (output / "tables" / "summaries-LVST-000000.parquet").unlink()
+    (output / "tables" / "clips-000000.parquet").unlink()
+    before = verify(output, "--granularity", "LVLT")
+    monkeypatch.setattr(across, "MOST_TOLD", 2)
+    monkeypatch.setattr(findings, "MOST_TOLD", 2)
+    assert verify(output, "--granularity", "LVLT").content == before.content
+    assert before.checks()["lineage"] == {LVLT}
+
+
+def test_every_shard_is_told_and_of_each_check_a_thousand_more():
+    told = findings.Told()
+    for shard in ("a", "b", "c"):
+        told.add([findings.Finding(shard, f"{key:04d}", "text", "", "a text") for key in range(800)])
+        told.add([findings.Finding(shard, "", "sha256", "x", "y")] * 2)
+    told.add([findings.Finding("a", "k", "source", "gone", "a clip", is_note=True)])
+    told.add([findings.rest("text", 5000)])
+    found = told.in_order()
+    assert {(one.shard, one.check) for one in found if one.shard} == {
+        *((shard, check) for shard in "abc" for check in ("text", "sha256")),
+        ("a", "source"),
+    }
+    assert sum(one.check == "text" for one in found) == findings.MOST_TOLD + 2  # the first of c, and one that counts
+    assert sum(one.num for one in found if one.check == "text") == 3 * 800 + 5000
+    assert [one.num for one in found if one.check == "sha256"] == [1, 1, 1]
+    assert found[-1].is_note
+    assert found[-2] == findings.rest("text", 5000 + 3 * 800 - findings.MOST_TOLD - 1)
 
 
 def test_an_output_that_was_moved_has_its_tables(verify, output):
