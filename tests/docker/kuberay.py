@@ -27,6 +27,7 @@ _CLUSTER = _object(
     ["rayVersion", "headGroupSpec", "workerGroupSpecs", "authOptions"],
     rayVersion={"type": "string"},
     authOptions=_object(["mode", "secretName"], mode={"enum": ["disabled", "token"]}, secretName={"type": "string"}),
+    upgradeStrategy=_object(["type"], type={"enum": ["None", "Recreate"]}),
     headGroupSpec=_object(["rayStartParams", "template"], rayStartParams=_PARAMS, template=_TEMPLATE),
     workerGroupSpecs={
         "type": "array",

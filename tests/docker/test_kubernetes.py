@@ -124,6 +124,13 @@ def test_ray_is_the_version_of_the_image_and_asks_for_the_token():
         assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
+def test_a_new_image_reaches_the_ray_pods_too():
+    # KubeRay leaves pods as they are otherwise, and the Prefect worker would drive an older Ray; a RayJob may not.
+    (cluster,) = of_kind("RayCluster")
+    assert cluster["spec"]["upgradeStrategy"] == {"type": "Recreate"}
+    assert all("upgradeStrategy" not in job["spec"].get("rayClusterSpec", {}) for job in of_kind("RayJob"))
+
+
 def test_gpus_that_ray_is_told_of_are_those_the_pod_has():
     for cluster in clusters():
         for group in groups(cluster):
