@@ -136,6 +136,8 @@ def recipe_of(folder: Path, arguments: argparse.Namespace, name: str) -> TrainRe
 def measure(folder: Path, arguments: argparse.Namespace, name: str) -> dict:
     """Rounds of plain steps and of training, in turn."""
     recipe = recipe_of(folder, arguments, name)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # or the peak would be that of the largest granularity so far
     with joined() as processes, open_data(recipe.data) as data:
         run = TrainingRun(recipe, data, build(recipe, data, processes), processes)
         log = StepLog(recipe, run.built, processes)
@@ -153,6 +155,7 @@ def measure(folder: Path, arguments: argparse.Namespace, name: str) -> dict:
                 for _ in range(arguments.steps):
                     upcoming = run.step(step, upcoming, loader, log)
                     step += 1
+                _finish()
                 ours.append((time.perf_counter() - started_s) / arguments.steps)
                 figures = log.figures(0)
     size = arguments.batch_size
@@ -174,9 +177,14 @@ def plain(run: TrainingRun, batch: Prepared | None, step: int, num: int) -> int:
         loss = run.task.backward(batch)
         run.optimiser.step(step, loss)
         step += 1
+    _finish()
+    return step
+
+
+def _finish() -> None:
+    """Until the device has done what it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return step
 
 
 def main() -> None:

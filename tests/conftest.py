@@ -1,4 +1,4 @@
-"""For every test: an environment in which nothing reaches the network; a few drawn clips; one Ray and one Prefect.
+"""For every test: no network and no GPU, whatever the machine has; a few drawn clips; one Ray and one Prefect.
 
 The environment is set before anything is imported, since Ray and Prefect read it when they are loaded.
 """
@@ -17,6 +17,7 @@ atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
 os.environ.update(
     {
         "AWS_EC2_METADATA_DISABLED": "true",
+        "CUDA_VISIBLE_DEVICES": "",
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",

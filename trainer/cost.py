@@ -32,6 +32,7 @@ from gex_pipeline.progress import progress
 from trainer.data_settings import PAPER_GRANULARITIES, GranularitySettings
 from trainer.flops import ModelFlops, image_tower_shape, model_flops, text_tower_shape, tower_flops
 from trainer.model import VideoTextModel
+from trainer.optim import computes_in_bf16
 from trainer.pretrained import CLIP, Pretrained, find_model
 from trainer.settings import ModelSettings, read_model_settings, shipped_names
 from trainer.tokens import TextTokens
@@ -248,8 +249,8 @@ def make_sides(subject: Subject, load: Load, device: torch.device) -> tuple[dict
 
 
 def autocast(device: torch.device) -> Any:
-    """bf16 on a GPU, 32 bits elsewhere."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    """bf16 on a GPU that has it, 32 bits elsewhere."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(device))
 
 
 def rounds(sides: Mapping[str, Run], repeats: int, clock: Clock) -> dict[str, list[float]]:

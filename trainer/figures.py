@@ -11,7 +11,6 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainer.build import Built
 from trainer.classifier import VideoClassifier
@@ -79,7 +78,7 @@ class StepLog:
         found |= self.rates.figures()
         names = sorted(self.recipe.data.granularities)
         kinds = (self._truncated, self._alone, self._seen)
-        counts = self._processes.sum([self._num_damaged, *(int(kind[name]) for name in names for kind in kinds)])
+        counts = self._processes.sum([self._num_damaged, *(kind[name] for name in names for kind in kinds)])
         found["num_damaged"], found["num_skipped_steps"] = int(counts[0]), self._num_skipped
         for number, name in enumerate(names):
             num_truncated, num_alone, num_seen = counts[1 + 3 * number : 4 + 3 * number]
@@ -97,7 +96,7 @@ class StepLog:
     def _start_anew(self) -> None:
         self._losses: defaultdict[str, list[float]] = defaultdict(list)
         self._truncated: defaultdict[str, int] = defaultdict(int)
-        self._alone: defaultdict[str, Tensor | int] = defaultdict(int)  # on the device: no step waits for a count
+        self._alone: defaultdict[str, int] = defaultdict(int)
         self._seen: defaultdict[str, int] = defaultdict(int)
         self._num_damaged = self._num_skipped = 0
         self._last = None

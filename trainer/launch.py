@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +21,7 @@ from trainer.train import Outcome, train
 from trainer.train_recipe import TrainRecipe
 
 _LOOK_S = 1.0
+_NAMED = 2  # errors that the sentence at the end tells, of many processes
 
 
 def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line: None) -> Outcome:
@@ -65,12 +66,19 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     if answer.get("failure"):
         raise (TransientError if answer["transient"] else GexError)(answer["failure"])
     if error is not None or "outcome" not in answer:
-        first = str(error).strip().partition("\n")[0]
         raise TransientError(
-            f"training lost its processes more than {launch.max_restarts} times ({first}); run the same command again "
-            "to go on from the last checkpoint"
+            f"training lost its processes more than {launch.max_restarts} times ({_cause(error)}); run the same "
+            "command again to go on from the last checkpoint"
         )
     return Outcome(**answer["outcome"])
+
+
+def _cause(error: Exception | None) -> str:
+    """What the processes ended with at last, in a line: their own errors, not Ray's heading over them."""
+    failures: Mapping[int, object] = getattr(error, "worker_failures", {}) or {0: error}
+    # of an error of CUDA or NCCL the first line says what it is, the others how to look for it
+    lines = ((type(one).__name__, str(one).strip().partition("\n")[0]) for one in failures.values())
+    return "; ".join(f"{kind}: {line}" for kind, line in list(dict.fromkeys(lines))[:_NAMED])
 
 
 @contextmanager

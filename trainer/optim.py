@@ -133,15 +133,18 @@ def autocast(settings: OptimSettings, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
 
 
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device is a GPU that has bf16 and does not emulate it."""
+    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def check_precision(settings: OptimSettings, device: torch.device) -> None:
     """Refuse bf16 where it would be emulated, which is slower than 32 bits.
 
     Raises:
         GexError: the device cannot compute in bf16.
     """
-    if settings.precision != "bf16" or device.type != "cuda":
-        return
-    if not torch.cuda.is_bf16_supported(including_emulation=False):
+    if settings.precision == "bf16" and device.type == "cuda" and not computes_in_bf16(device):
         name = torch.cuda.get_device_name(device)
         raise GexError(f'{name} only emulates bf16, which is slower than 32 bits; set optim.precision to "fp32"')
 

@@ -28,11 +28,14 @@ from trainer.checkpoint_files import fill_tensors
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.model import VideoTextModel
+from trainer.optim import computes_in_bf16
 from trainer.settings import ModelSettings, TowerSettings
 from trainer.tokens import TextTokenizer, TextTokens, load_tokenizer
 from trainer.towers import load_towers
 
 CONFIG, WEIGHTS, CARD, CLIP = "config.json", "model.safetensors", "README.md", "clip"
+PRECISION = "precision"
+"""Key of a model's record: that of its training; records of old models lack it."""
 _FORMAT = 1
 
 
@@ -121,8 +124,9 @@ class Pretrained:
         return logits.float().cpu()
 
     def _autocast(self) -> Any:
-        # half precision where it is a gain; on a CPU the weights are computed with as they are
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        # half precision where it is a gain and the training took it too, so that figures are those of the training
+        enabled = computes_in_bf16(self.device) and self.trained.get(PRECISION, "bf16") == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def _made(settings: ModelSettings, towers: TowerSettings) -> tuple[VideoTextModel, TextTokenizer]:

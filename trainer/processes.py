@@ -30,12 +30,27 @@ class Processes:
     world_size: int
     device: torch.device
     counts: Any = None
-    """Group for small numbers on the CPU; none with one process."""
+    """Group for what is on the CPU, small numbers most of all; none with one process."""
+    use_gpu: bool = True
+    """Whether a GPU is taken where there is one."""
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one that writes."""
         return self.rank == 0
+
+    def describe_device(self) -> str:
+        """A sentence for a person: what this process computes on, and why that is not a GPU where one is expected."""
+        if self.device.type == "cuda":
+            return f"training on {torch.cuda.get_device_name(self.device)}"
+        built_for = torch.version.cuda
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+        if not self.use_gpu or built_for is None or hidden or torch.cuda.is_available():
+            return "training on the CPU"
+        return (
+            f"warning: training on the CPU, since PyTorch, built for CUDA {built_for}, finds no GPU that it can use; "
+            "where there is one, nvidia-smi says whether its driver is new enough"
+        )
 
     def wait(self) -> None:
         """Until all are here."""
@@ -69,7 +84,10 @@ class Processes:
 
 @contextmanager
 def joined(environment: Mapping[str, str] | None = None, *, use_gpu: bool = True) -> Iterator[Processes]:
-    """This process with the others of its training; groups that are made here go when it ends.
+    """This process with the others of its training; groups that are made here go when it ends well.
+
+    After an error they stay: others may be in a collective that waits for this one, and to destroy a group of NCCL's
+    is to wait for them.
 
     Without `use_gpu` it takes the CPU, whatever GPUs it sees: they may be somebody else's.
 
@@ -78,20 +96,20 @@ def joined(environment: Mapping[str, str] | None = None, *, use_gpu: bool = True
     """
     env = os.environ if environment is None else environment
     world_size, rank, local_rank = (int(env.get(name, default)) for name, default in _PLACE)
-    device = _device(local_rank, int(env.get("LOCAL_WORLD_SIZE", "1"))) if use_gpu else torch.device("cpu")
+    # who starts processes by hand may not say how many are here
+    num_here = max(int(env.get("LOCAL_WORLD_SIZE", "1")), local_rank + 1)
+    device = _device(local_rank, num_here) if use_gpu else torch.device("cpu")
     if world_size == 1 and not dist.is_initialized():
-        yield Processes(0, 1, device)
+        yield Processes(0, 1, device, use_gpu=use_gpu)
         return
     own = not dist.is_initialized()  # Ray Train has made the group already
     if own:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_PATIENCE)
     counts = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device, counts)
-    finally:
-        if own:
-            dist.destroy_process_group()
+    yield Processes(dist.get_rank(), dist.get_world_size(), device, counts, use_gpu)
+    if own:
+        dist.destroy_process_group()
 
 
 _PLACE = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))

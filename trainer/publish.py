@@ -15,7 +15,7 @@ from trainer.checkpoint_files import INDEX
 from trainer.held_out import Figures
 from trainer.history import EARLIER
 from trainer.model_card import model_card
-from trainer.pretrained import CONFIG, ModelFiles, publish_model, write_model
+from trainer.pretrained import CONFIG, PRECISION, ModelFiles, publish_model, write_model
 from trainer.processes import Processes
 from trainer.run_data import RunData
 from trainer.sharded import whole_tensors
@@ -122,6 +122,7 @@ def _trained(end: End, recipe: TrainRecipe, built: Built, data: RunData) -> dict
         "num_steps": end.num_steps,
         "num_steps_in_all": _num_steps(recipe, data),
         "batch_size": recipe.data.batch_size,
+        PRECISION: recipe.optim.precision,
         "averaged": recipe.optim.ema_decay is not None,
         "figures": end.figures,
         "start_from": recipe.start_from,

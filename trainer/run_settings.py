@@ -86,7 +86,7 @@ class LaunchSettings(_Table):
     """Ray cluster: "local" starts a private one; "auto" or "host:port" joins one."""
     cpus_a_process: float = Field(default=1.0, gt=0)
     """CPUs that each of them takes; its data workers have theirs from the same."""
-    gpus_a_process: float = Field(default=0.0, ge=0)
-    """GPUs that each of them takes; with 0 they train on the CPU, whatever their node has."""
+    gpus_a_process: int = Field(default=0, ge=0, le=1)
+    """GPUs that each of them takes, one or none; with 0 they train on the CPU, whatever their node has."""
     max_restarts: int = Field(default=3, ge=0)
     """How often training is started anew from its last checkpoint after a process or its machine is lost."""

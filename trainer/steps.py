@@ -1,6 +1,6 @@
 """The two tasks of training: a batch in, gradients in place and the loss out.
 
-`prepare` brings a batch to the device, which can go on while the step before is still at work; `backward` computes.
+`prepare` brings a batch to the device while the step before is still at work there; `backward` computes.
 In pieces, a contrastive step keeps the negatives of the whole batch (see grad_cache), a classification step adds up.
 Takes no optimiser step.
 """
@@ -27,6 +27,7 @@ from trainer.loss import num_without_negatives, same_source, vtc_loss
 from trainer.model import Embeddings
 from trainer.optim import autocast
 from trainer.parallel import Parallel
+from trainer.processes import Processes
 from trainer.tokens import TextTokens
 from trainer.train_recipe import TrainRecipe
 
@@ -45,7 +46,7 @@ class Prepared(NamedTuple):
     """Samples that others stand in for."""
     same_BG: Tensor | None = None
     """Which samples of all processes share a source with one of this one's and are no negatives; none: all are."""
-    num_without_negatives: Tensor | int = 0
+    num_without_negatives: int = 0
     """Samples of this process that have no negative left."""
 
 
@@ -59,6 +60,39 @@ class Task(Protocol):
         """Add the gradients of this process's loss; the loss, without a graph."""
 
 
+class Sender:
+    """Brings a prepared batch to the device; to a GPU beside what it is computing, not behind it.
+
+    Everything that is queued on the GPU after a batch was sent waits for the batch; what was queued before does not.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, batch: Prepared) -> Prepared:
+        """The batch with its tensors on the device."""
+        if self._stream is None:
+            return batch
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._stream):
+            sent = batch._replace(
+                frames_BT3HW=self._sent(batch.frames_BT3HW, computing),
+                texts=None if batch.texts is None else TextTokens(*(self._sent(one, computing) for one in batch.texts)),
+                labels_B=None if batch.labels_B is None else self._sent(batch.labels_B, computing),
+                same_BG=None if batch.same_BG is None else self._sent(batch.same_BG, computing),
+            )
+        computing.wait_stream(self._stream)
+        return sent
+
+    def _sent(self, tensor: Tensor, computing: torch.cuda.Stream) -> Tensor:
+        # the host waits for a copy out of memory that is not pinned; frames are pinned by the loader
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        found = pinned.to(self.device, non_blocking=True)
+        found.record_stream(computing)  # or its memory may be the next batch's while this one is still computed with
+        return found
+
+
 @dataclass(frozen=True)
 class Contrastive:
     """Videos against texts, over the batch of all processes. Paper: GEXIA §3.2."""
@@ -66,25 +100,28 @@ class Contrastive:
     recipe: TrainRecipe
     built: Built
     parallel: Parallel
-    device: torch.device
+    processes: Processes
+    send: Sender
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch on the device, its texts as tokens; all processes prepare a step's batch."""
         tokens = self.built.tokenizer(batch.texts)
         same_BG, num_alone = None, len(batch.keys) if self.recipe.data.batch_size == 1 else 0
         if self.recipe.mask_same_source:
-            same_BG = same_source(batch.sources_BS.to(self.device, non_blocking=True))
-            num_alone = num_without_negatives(same_BG)
-        return Prepared(
+            # on the CPU: the device would do it behind the step that it is at, and the host wait for its numbers
+            same_BG = same_source(batch.sources_BS, self.processes.counts)
+            num_alone = int(num_without_negatives(same_BG))
+        prepared = Prepared(
             batch.step,
             batch.granularity,
-            batch.frames_BT3HW.to(self.device, non_blocking=True),
-            texts=tokens.to(self.device, non_blocking=True),
+            batch.frames_BT3HW,
+            texts=tokens,
             num_truncated=int(tokens.truncated_B.sum()),
             num_damaged=len(batch.damaged),
             same_BG=same_BG,
             num_without_negatives=num_alone,
         )
+        return self.send(prepared)
 
     def backward(self, batch: Prepared) -> Tensor:
         """Gradients of the symmetric InfoNCE."""
@@ -102,7 +139,7 @@ class Contrastive:
         return loss.detach()
 
     def _encode(self, batch: Prepared, reading: GranularitySettings) -> Embeddings:
-        with autocast(self.recipe.optim, self.device):
+        with autocast(self.recipe.optim, self.processes.device):
             embeddings: Embeddings = self.parallel.called(
                 batch.frames_BT3HW,
                 batch.texts,
@@ -119,17 +156,19 @@ class Classification:
     recipe: TrainRecipe
     classifier: VideoClassifier
     parallel: Parallel
-    device: torch.device
+    processes: Processes
+    send: Sender
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch on the device, its texts as numbers of classes."""
-        return Prepared(
+        prepared = Prepared(
             batch.step,
             batch.granularity,
-            batch.frames_BT3HW.to(self.device, non_blocking=True),
-            labels_B=self.classifier.labels_of(batch.texts).to(self.device, non_blocking=True),
+            batch.frames_BT3HW,
+            labels_B=self.classifier.labels_of(batch.texts),
             num_damaged=len(batch.damaged),
         )
+        return self.send(prepared)
 
     def backward(self, batch: Prepared) -> Tensor:
         """Gradients of the cross-entropy."""
@@ -138,7 +177,7 @@ class Classification:
         losses = []
         for number, piece in enumerate(pieces):
             with nullcontext() if number == len(pieces) - 1 else self.parallel.no_sync():
-                with autocast(self.recipe.optim, self.device):
+                with autocast(self.recipe.optim, self.processes.device):
                     logits_BK = self.parallel.called(piece.frames_BT3HW, n_iter)
                 mean = functional.cross_entropy(logits_BK.float(), piece.labels_B)
                 loss = mean * (len(piece.frames_BT3HW) / len(batch.frames_BT3HW))
@@ -147,11 +186,12 @@ class Classification:
         return torch.stack(losses).sum()
 
 
-def task_of(recipe: TrainRecipe, built: Built, parallel: Parallel, device: torch.device) -> Task:
+def task_of(recipe: TrainRecipe, built: Built, parallel: Parallel, processes: Processes) -> Task:
     """The task that the recipe names."""
+    send = Sender(processes.device)
     if isinstance(built.module, VideoClassifier):
-        return Classification(recipe, built.module, parallel, device)
-    return Contrastive(recipe, built, parallel, device)
+        return Classification(recipe, built.module, parallel, processes, send)
+    return Contrastive(recipe, built, parallel, processes, send)
 
 
 def _pieces(batch: Prepared, piece_size: int | None) -> Iterator[Prepared]:

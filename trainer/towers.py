@@ -128,8 +128,9 @@ class ImageTower(_Tower):
         """Frames as the encoder takes them; floats are normalised already."""
         if frames_F3HW.is_floating_point():
             return frames_F3HW
-        # bytes travel to the device, a quarter of what floats would take; there they become floats
-        return (frames_F3HW.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std
+        # bytes travel to the device, a quarter of what floats would take; there they become floats, in one copy of them
+        pixels_F3HW = frames_F3HW.to(self.pixel_mean.dtype)
+        return pixels_F3HW.div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
 
 
 class TextTower(_Tower):

@@ -18,6 +18,9 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from trainer.build import Built, build
@@ -90,6 +93,7 @@ def train(
     """
     started_s = time.monotonic()
     with ExitStack() as stack:
+        stack.enter_context(_in_memory(recipe))
         recipe = check_output(recipe, processes)
         data = stack.enter_context(open_data(recipe.data))
         say = say if processes.is_first else lambda line: None
@@ -97,6 +101,7 @@ def train(
             say(f"{recipe.data.dataset}, snapshot {recipe.data.snapshot}")
         for sentence in data.describe():
             say(sentence)
+        say(processes.describe_device())
         built = build(recipe, data, processes)
         check_held_out(recipe.data, built.earlier)
         run = TrainingRun(recipe, data, built, processes)
@@ -123,6 +128,21 @@ def train(
             with run.averaged():
                 model = publish_trained(recipe, run.built, data, figures, processes)
         return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_by, figures, model)
+
+
+@contextmanager
+def _in_memory(recipe: TrainRecipe) -> Iterator[None]:
+    """A GPU that is too small, as a sentence: as often as it is tried, it stays too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        found = ". ".join(str(error).split(". ")[:2]).rstrip(".")  # then follows how memory is shared out
+        size, is_on = recipe.parallel.piece_size, str(recipe.parallel.activation_checkpointing).lower()
+        raise GexError(
+            f"a step does not fit into the GPU's memory ({found}); in [parallel] lower piece_size (now "
+            f"{'not set: all of a batch at once' if size is None else size}) or set activation_checkpointing = true "
+            f"(now {is_on}), or lower data.batch_size (now {recipe.data.batch_size})"
+        ) from error
 
 
 def _steps(run: TrainingRun, steps: range, record: Record, say: Callable[[str], None], hear: Callable[[], str]) -> str:
@@ -188,7 +208,7 @@ class TrainingRun:
             metric=recipe.checkpoints.best,
             higher_is_better=recipe.checkpoints.higher_is_better,
         )
-        self.task = task_of(recipe, built, self.parallel, processes.device)
+        self.task = task_of(recipe, built, self.parallel, processes)
 
     def resume(self) -> int:
         """Take up the newest checkpoint; the step to begin with."""
@@ -266,7 +286,11 @@ def _one_sentence() -> Iterator[None]:
         yield
     except GexError as error:
         sys.stderr.write(f"process {os.environ.get('RANK', '0')}: {error}\n")
-        sys.exit(75 if error.transient else 1)
+        sys.stderr.flush()
+        code = 75 if error.transient else 1
+        if dist.is_initialized():
+            os._exit(code)  # Python's own end would destroy the groups, and wait for others that wait for this process
+        sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

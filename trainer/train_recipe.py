@@ -32,6 +32,7 @@ from trainer.settings import ModelSettings, read_model_settings
 RECIPE = "recipe.json"
 """In the output of a training: the recipe by which it began."""
 _PAPER_BATCH = 512
+_PIECE = 64  # of that batch; so many videos of 32 frames fit into a GPU of 80 GB, as the templates say
 _SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -130,7 +131,8 @@ def recipe_over(dataset_uri: str) -> TrainRecipe:
         batch_size //= 2
     data = {"dataset": dataset_uri, "granularities": {name: {} for name in sizes}, "batch_size": batch_size}
     output = storage.absolute(dataset_uri).rstrip("/") + "-training"
-    return make_train_recipe({"name": f"{manifest.name} training", "output": output, "data": data})
+    tables = {"name": f"{manifest.name} training", "output": output, "data": data}
+    return make_train_recipe({**tables, "parallel": {"piece_size": _PIECE}})
 
 
 def template(name: str) -> str:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from ray.train import WorkerGroupError
 
 from benchmarks.process_table import processes
 from gex_pipeline.errors import GexError, TransientError
@@ -174,3 +175,38 @@ def test_more_processes_than_gpus_on_a_node_end_it_at_once_with_a_sentence(
     with pytest.raises(GexError, match=r"2 processes are started on a machine with 1 GPUs") as caught:
         train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES))
     assert not caught.value.transient
+
+
+def test_what_processes_ended_with_is_in_the_sentence_without_the_advice_that_follows_it():
+    """Of a CUDA error there was Ray's heading over it, and nothing else."""
+    advice = "CUDA kernel errors might be asynchronously reported.\nCompile with `TORCH_USE_CUDA_DSA`."
+    mine, theirs = RuntimeError(f"CUDA error: device-side assert\n{advice}"), RuntimeError("Connection closed by peer")
+    error = WorkerGroupError("[Rank 0 Error Snippet]: ...", {0: mine, 1: theirs, 2: theirs, 3: OSError("late")})
+    assert (
+        launch._cause(error) == "RuntimeError: CUDA error: device-side assert; RuntimeError: Connection closed by peer"
+    )
+    assert launch._cause(GexError("Ray is gone\nTraceback")) == "GexError: Ray is gone"
+
+
+def test_an_error_of_a_process_that_may_pass_is_in_the_sentence_at_the_end(
+    ray_local, numbered_output, tmp_path, monkeypatch
+):
+    one_process = launch._one_process
+
+    def on_a_broken_gpu(config):
+        from trainer import steps
+
+        def backward(*_):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with more of it")
+
+        steps.Contrastive.backward = backward
+        one_process(config)
+
+    monkeypatch.setattr(launch, "_one_process", on_a_broken_gpu)
+    changes = {"launch": {"max_restarts": 0}, "data": {"granularities": {"IT": {}}}}
+    with pytest.raises(TransientError) as caught:
+        train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES, changes))
+    assert str(caught.value) == (
+        "training lost its processes more than 0 times (RuntimeError: CUDA error: an illegal memory access was "
+        "encountered); run the same command again to go on from the last checkpoint"
+    )

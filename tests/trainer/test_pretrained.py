@@ -9,6 +9,7 @@ import torch
 
 from gex_pipeline.errors import GexError, RecipeError
 from tests.trainer.tiny_recipes import checkpoint_of, largest_difference, steps_of, tiny_recipe, train_here, weights_of
+from trainer import cost
 from trainer.build import build
 from trainer.checkpoint import named_tensors
 from trainer.pretrained import Pretrained
@@ -65,6 +66,31 @@ def test_a_model_that_is_loaded_gives_the_vectors_of_the_one_in_memory(trained, 
     assert loaded.settings == recipe.model
     assert loaded.granularities == recipe.data.granularities
     assert loaded.image_size_px == 48
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "record", "expected"),
+    [
+        (True, {"precision": "bf16"}, True),
+        (True, {"precision": "fp32"}, False),
+        (True, {}, True),  # a model from before precision was written down
+        (False, {"precision": "bf16"}, False),
+    ],
+)
+def test_on_a_gpu_a_model_computes_in_the_precision_of_its_training_where_the_gpu_has_it(
+    trained, monkeypatch, has_bf16, record, expected
+):
+    """It was bf16 always: emulated on a T4, and other figures than those of a training in 32 bits."""
+    loaded = Pretrained.from_pretrained(trained[1].model)
+    assert loaded.trained["precision"] == "fp32"
+    loaded.trained = record
+    monkeypatch.setattr(Pretrained, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bf16
+    )
+    assert loaded._autocast()._enabled == expected
+    assert cost.autocast(loaded.device)._enabled == has_bf16
 
 
 def test_the_output_of_a_training_is_named_as_well_as_the_model_in_it(trained, batch):

@@ -8,12 +8,17 @@ is 1e-3 away.
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.trainer.tiny_recipes import (
+    ROOT,
     checkpoint_of,
     largest_difference,
     log_of,
@@ -85,3 +90,54 @@ def test_a_batch_that_cannot_be_divided_is_refused_by_every_process_in_one_sente
         said = (together / f"uneven {rank}.txt").read_text()
         assert said.startswith("the batch size 3 cannot be divided among 2 ranks; set batch_size to 2 or 4")
     assert not (together / "uneven" / "model").exists()
+
+
+WAITING = "from trainer.processes import joined\nwith joined() as processes:\n    processes.wait()"
+# NCCL's groups are destroyed when all are there to do it, at Python's own end too; here all of that never comes
+ALONE = """
+import atexit, threading
+import torch.distributed
+from trainer.train import main
+never = threading.Event().wait
+torch.distributed.destroy_process_group = never
+atexit.register(never)
+main(["missing.toml"])
+"""
+
+
+def run_two(*programs: str) -> list[tuple[int, str]]:
+    """Two processes of one training: how each ended, and what it said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank), **place},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, program in enumerate(programs)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[1] for process in reversed(running)]
+    finally:
+        for process in running:
+            process.kill()
+    return [(process.returncode, words) for process, words in zip(running, reversed(said), strict=True)]
+
+
+def test_an_error_of_one_process_is_told_and_ends_it_though_the_others_wait_for_it():
+    """It had waited for them first, and they for it; nothing was printed."""
+    (waiting, _), (code, said) = run_two(WAITING, ALONE)
+    assert code == 1
+    assert said.startswith("process 1: ")
+    assert "missing.toml" in said
+    assert len(said.splitlines()) == 1
+    assert waiting != 0  # it lost the other one
+
+
+def test_processes_that_end_well_leave_no_group_behind():
+    after = "\nimport torch\nassert not torch.distributed.is_initialized()"
+    assert run_two(WAITING + after, WAITING + after) == [(0, ""), (0, "")]

@@ -67,6 +67,14 @@ def test_what_contradicts_itself_or_cannot_be_is_refused(tables, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [0.5, 2])
+def test_a_process_takes_one_gpu_or_none(number):
+    """Two processes that shared a GPU were refused as too many, and a second one of a process lay idle."""
+    with pytest.raises(RecipeError, match="gpus_a_process"):
+        recipe_of(launch={"gpus_a_process": number})
+    assert [recipe_of(launch={"gpus_a_process": one}).launch.gpus_a_process for one in (0, 1, 1.0)] == [0, 1, 1]
+
+
 def test_relative_paths_start_from_the_folder_of_the_recipe_and_uris_stay(tmp_path):
     (tmp_path / "clip").mkdir()
     tables = {
@@ -139,6 +147,14 @@ def test_the_template_of_pretraining_holds_the_numbers_of_the_paper(tmp_path):
     assert recipe.task == "contrastive"
 
 
+@pytest.mark.parametrize("name", ["pretraining", "retrieval", "classification"])
+def test_a_template_of_the_paper_fits_a_gpu_of_80_gb(tmp_path, name):
+    """Bytes that ViT-B/32 keeps of a frame and of a text: of all videos at once 400 GB."""
+    recipe = loaded(name, tmp_path)
+    most_frames = max(granularity.num_frames for granularity in recipe.data.granularities.values())
+    assert recipe.parallel.piece_size * (24.3e6 * most_frames + 31e6) < 60e9
+
+
 @pytest.mark.parametrize(
     ("name", "task", "towers", "rest", "epochs"),
     [("retrieval", "contrastive", 1e-7, 1e-5, 50), ("classification", "classification", 1e-7, 1e-6, 100)],
@@ -172,6 +188,7 @@ def test_a_recipe_over_a_data_set_has_all_its_granularities_and_the_largest_batc
     assert recipe.data.batch_size == 16  # of 18 samples
     assert recipe.output == f"{numbered_output}-training"
     assert recipe.optim.learning_rate == 1e-4
+    assert recipe.parallel.piece_size == 64
 
 
 def test_a_recipe_over_a_data_set_fits_a_power_of_two_exactly(tmp_path):
