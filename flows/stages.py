@@ -116,7 +116,22 @@ def failed(error: GexError, *command: str) -> State[Any]:
     """
     stage_name = next(iter(getattr(error, "__notes__", ())), "")
     where = f"stage '{stage_name}' failed: " if stage_name else ""
+    _last_failure[:] = [error]
     return Failed(message=f"{where}{str(error).rstrip('. ')}. To go on: {shlex.join(command)}", data=error)
+
+
+_last_failure: list[GexError] = []
+
+
+def failure_of(state: State[Any]) -> BaseException:
+    """The error that a flow of this process ended with.
+
+    A server whose database is busy can answer with the state as it has it, and that is without its data.
+    """
+    error: BaseException = state.result(raise_on_failure=False)
+    if not isinstance(error, GexError):
+        return next((last for last in _last_failure if str(last).rstrip(". ") in (state.message or "")), error)
+    return error
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:

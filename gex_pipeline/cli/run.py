@@ -147,6 +147,7 @@ def run_flow(run: Run, place: str, how: How) -> None:
     with shown_by(LineProgress()):
         progress().stage("start Prefect", None, "")
         from flows.expand import ExpandParameters, expand
+        from flows.stages import failure_of
 
         parameters = ExpandParameters(
             recipe=storage.absolute(place),
@@ -158,7 +159,7 @@ def run_flow(run: Run, place: str, how: How) -> None:
         with _prefect_answers():
             state = expand(parameters, return_state=True)
     if not state.is_completed():
-        error = state.result(raise_on_failure=False)
+        error = failure_of(state)
         if isinstance(error, GexError):
             raise error
         raise GexError(f"the run failed: {type(error).__name__}: {error}. Run the same command again to go on")

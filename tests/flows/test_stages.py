@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 from prefect import Task
+from prefect.exceptions import FailedRun
+from prefect.states import Failed
 from prefect.utilities.engine import collect_task_run_inputs_sync, resolve_inputs_sync
 
-from flows.stages import _may_pass, failed, stage
+from flows.stages import _may_pass, failed, failure_of, stage
 from gex_pipeline import run_log
 from gex_pipeline.errors import BalanceError, GexError, StuckError, TransientError
 from gex_pipeline.shards.manifest import Manifest
@@ -21,6 +23,15 @@ def log_to(monkeypatch):
     yield lambda path: monkeypatch.setenv(run_log.VARIABLE, str(path))
     monkeypatch.delenv(run_log.VARIABLE)
     run_log.install()
+
+
+def test_the_error_of_a_flow_is_known_also_when_the_server_answers_without_its_data():
+    """Its database was locked for a moment, and a run whose accounts did not balance ended with 1 instead of 3."""
+    error = BalanceError("the accounts do not add up.")
+    state = failed(error, "gex", "run", "x")
+    assert failure_of(state) is error
+    assert failure_of(Failed(message=state.message)) is error
+    assert isinstance(failure_of(Failed(message="killed")), FailedRun)
 
 
 def test_a_stage_logs_its_begin_and_end(log_to, tmp_path):
