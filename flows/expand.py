@@ -171,7 +171,8 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
     if snapshot is not None:
         _tell(run, snapshot, parameters)
         mark_done(run)
-        later = _expand_alone(parameters, recipe, lease) if run.num_waiting else None
+        plain = parameters.model_copy(update={"retry": None})  # what was retried is not tried once more
+        later = _expand_alone(plain, recipe, lease) if run.num_waiting else None
         return snapshot.snapshot if later is None else later
     if not run.is_told:
         _tell(run.of_last_snapshot, run.manifest.snapshots[-1], parameters)

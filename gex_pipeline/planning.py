@@ -249,7 +249,7 @@ def _sample_parents(database: Database, run: Run, parent: Node, group: str | Non
     if summarised:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
         join = "JOIN summaries AS t ON t.parent_id = s.key AND t.source_digest = s.text_digest"
-    known = "frames" in database.columns("samples")  # not where there is no sample
+    known = "frames" in database.columns("samples")  # not where there is no sample, nor in receipts older than frames
     frames = "".join(f", {name}: s.{name}" for name in _FRAMES_FACTS) if known else ""
     return (
         f"SELECT s.key AS id, {value} AS group_value, s.source_id, s.segments[1].start_s AS start_s, "

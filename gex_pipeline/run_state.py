@@ -324,7 +324,7 @@ def begin(run: Run) -> Run:
         # The account of ingest is among the parts: left behind, it would vouch for tables that are gone.
         _remove_tables(run)
     _write_state(run, {"stage": "begun"})
-    return replace(run)
+    return run
 
 
 def end_without_snapshot(run: Run, accounts: Sequence[Account] = ()) -> None:
