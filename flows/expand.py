@@ -24,6 +24,7 @@ from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import (
     Retry,
     Run,
+    as_begun,
     begin,
     end_without_snapshot,
     find_recipe,
@@ -72,6 +73,12 @@ def rebuild_shards(run: Run, damaged: list[rebuild.Damage]) -> None:
     """Damaged shards → the bytes that were published."""
     with ray_session(run.recipe.ray):
         rebuild.rebuild(run, damaged)
+
+
+@stage("compare")
+def count_changed(run: Run) -> int:
+    """Clips that the snapshot was begun with and that are not in the metadata as they were."""
+    return prepare.num_begun_clips_changed(run)
 
 
 @stage("ingest")
@@ -165,14 +172,13 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
         snapshot = None
         _end_begun(run, lease)
     else:
-        run = begin(run)
-        _say_what_waits(run)
+        run = begin(_go_on(run))
         snapshot = _expand_rows(run, lease)
     if snapshot is not None:
         _tell(run, snapshot, parameters)
         mark_done(run)
         plain = parameters.model_copy(update={"retry": None})  # what was retried is not tried once more
-        later = _expand_alone(plain, recipe, lease) if run.num_waiting else None
+        later = _expand_alone(plain, recipe, lease) if run.is_behind else None
         return snapshot.snapshot if later is None else later
     if not run.is_told:
         _tell(run.of_last_snapshot, run.manifest.snapshots[-1], parameters)
@@ -180,12 +186,20 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
     return None
 
 
-def _say_what_waits(run: Run) -> None:
-    if run.num_waiting:
-        files = "1 file that came since is" if run.num_waiting == 1 else f"{run.num_waiting} files that came since are"
-        words = f"going on with snapshot {run.snapshot} as it was begun; {files} for a snapshot after it"
-        get_run_logger().info(words)
-        progress().note(words)
+def _go_on(run: Run) -> Run:
+    """The run as its snapshot was begun, which keeps what is built, where no clip of it is gone or changed."""
+    if not run.begun_inputs:
+        return run
+    if num_changed := count_changed(run):
+        words = (
+            f"begun anew: {num_changed:,} of the clips that snapshot {run.snapshot} was begun with are not in the "
+            "metadata any more as they were; what was built of it is built again"
+        )
+    else:
+        words = f"going on with snapshot {run.snapshot} as it was begun; what has come since is for the one after it"
+    get_run_logger().info(words)
+    progress().note(words)
+    return run if num_changed else as_begun(run)
 
 
 def _end_begun(run: Run, lease: Lease) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from gex_pipeline import storage
@@ -59,9 +58,3 @@ def noted(files: InputFiles, recipe: Recipe) -> InputFiles:
         "digest": hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).hexdigest(),
     }
     return (*(file for file in files if "holds" not in file), as_one)
-
-
-def has_grown(earlier: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> bool:
-    """Whether files came, and all that were there are unchanged."""
-    by_uri = {file["uri"]: file for file in now}
-    return 0 < len(earlier) < len(now) and all(by_uri.get(file["uri"]) == file for file in earlier)

@@ -35,6 +35,10 @@ class Layout:
         """The parts of a table that is still being made."""
         return storage.join(self.output_uri, "tables", "parts", f"{name}-{snapshot:06d}", "*.parquet")
 
+    def ingest_account(self, snapshot: int) -> str:
+        """The account of a snapshot's ingest, until it is published; written last, so it vouches for its tables."""
+        return storage.join(self.output_uri, "tables", "parts", f"ingest-{snapshot:06d}", "account.json")
+
     def tar_path(self, granularity: str, shard: int) -> str:
         """A shard's tar, relative to the output."""
         return f"{granularity}/{shard_name(granularity, shard)}.tar"

@@ -1,8 +1,9 @@
 """What a run knows of itself: the recipe, the next snapshot, what is published, what was begun.
 
 `open_run` decides whether there is anything to do and whether begun work can go on. A run is named by
-a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over. Where files
-only came since, what was begun goes on without them, and they are for the next snapshot.
+a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over. A snapshot
+that was begun goes on under its own inputs (`as_begun`) where all its clips are still there as they were
+(`stages.prepare` looks); what came since is for the next snapshot.
 `find_recipe` reads a recipe file, or the recipe an output was made with. `run.json` says besides how many snapshots
 were told of (drift, report), so that a run which ends between publishing and telling leaves that to the next one.
 """
@@ -23,7 +24,7 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION
-from gex_pipeline.inputs import has_grown, input_files, noted
+from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, deciding, load_recipe, make_recipe
 from gex_pipeline.run_lock import read_holder
@@ -62,7 +63,8 @@ class Run:
     changes: tuple[str, ...] = ()  # in what the recipe differs from that of the last snapshot, in words
     num_told: int = 0  # published snapshots that were told of: drift looked for, report written
     is_begun: bool = False  # whether a run, this one or another, has begun the next snapshot and not ended it
-    num_waiting: int = 0  # files that came since this snapshot was begun, and are for the next one
+    begun_inputs: tuple[dict[str, Any], ...] = ()  # of the snapshot that was begun and planned, where they are others
+    is_behind: bool = False  # whether these are not the files of today, but those the snapshot was begun with
 
     @property
     def layout(self) -> Layout:
@@ -202,21 +204,27 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
                 "rewritten: what is new from now on would be made with this one. Say so with --accept-changes, choose "
                 "another output, or set the recipe back"
             )
-    num_waiting, earlier = 0, tuple(state.get("inputs", ()))
-    is_same = has_grown(earlier, inputs) and _run_id(recipe, earlier, manifest, retry) == state["run_id"]
-    if is_same and _may_have_built(recipe.output_uri, state, manifest):
-        inputs, num_waiting = earlier, len(inputs) - len(earlier)
-    run_id = _run_id(recipe, inputs, manifest, retry)
+    run_id, earlier = _run_id(recipe, inputs, manifest, retry), tuple(state.get("inputs", ()))
+    is_other = run_id != state.get("run_id") == _run_id(recipe, earlier, manifest, retry)
+    begun_inputs = earlier if is_other and _may_have_built(recipe.output_uri, state, manifest) else ()
     seen_before = state.get("run_id") == run_id and state.get("stage") == NOTHING_NEW
     told, is_begun = num_told(state, manifest), is_unfinished(state, manifest)
-    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes, told, is_begun, num_waiting)
+    return Run(recipe, manifest, inputs, run_id, seen_before, retry, changes, told, is_begun, begun_inputs)
+
+
+def as_begun(run: Run) -> Run:
+    """The run under the inputs that its snapshot was begun with, which takes over what was built of it."""
+    run_id = _run_id(run.recipe, run.begun_inputs, run.manifest, run.retry)
+    return replace(run, inputs=run.begun_inputs, run_id=run_id, begun_inputs=(), is_behind=True)
 
 
 def _may_have_built(output_uri: str, state: dict[str, Any], manifest: Manifest) -> bool:
     """Whether a snapshot was begun, and planned, that can be published: what is built of it is worth keeping."""
     if not is_unfinished(state, manifest) or state.get("stage") == _REFUSED:
         return False
-    return bool(storage.list_files(f"{output_uri}/tables/plan-*-{len(manifest.snapshots):06d}.parquet"))
+    snapshot = len(manifest.snapshots)
+    is_read = storage.exists(Layout(output_uri).ingest_account(snapshot))  # else the metadata would be read again
+    return is_read and bool(storage.list_files(f"{output_uri}/tables/plan-*-{snapshot:06d}.parquet"))
 
 
 def _run_id(recipe: Recipe, inputs: Sequence[dict[str, Any]], manifest: Manifest, retry: Retry | None) -> str:

@@ -13,6 +13,7 @@ from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.run_lock import held
 from gex_pipeline.run_state import (
     Retry,
+    as_begun,
     begin,
     command_to_finish,
     end_without_snapshot,
@@ -27,6 +28,7 @@ from gex_pipeline.run_state import (
 )
 from gex_pipeline.run_state import recipe_of as recipe_of_snapshot
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
+from gex_pipeline.stages import prepare
 from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
 
 
@@ -165,6 +167,7 @@ GROWING = {"clips": "clips*.jsonl"}
 
 def begun_and_planned(folder):
     run = begin(open_run(recipe_of(folder, GROWING)))
+    prepare.ingest_clips(run)
     plan(run, "LVLT")
     mark(run, "LVLT build")
     return run
@@ -173,26 +176,27 @@ def begun_and_planned(folder):
 def test_a_planned_snapshot_goes_on_as_it_was_begun_when_files_came_since(folder):
     run = begun_and_planned(folder)
     write_jsonl(folder / "clips-2.jsonl", [clip_row("v2")])
-    again = open_run(recipe_of(folder, GROWING))
-    assert (again.run_id, again.inputs, again.num_waiting) == (run.run_id, run.inputs, 1)
-    assert storage.exists(run.layout.table("plan-LVLT", 0))
+    found = open_run(recipe_of(folder, GROWING))
+    assert (found.run_id != run.run_id, len(found.inputs), found.begun_inputs) == (True, 2, run.inputs)
+    again = as_begun(found)
+    assert (again.run_id, again.inputs, again.is_behind, again.begun_inputs) == (run.run_id, run.inputs, True, ())
     begin(again)
     assert storage.exists(run.layout.table("plan-LVLT", 0))
-    assert open_run(recipe_of(folder, GROWING)).run_id == run.run_id, "stopped once more, before it had built anything"
+    assert as_begun(open_run(recipe_of(folder, GROWING))) == again, "stopped once more, before it had built anything"
 
 
-@pytest.mark.parametrize("why", ["a file changed", "nothing is planned", "it was refused", "another recipe"])
+@pytest.mark.parametrize("why", ["the metadata are not read", "nothing is planned", "it was refused", "another recipe"])
 def test_a_begun_snapshot_is_begun_again_when(folder, why):
     run = begun_and_planned(folder)
     write_jsonl(folder / "clips-2.jsonl", [clip_row("v2")])
-    if why == "a file changed":
-        os.utime(folder / "clips.jsonl", (1, 1))
+    if why == "the metadata are not read":
+        storage.remove(run.layout.ingest_account(0))
     if why == "nothing is planned":
         storage.remove(run.layout.table("plan-LVLT", 0))
     if why == "it was refused":
         mark_refused(run)
     again = open_run(recipe_of(folder, GROWING, seed=int(why == "another recipe")))
-    assert (len(again.inputs), again.num_waiting) == (2, 0)
+    assert (len(again.inputs), again.begun_inputs, again.is_behind) == (2, (), False)
     assert again.run_id != run.run_id
 
 
@@ -216,7 +220,7 @@ def test_a_run_under_other_inputs_drops_the_tables_that_were_begun_and_keeps_pub
     second = begin(open_run(recipe_of(folder)))
     layout = second.layout
     mine = [layout.table("clips", 1), layout.table("plan-LVLT", 1), layout.part("summaries-LVST", 1, "part-000000")]
-    mine.append(f"{layout.output_uri}/tables/parts/ingest-000001/account.json")
+    mine.append(layout.ingest_account(1))
     for uri in [*mine, layout.table("clips", 0)]:
         storage.publish_bytes(b"x", uri)
     begin(open_run(recipe_of(folder)))

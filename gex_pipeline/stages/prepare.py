@@ -71,10 +71,6 @@ def _written_gates(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield from ((f"{granularity}.{table}", score) for score in gates)
 
 
-def _account_uri(run: Run) -> str:
-    return storage.join(run.layout.output_uri, "tables", "parts", f"ingest-{run.snapshot:06d}", "account.json")
-
-
 def ingest_clips(run: Run) -> Account:
     """Read all metadata into the snapshot's ``clips`` table, once.
 
@@ -91,12 +87,27 @@ def ingest_clips(run: Run) -> Account:
     progress().advance(found.account.num_in)
     for note in found.notes:
         progress().note(f"note     {note}")
-    # Written last: with the account there, the tables are complete.
-    storage.publish_bytes(json.dumps(asdict(found.account)).encode(), _account_uri(run))
+    storage.publish_bytes(json.dumps(asdict(found.account)).encode(), run.layout.ingest_account(run.snapshot))
     return found.account
+
+
+def num_begun_clips_changed(run: Run) -> int:
+    """How many clips that the snapshot was begun with are not in the metadata of today as they were then.
+
+    Raises:
+        RecipeError: columns or predicate do not fit the metadata.
+        GexError: the metadata cannot be read.
+    """
+    progress().stage("compare with what was begun", None, "")
+    with Database() as database:
+        ingest.ingest(database, run, keep_index=True)
+        database.view_parquet("begun_clips", [run.layout.table("clips", run.snapshot)])
+        if database.columns("begun_clips") != database.columns("clips_new"):
+            return database.count("begun_clips")
+        return int(database.rows("ingest_begun_changed")[0]["num_changed"])
 
 
 def read_ingest_account(run: Run) -> Account | None:
     """The account of this run's ingest, or None while it is not finished."""
-    uri = _account_uri(run)
+    uri = run.layout.ingest_account(run.snapshot)
     return Account(**json.loads(storage.read_bytes(uri))) if storage.exists(uri) else None

@@ -8,10 +8,12 @@ from itertools import pairwise
 
 import pytest
 
+from gex_pipeline import storage
 from gex_pipeline.cli.main import main
 from gex_pipeline.recipe import load_recipe
 from gex_pipeline.run_state import begin, open_run, read_state
 from gex_pipeline.shard_job import build_shard
+from gex_pipeline.stages.prepare import ingest_clips
 from tests.end_to_end.running import (
     NO_MODELS,
     error_of,
@@ -166,33 +168,61 @@ def test_a_run_that_failed_after_publishing_is_made_good_by_the_next_one(unrepor
     assert fingerprint(output) == after
 
 
-def test_files_that_come_while_a_snapshot_is_built_are_for_the_one_after_it(running, corpus, tmp_path, capsys):
-    """A run that was stopped threw away what it had built as soon as the collection had grown."""
-    of_source = {name: [row for row in metadata_of(corpus) if row["YoutubeID"] == name] for name in (
-        "-whkHrSQl47", "lzm8v_D9W90",
-    )}  # fmt: skip
+def begun_with_one_source(corpus, folder):
+    """The recipe of a run that was stopped when it had built its shard, the tar, and rows: the source's, another's."""
+    first, second = (
+        [row for row in metadata_of(corpus) if row["YoutubeID"] == name] for name in ("-whkHrSQl47", "lzm8v_D9W90")
+    )
     body = '[granularity.SVST]\n[granularity.LVLT]\noperation = "integrate"\nfrom = "SVST"\n'
-    recipe = write_recipe(tmp_path, source_table(corpus, tmp_path / "clips-*.jsonl") + NO_MODELS + body)
-    write_metadata(tmp_path / "clips-1.jsonl", of_source["-whkHrSQl47"])
-    job, _ = plan(begin(open_run(load_recipe(recipe))), "LVLT")
-    build_shard(job, 0)  # and then it is stopped
-    tar = tmp_path / "output/LVLT/LVLT-000000.tar"
+    recipe = write_recipe(folder, source_table(corpus, folder / "clips-*.jsonl") + NO_MODELS + body)
+    write_metadata(folder / "clips-1.jsonl", first)
+    run = begin(open_run(load_recipe(recipe)))
+    ingest_clips(run)
+    job, _ = plan(run, "LVLT")
+    build_shard(job, 0)
+    return recipe, folder / "output/LVLT/LVLT-000000.tar", first, second
+
+
+@pytest.mark.parametrize("kind", ["another file", "the same file written anew"])
+def test_clips_that_come_while_a_snapshot_is_built_are_for_the_one_after_it(running, corpus, tmp_path, capsys, kind):
+    """A run that was stopped threw away what it had built as soon as the collection had grown."""
+    recipe, tar, known, come = begun_with_one_source(corpus, tmp_path)
     built = tar.stat().st_mtime_ns
-    write_metadata(tmp_path / "clips-2.jsonl", of_source["lzm8v_D9W90"])
+    files_then = ["clips-1.jsonl"]
+    if kind == "another file":
+        files_now = ["clips-1.jsonl", "clips-2.jsonl"]
+        write_metadata(tmp_path / "clips-2.jsonl", come)
+    else:
+        files_now = files_then
+        write_metadata(tmp_path / "clips-1.jsonl", come + known)
 
     assert main(["run", str(recipe), "--no-report"]) == 0
 
-    assert "going on with snapshot 0 as it was begun; 1 file that came since is for a snapshot after it" in (
-        capsys.readouterr().err
-    )
+    said = "going on with snapshot 0 as it was begun; what has come since is for the one after it"
+    assert said in capsys.readouterr().err
     output = read_output(tmp_path / "output")
     first, second = output.manifest["snapshots"]
-    assert [[file["uri"] for file in entry["inputs"]] for entry in (first, second)] == [
-        [str(tmp_path / f"clips-{number}.jsonl") for number in numbers] for numbers in ([1], [1, 2])
+    assert [[storage.name_of(file["uri"]) for file in entry["inputs"]] for entry in (first, second)] == [
+        files_then,
+        files_now,
     ]
     assert [entry["granularities"]["LVLT"]["totals"]["samples"] for entry in (first, second)] == [1, 1]
     assert tar.stat().st_mtime_ns == built
     assert open_run(load_recipe(recipe)).is_current
+
+
+def test_a_snapshot_is_begun_anew_when_a_clip_of_it_has_another_caption_now(running, corpus, tmp_path, capsys):
+    recipe, tar, known, come = begun_with_one_source(corpus, tmp_path)
+    built = tar.stat().st_mtime_ns
+    write_metadata(tmp_path / "clips-1.jsonl", [known[0] | {"Caption": "as it should have been"}, *known[1:], *come])
+
+    assert main(["run", str(recipe), "--no-report"]) == 0
+
+    assert "begun anew: 1 of the clips that snapshot 0 was begun with are not in" in capsys.readouterr().err
+    output = read_output(tmp_path / "output")
+    (only,) = output.manifest["snapshots"]
+    assert only["granularities"]["LVLT"]["totals"]["samples"] == 2
+    assert tar.stat().st_mtime_ns != built
 
 
 def test_a_run_over_metadata_that_were_put_back_gives_up_what_was_begun(unreported, capsys):

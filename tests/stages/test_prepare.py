@@ -1,13 +1,15 @@
-"""What is looked at before anything starts: gates on scores that are taken."""
+"""What is looked at before anything starts: gates on scores that are taken, what a snapshot was begun with."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.run_state import begin, find_recipe, open_run
-from gex_pipeline.stages.prepare import check_gate_names
-from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
+from gex_pipeline.stages.prepare import check_gate_names, ingest_clips, num_begun_clips_changed
+from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
 
 NO_MODELS = {"sentence_model": False, "bertscore_model": False}
 
@@ -51,3 +53,29 @@ def test_gates_on_scores_that_are_taken_pass(tmp_path):
     check_gate_names(summarised(tmp_path, {}, gates={"sentence_cosine": {"min": 0.4}}))
     clip = {"clip_model": "a/model"}
     check_gate_names(summarised(tmp_path, clip, gates={"clip_video_short_text": {"min": 0.2}}))
+
+
+FIRST, SECOND = clip_row("v1"), clip_row("v1", "00:00:10.000", "00:00:12.000")
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_changed"),
+    [
+        ([FIRST, SECOND], 0),
+        ([clip_row("v2"), SECOND, FIRST], 0),
+        ([FIRST | {"Caption": "another caption"}, SECOND], 1),
+        ([FIRST | {"End_timestamp": "2"}, SECOND], 1),
+        ([SECOND], 1),
+        ([FIRST | {"note": "a column that was not there"}, SECOND], 2),
+    ],
+)
+def test_clips_that_a_snapshot_was_begun_with_and_that_are_others_now_are_counted(tmp_path, rows, num_changed):
+    write_jsonl(tmp_path / "clips.jsonl", [FIRST, SECOND])
+    run = begin(open_run(recipe_of(tmp_path)))
+    ingest_clips(run)
+    plan(run, "LVLT")
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    os.utime(tmp_path / "clips.jsonl", (1, 1))
+    again = open_run(recipe_of(tmp_path))
+    assert again.begun_inputs == run.inputs
+    assert num_begun_clips_changed(again) == num_changed
