@@ -18,6 +18,7 @@ from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, MissingExtraError
+from gex_pipeline.model_places import scores_of, summarizer_of
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.recipe import Recipe, load_recipe
 
@@ -33,7 +34,7 @@ def submit(address: str, place: str, flags: Sequence[str], say: Callable[[str], 
         RecipeError: the recipe is wrong; GexError: there is no such cluster, or the job could not be started;
         MissingExtraError: Ray's job client is not installed.
     """
-    sent = _sent_recipe(place)
+    sent = sent_recipe(place)
     there = _RECIPE if sent else storage.absolute(place)
     entrypoint = shlex.join(["python", "-m", "gex_pipeline.cli.main", "run", there, *flags])
     identity = [entrypoint, sent.decode() if sent else "", storage.absolute(place)]
@@ -48,7 +49,7 @@ def submit(address: str, place: str, flags: Sequence[str], say: Callable[[str], 
     return _follow(client, job, say)
 
 
-def _sent_recipe(place: str) -> bytes | None:
+def sent_recipe(place: str) -> bytes | None:
     """The recipe file's content when the job can have a copy; None when it has to read it where it lies."""
     if "://" in place or Path(place).is_dir():
         return None
@@ -61,7 +62,14 @@ def _has_relative_paths(recipe: Recipe) -> bool:
     media = recipe.source.media.model_dump()
     named = [recipe.output, *([clips] if isinstance(clips, str) else clips)]
     named += [media[name] for name in ("uri", "root") if name in media]
-    return any("://" not in one and not one.startswith("/") for one in named)
+    return any("://" not in one and not one.startswith("/") for one in named) or _has_models_beside_it(recipe)
+
+
+def _has_models_beside_it(recipe: Recipe) -> bool:
+    """Whether a model or a chat template of the recipe is found by a path from its folder."""
+    summarizers = {name: node.summarizer for name, node in recipe.granularity.items() if hasattr(node, "summarizer")}
+    placed = {name: summarizer_of(recipe, name) for name in summarizers}
+    return placed != summarizers or scores_of(recipe) != recipe.scores
 
 
 def _client(address: str) -> Any:

@@ -1,9 +1,8 @@
 """What a run knows of itself: the recipe, the next snapshot, what is published, what was begun.
 
-`open_run` decides whether there is anything to do and whether begun work can go on. A run is named by
-a digest of recipe and inputs; receipts carry it, so work begun under other inputs is never taken over. A snapshot
-that was begun goes on under its own inputs (`as_begun`) where all its clips are still there as they were
-(`stages.prepare` looks); what came since is for the next snapshot.
+`open_run` decides whether there is anything to do and whether begun work can go on. A run is named by a digest of
+recipe and inputs, which receipts carry. A begun snapshot goes on under its own inputs (`as_begun`) where all its clips
+are still there as they were (`stages.prepare` looks); what came since is for the next one.
 `find_recipe` reads a recipe file, or the recipe an output was made with. `run.json` says besides how many snapshots
 were told of (drift, report), so that a run which ends between publishing and telling leaves that to the next one.
 """
@@ -27,13 +26,13 @@ from gex_pipeline.granularity import SOURCE_OPERATION
 from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, deciding, load_recipe, make_recipe
+from gex_pipeline.recipe_changes import changes_in, check_same_nodes
 from gex_pipeline.run_lock import read_holder
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
 _DONE = "done"
 _REFUSED = "refused"  # by gates or balance: the same inputs would be refused again
-_MAX_SHOWN = 120  # characters of a value in a sentence
 
 
 @dataclass(frozen=True)
@@ -195,8 +194,8 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
     recipe = _named(recipe, begun)
     changes: tuple[str, ...] = ()
     if last and _hash_in(recipe, last.recipe_hash, last.recipe) is None:
-        _check_same_nodes(recipe, manifest)
-        found = _changes(deciding(last.recipe), deciding(recipe.resolved()))
+        check_same_nodes(recipe, manifest)
+        found = changes_in(deciding(last.recipe), deciding(recipe.resolved()))
         changes = tuple(found) or ("defaults of this version",)
         if not accept_changes and begun is None:
             raise RecipeChangedError(
@@ -289,35 +288,6 @@ def command_to_finish(state: dict[str, Any], output_uri: str) -> str:
     """The command that goes on with a run that was begun."""
     retry = stored_retry(state)
     return shlex.join(retry.command(output_uri) if retry else ["gex", "run", output_uri])
-
-
-def _check_same_nodes(recipe: Recipe, manifest: Manifest) -> None:
-    """A name stands for one kind of sample: what made it once makes it for ever."""
-    for snapshot in manifest.snapshots:
-        for name, entry in snapshot.granularities.items():
-            settings = recipe.granularity.get(name)
-            if settings is None:
-                continue
-            if (settings.operation, settings.parent) != (entry.operation, entry.parent):
-                raise RecipeError(
-                    f"granularity.{name}: its published samples were made by {entry.operation} from {entry.parent}, "
-                    f"and the recipe says {settings.operation} from {settings.parent}; give the new kind another name"
-                )
-
-
-def _changes(old: Any, new: Any, path: str = "") -> list[str]:
-    """The keys that differ, each with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = dict.fromkeys([*old, *new])
-        return [change for key in keys for change in _changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
-    return [] if old == new else [f"{path} was {_short(old)}, is {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "not there"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
 def begin(run: Run) -> Run:

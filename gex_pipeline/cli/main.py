@@ -1,11 +1,13 @@
 """``gex``: one verb a command. Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 3 accounts do not add up,
 4 a publication gate is closed, 5 a new snapshot drifts (``gex validate``), 75 failed for now or stopped by SIGTERM (run
-the same command again), 130 stopped by the keyboard.
+the same command again), 130 stopped by the keyboard, 141 nobody reads the output any more (``gex plan R | head``).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,6 +22,7 @@ from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
 from gex_pipeline.stopping import sigterm_as_interrupt
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+_UNREAD = 141  # as a shell says it of a command that SIGPIPE ended
 _EXAMPLE = """\
 example:
   gex demo                     draw a small corpus, expand it, show what came out
@@ -132,7 +135,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(f"gex_pipeline.cli.{arguments.command.replace('-', '_')}")
     with sigterm_as_interrupt() as told:
         try:
-            return int(module.command(arguments))
+            code = int(module.command(arguments))
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            if _is_read():
+                raise
+            return _UNREAD
         except KeyboardInterrupt:
             if told.to_stop:
                 return _fail("told to stop by SIGTERM; run the same command again to go on", _TRY_AGAIN)
@@ -146,6 +155,17 @@ def _code_of(error: GexError) -> int:
         if isinstance(error, kind):
             return code
     return _TRY_AGAIN if error.transient else 1
+
+
+def _is_read() -> bool:
+    """Whether there is still somebody behind the output; if not, what is left of it goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return True
+    # else the interpreter tries once more when it ends, and prints what comes of it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
 
 
 def _fail(message: str, code: int) -> int:

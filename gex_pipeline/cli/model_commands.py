@@ -29,7 +29,7 @@ def _align_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--n-iter-text", type=int, metavar="N", help="passes of the text branch (default: trained)")
     command.add_argument("--patch", type=int, default=32, metavar="PX", help="side of the mask (default 32)")
     command.add_argument("--stride", type=int, default=16, metavar="PX", help="way of the mask (default 16)")
-    command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: alignment-KEY)")
+    command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: alignment- and KEY's start)")
 
 
 def _cost_arguments(command: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import difflib
 from dataclasses import asdict
 from typing import Any
 
+from gex_pipeline import storage
 from gex_pipeline.cli.run import How, run_flow
 from gex_pipeline.cli.show import say, say_json, show_accounts, show_end, table
 from gex_pipeline.errors import GexError, Reason, RecipeError
@@ -19,6 +20,8 @@ def command(arguments: argparse.Namespace) -> int:
     """List the standing rejects; with reasons, run the recipe with these tried again."""
     place = str(arguments.recipe or arguments.output)
     run = open_run(find_recipe(place))
+    if run.layout.output_uri.rstrip("/") != storage.absolute(arguments.output).rstrip("/"):
+        raise RecipeError(f"{place} is the recipe of another output, {run.layout.output_uri}")
     if not run.manifest.snapshots:
         raise GexError(f"{run.layout.output_uri} has no snapshot yet; gex run goes on with it")
     rejects = standing_rejects(run)

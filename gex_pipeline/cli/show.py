@@ -36,7 +36,10 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Se
         grid.add_row(*row)
     console = Console(file=sys.stdout, highlight=False, markup=False)
     console.width = 160  # the same in a log and in any window; a reason is never broken up
-    console.print(grid)
+    sys.stdout.flush()  # and written by ourselves: where nobody reads any more, rich would end the process
+    with console.capture() as printed:
+        console.print(grid)
+    sys.stdout.write(printed.get())
 
 
 def human_bytes(count: float) -> str:

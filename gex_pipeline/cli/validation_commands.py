@@ -10,7 +10,7 @@ from gex_pipeline.cli.parsing import CommandTable
 
 def _assess_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", type=Path, help="tasks and candidates (TOML)")
-    command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: assessment-FILE)")
+    command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: assessment- and FILE's name)")
     command.add_argument("--tasks", type=_count, metavar="N", help="only so many, chosen by the seed of the file")
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
 

@@ -55,7 +55,7 @@ class SummarizerSettings(BaseModel):
     example: bool = True
     """Whether the prompt shows one solved example."""
     chat_template: str | None = None
-    """Name of a template of ours, path of a Jinja file, or Jinja text; none: the model's own (`vllm`)."""
+    """`vicuna_v1.5`, a Jinja file or text; none: that for models with "vicuna" in the name, else their own (`vllm`)."""
     engine: dict[str, Any] = {}
     """More keyword arguments of the vLLM engine; they override ours."""
     concurrency: int = Field(default=1, ge=1)

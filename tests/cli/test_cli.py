@@ -249,3 +249,14 @@ def test_a_damaged_manifest_is_one_message(tmp_path):
     assert done.returncode == 1
     assert "is not a data set's manifest" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_is_no_traceback(corpus, unbuffered):
+    """`gex plan recipe.toml | head -1` ended with a BrokenPipeError."""
+    program = "import sys\nfrom gex_pipeline.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "plan", str(corpus / "recipe.toml")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)

@@ -18,6 +18,7 @@ import pytest
 from gex_pipeline.cli.main import main
 from gex_pipeline.errors import GexError
 from gex_pipeline.ray_jobs import ray_session
+from gex_pipeline.ray_submit import sent_recipe
 from gex_pipeline.recipe import RaySettings
 from tests.end_to_end.scheduling import daemon, free_port, wait_for
 from tests.making_runs import clip_row, write_jsonl
@@ -217,6 +218,17 @@ def test_a_wrong_recipe_is_refused_before_anything_is_sent(tmp_path, capsys):
     (tmp_path / "recipe.toml").write_text("nmae = 'x'\n")
     assert main(["run", str(tmp_path / "recipe.toml"), "--submit", "http://127.0.0.1:9"]) == 2
     assert "no [granularity.NAME] table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("named", "is_sent"), [("a/hub-id", True), ("{folder}/writer", True), ("writer", False)])
+def test_a_recipe_is_sent_unless_it_names_a_file_by_a_path_from_its_folder(tmp_path, named, is_sent):
+    """One whose model lies beside it was sent alone, and the model was not found in the job's folder."""
+    recipe = recipe_over(tmp_path, tmp_path)
+    (tmp_path / "writer").mkdir()
+    with recipe.open("a") as file:
+        file.write('[granularity.LVST]\noperation = "compress_text"\nfrom = "LVLT"\n')
+        file.write(f'summarizer = {{ backend = "vllm", model = "{named.format(folder=tmp_path)}" }}\n')
+    assert (sent_recipe(str(recipe)) is not None) == is_sent
 
 
 def test_ray_client_is_refused_with_the_ways_that_work():

@@ -166,6 +166,12 @@ def test_a_reason_that_stands_nowhere_is_nothing_to_do_and_an_unknown_one_is_ref
     assert "there is no reason 'media_mising'; did you mean 'media_missing'?" in capsys.readouterr().err
 
 
+def test_the_recipe_of_another_output_is_refused(retried, tmp_path, capsys):
+    recipe, *_ = retried
+    assert main(["retry", str(tmp_path / "other"), "--recipe", str(recipe)]) == 2
+    assert f"recipe.toml is the recipe of another output, {recipe.parent}/output" in capsys.readouterr().err
+
+
 def test_an_output_knows_the_recipe_it_was_made_with(retried):
     recipe, *_ = retried
     found = find_recipe(str(recipe.parent / "output"))
