@@ -177,13 +177,15 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
     if snapshot is not None:
         _tell(run, snapshot, parameters)
         mark_done(run)
-        plain = parameters.model_copy(update={"retry": None})  # what was retried is not tried once more
-        later = _expand_alone(plain, recipe, lease) if run.is_behind else None
-        return snapshot.snapshot if later is None else later
-    if not run.is_told:
+    elif not run.is_told:
         _tell(run.of_last_snapshot, run.manifest.snapshots[-1], parameters)
         mark_told(run)
-    return None
+    published = None if snapshot is None else snapshot.snapshot
+    if not run.is_behind:
+        return published
+    plain = parameters.model_copy(update={"retry": None})  # what was retried is not tried once more
+    later = _expand_alone(plain, recipe, lease)
+    return published if later is None else later
 
 
 def _go_on(run: Run) -> Run:

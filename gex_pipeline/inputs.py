@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from gex_pipeline import storage
@@ -58,3 +59,9 @@ def noted(files: InputFiles, recipe: Recipe) -> InputFiles:
         "digest": hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).hexdigest(),
     }
     return (*(file for file in files if "holds" not in file), as_one)
+
+
+def are_all_in(earlier: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> bool:
+    """Whether the files that were there are there unchanged, whatever else has come."""
+    as_text, and_now = ({json.dumps(file, sort_keys=True) for file in files} for files in (earlier, now))
+    return as_text <= and_now

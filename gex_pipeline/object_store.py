@@ -230,13 +230,15 @@ def _in_time(work: Callable[[], Result]) -> Result:
 
     A client's own limits end a connection that is silent, not one that sends a few bytes a second for ever.
     """
+    from pyarrow import ArrowException
+
     answers: list[Result] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
             answers.append(work())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError, ArrowException) as error:  # all that Arrow raises
             errors.append(error)
 
     thread = threading.Thread(target=run, name="gex-read", daemon=True)

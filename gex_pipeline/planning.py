@@ -153,7 +153,7 @@ def _unsettled(database: Database, run: Run, node: Node, *, planned: bool, summa
     if _is_of_clips(run, node):
         select = _clip_parents(database, run, group)
     elif planned:
-        select = _planned_parents(database, _parent(run, node), group, node)
+        select = _planned_parents(database, _parent(run, node), group)
     else:
         select = _sample_parents(database, run, _parent(run, node), group, summarised)
     # Against an empty table, DuckDB would hash every parent to look for nothing.
@@ -210,7 +210,7 @@ def _group_column(database: Database, group: str | None, table: str) -> str:
     return f"nullif({identifier(known[group.lower()])}::VARCHAR, '')"
 
 
-def _planned_parents(database: Database, parent: Node, group: str | None, node: Node) -> str:
+def _planned_parents(database: Database, parent: Node, group: str | None) -> str:
     table = f"planned_{parent.name}"
     value = "p.source_id"
     if group not in (None, "source_id"):
@@ -232,7 +232,7 @@ def _remember_planned(database: Database, run: Run, node: Node) -> None:
         first = f"(SELECT first_clip FROM {identifier(f'planned_{node.parent}')} AS q WHERE q.id = {first})"
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE {identifier(f'planned_{node.name}')} AS "
-        f"SELECT m.key AS id, any_value(m.group_value) AS group_value, any_value(m.source_id) AS source_id, "
+        f"SELECT m.key AS id, {operation_of(run, node).planned_source} AS source_id, "
         "min(m.start_s) AS start_s, max(m.end_s) AS end_s, sum(m.duration_s) AS duration_s, "
         f"{first} AS first_clip FROM plan AS m GROUP BY m.key"
     )

@@ -30,6 +30,7 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 _FRAME = re.compile(r"f(\d{3,})\.jpg")  # the extension of a frame, as WebDataset sees it
 _FRAME_NAME = re.compile(r"(?:.*/)?[^./]+\.f\d{3,}\.jpg")
 _BLOCK_BYTES = 512
+_COPIED_BYTES = 4 << 20  # at a time: out of an object store each piece is a request
 
 
 def is_key(text: str) -> bool:
@@ -144,7 +145,9 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._hashing = _HashingFile(self._file)
-        self._tar = tarfile.open(fileobj=self._hashing, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.TarFile(
+            fileobj=self._hashing, mode="w", format=tarfile.USTAR_FORMAT, copybufsize=_COPIED_BYTES
+        )
         self.sha256 = ""
         self.num_bytes = 0
 

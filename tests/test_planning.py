@@ -227,3 +227,14 @@ def test_no_clips_make_an_empty_plan(tmp_path):
     write_jsonl(tmp_path / "clips.jsonl", [clip_row(caption="")])
     answer, rows, _ = planned(recipe_of(tmp_path), "LVLT")
     assert (answer.num_samples, answer.num_shards, answer.estimated_bytes, rows) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize(("by", "num_samples", "left_out"), [("Channel", 2, {}), ("random", 0, {"too_few_clips": 8})])
+def test_samples_of_a_group_are_planned_to_bear_what_the_group_has_in_common(tmp_path, by, num_samples, left_out):
+    """`gex plan` grouped them by the source of one of their clips, which the run does not."""
+    rows = [clip_row(f"v{n}", second, second + 1, Channel=f"c{n % 2}") for n in range(8) for second in range(2)]
+    write_jsonl(tmp_path / "clips.jsonl", rows)
+    lvlt = {"operation": "integrate", "from": "SVST", "by": by, "min_clips": 2, "max_clips": 2}
+    longer = {"operation": "integrate", "from": "LVLT", "min_clips": 4}
+    answer, *_ = planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt, "L2": longer}), "LVLT", "L2")
+    assert (answer.num_parents, answer.num_samples, answer.left_out) == (8, num_samples, left_out)

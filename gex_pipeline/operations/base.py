@@ -191,6 +191,11 @@ class Operation(ABC):
         return None
 
     @property
+    def planned_source(self) -> str:
+        """SQL for the source id that the sample of a planned group, rows of ``plan AS m``, will have."""
+        return "any_value(m.source_id)"
+
+    @property
     def bytes_a_sample(self) -> int | None:
         """Estimated bytes of a sample whose size does not follow from its duration."""
         return self.frames_bytes if self.recipe.holds_frames_only(self.granularity) else None

@@ -71,6 +71,11 @@ class Integrate(Operation):
         """The column the recipe groups by; none in random mode."""
         return None if self.settings.by == "random" else str(self.settings.by)
 
+    @property
+    def planned_source(self) -> str:
+        """What the group has in common, as in `make`."""
+        return "m.key" if self.settings.by == "random" else "any_value(m.group_value)"
+
     def group(self, database: Database) -> None:
         """Order, split and count; what stays under `min_clips` makes no group."""
         settings: IntegrateSettings = self.settings

@@ -20,11 +20,10 @@ from gex_pipeline.tables import Database
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """One shard of the plan and how many samples and parents it holds."""
+    """One shard of the plan and how many samples it holds."""
 
     shard: int
     num_samples: int
-    num_members: int
 
 
 def builds(run: Run, node: Node) -> bool:

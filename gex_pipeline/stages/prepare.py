@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from gex_pipeline import ingest, storage
 from gex_pipeline.errors import MissingExtraError, RecipeError
+from gex_pipeline.inputs import are_all_in
 from gex_pipeline.model_places import summarizer_of
 from gex_pipeline.progress import progress
 from gex_pipeline.recipe import Recipe
@@ -94,16 +95,18 @@ def ingest_clips(run: Run) -> Account:
 def num_begun_clips_changed(run: Run) -> int:
     """How many clips that the snapshot was begun with are not in the metadata of today as they were then.
 
+    None are where its files are all there unchanged: then nothing is read.
+
     Raises:
         RecipeError: columns or predicate do not fit the metadata.
         GexError: the metadata cannot be read.
     """
+    if are_all_in(run.begun_inputs, run.inputs):
+        return 0
     progress().stage("compare with what was begun", None, "")
     with Database() as database:
         ingest.ingest(database, run, keep_index=True)
         database.view_parquet("begun_clips", [run.layout.table("clips", run.snapshot)])
-        if database.columns("begun_clips") != database.columns("clips_new"):
-            return database.count("begun_clips")
         return int(database.rows("ingest_begun_changed")[0]["num_changed"])
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gex_pipeline.errors import RecipeError
+from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.run_state import begin, find_recipe, open_run
 from gex_pipeline.stages.prepare import check_gate_names, ingest_clips, num_begun_clips_changed
 from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
@@ -66,7 +66,7 @@ FIRST, SECOND = clip_row("v1"), clip_row("v1", "00:00:10.000", "00:00:12.000")
         ([FIRST | {"Caption": "another caption"}, SECOND], 1),
         ([FIRST | {"End_timestamp": "2"}, SECOND], 1),
         ([SECOND], 1),
-        ([FIRST | {"note": "a column that was not there"}, SECOND], 2),
+        ([FIRST | {"note": "a column that was not there"}, SECOND], 0),
     ],
 )
 def test_clips_that_a_snapshot_was_begun_with_and_that_are_others_now_are_counted(tmp_path, rows, num_changed):
@@ -79,3 +79,16 @@ def test_clips_that_a_snapshot_was_begun_with_and_that_are_others_now_are_counte
     again = open_run(recipe_of(tmp_path))
     assert again.begun_inputs == run.inputs
     assert num_begun_clips_changed(again) == num_changed
+
+
+def test_where_files_only_came_nothing_is_read_to_know_that_no_clip_has_changed(tmp_path):
+    write_jsonl(tmp_path / "clips-1.jsonl", [FIRST, SECOND])
+    recipe = recipe_of(tmp_path, {"clips": "clips-*.jsonl"})
+    run = begin(open_run(recipe))
+    ingest_clips(run)
+    plan(run, "LVLT")
+    (tmp_path / "clips-2.jsonl").write_text("no line of JSON")
+    assert num_begun_clips_changed(open_run(recipe)) == 0
+    os.utime(tmp_path / "clips-1.jsonl", (1, 1))
+    with pytest.raises(GexError, match=r"clips-2\.jsonl"):
+        num_begun_clips_changed(open_run(recipe))
