@@ -11,7 +11,7 @@ import pytest
 from gex_pipeline import storage
 from gex_pipeline.cli.main import main
 from gex_pipeline.recipe import load_recipe
-from gex_pipeline.run_state import begin, open_run, read_state
+from gex_pipeline.run_state import Retry, begin, open_run, read_state
 from gex_pipeline.shard_job import build_shard
 from gex_pipeline.stages.prepare import ingest_clips
 from tests.end_to_end.running import (
@@ -223,6 +223,29 @@ def test_a_snapshot_is_begun_anew_when_a_clip_of_it_has_another_caption_now(runn
     (only,) = output.manifest["snapshots"]
     assert only["granularities"]["LVLT"]["totals"]["samples"] == 2
     assert tar.stat().st_mtime_ns != built
+
+
+def test_what_came_behind_a_stopped_retry_is_taken_though_the_retry_could_use_nothing(running, corpus, tmp_path):
+    first, second = (
+        [row for row in metadata_of(corpus) if row["YoutubeID"] == name] for name in ("-whkHrSQl47", "lzm8v_D9W90")
+    )
+    nowhere = first[0] | {"Start_timestamp": "09:00:00.000", "End_timestamp": "09:00:01.000"}
+    body = '[granularity.SVST]\n[granularity.IT]\noperation = "compress_video"\nfrom = "SVST"\n'
+    recipe = write_recipe(tmp_path, source_table(corpus, tmp_path / "clips-*.jsonl") + NO_MODELS + body)
+    write_metadata(tmp_path / "clips-1.jsonl", [*first, nowhere])
+    assert len(expand_to(recipe).samples("IT")) == len(first)
+    run = begin(open_run(load_recipe(recipe), Retry(("media_missing",))))
+    ingest_clips(run)
+    plan(run, "IT")  # and then it is stopped
+    write_metadata(tmp_path / "clips-2.jsonl", second)
+
+    assert main(["retry", str(tmp_path / "output"), "--reason", "media_missing", "--no-report"]) == 0
+
+    output = read_output(tmp_path / "output")
+    assert [entry["granularities"]["IT"]["totals"]["samples"] for entry in output.manifest["snapshots"]] == [
+        len(first),
+        len(second),
+    ]
 
 
 def test_a_run_over_metadata_that_were_put_back_gives_up_what_was_begun(unreported, capsys):
