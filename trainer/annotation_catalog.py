@@ -3,19 +3,23 @@
 Order, loader and everything behind them work on it as on a published output. A sample is a pair of a video, or a part
 of one, and a text; its media is a whole file, of which the part is decoded. Its source is the video's id, so pairs of
 one video can be kept from being each other's negatives, and are on one side of a split. Keys are hashes of video id,
-file name, part and text number: the same for the same files wherever they lie. No media is opened.
+file name, part and text number: the same for the same files wherever they lie. What is trained on is numbered in an
+order of its own, the same everywhere, since files come sorted by class or by film. Only to cut videos into spans of a
+length their files are opened.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +42,11 @@ from trainer.annotations import (
 )
 from trainer.catalog import Catalog
 from trainer.catalog_rows import HELD_OUT, ROWS_SCHEMA, SOURCES_SCHEMA, Rows, sides_of, source_number
-from trainer.data_settings import AnnotationSettings, CoinSubset
+from trainer.data_settings import AnnotationSettings, CoinSubset, Task
+from trainer.media_reader import DamagedMediaError
+from trainer.order import Int64s, permutation
+from trainer.prompts import prompts_of, spoken_name
+from trainer.videos import VIDEO_FORMATS, video_length_s
 
 _SHARD_SAMPLES = 1000  # what is shuffled as one: rows that are mapped together, not files that are read together
 
@@ -91,33 +99,54 @@ def read_annotations(settings: AnnotationSettings, *, each_action: bool = False)
             return read_how2qa(file, media)
 
 
-def read_annotation_catalog(settings: AnnotationSettings, granularity: str) -> tuple[Catalog, AnyAnnotations]:
-    """The pairs of an annotation file to train on, and what the file held; of Charades-Ego a pair an action.
+class AnnotationCatalog(NamedTuple):
+    """The pairs of an annotation file to train on, and what the file held."""
 
-    COIN without a subset is the one that is trained on.
+    catalog: Catalog
+    annotations: AnyAnnotations
+    videos: Int64s
+    """Of every sample of the catalogue, which video, or part of one, it shows; numbered in the order of the file."""
+
+
+def read_annotation_catalog(
+    settings: AnnotationSettings, granularity: str, task: Task = "contrastive"
+) -> AnnotationCatalog:
+    """The pairs of an annotation file to train on; of Charades-Ego a pair an action.
+
+    COIN without a subset is the one that is trained on. The text of a class is its name where classes are what is
+    learned, else what evaluation asks for.
 
     Raises:
         AnnotationError: a file in another format, or media that cannot be listed.
         GexError: there is no pair.
     """
     annotations = read_annotations(settings.to_train_on(), each_action=True)
-    return catalog_of(pairs_of(annotations), granularity, settings.file), annotations
+    pairs = pairs_of(annotations, partial(class_text, settings.kind) if task == "contrastive" else str)
+    videos = _videos_of(pairs)
+    if settings.span_s is not None:
+        spans = [_spans_or_whole(pair, settings.span_s) for pair in pairs]
+        pairs = list(chain.from_iterable(spans))
+        videos = np.repeat(videos, list(map(len, spans)))
+    order = _mixed_order(pairs)
+    catalog = catalog_of(pairs, granularity, settings.file, order)
+    return AnnotationCatalog(catalog, annotations, videos[order])
 
 
-def pairs_of(annotations: AnyAnnotations) -> list[MediaText]:
-    """Pairs to train on: videos with captions, with the names of their classes, or with question and right answer.
+def pairs_of(annotations: AnyAnnotations, text_of_class: Callable[[str], str] = str) -> list[MediaText]:
+    """Pairs to train on: videos with captions, with their classes, or with question and right answer.
 
     The first text of every video comes before any second one, so that texts of one video lie far apart.
     """
+    classes = [text_of_class(name) for name in annotations.class_names]
     numbered: list[tuple[int, MediaText]] = []
     for row in annotations.rows:
-        texts = _texts_of(row, annotations.class_names)
+        texts = _texts_of(row, classes)
         numbered += [(n, MediaText(row.video_id, row.media, text, row.span)) for n, text in enumerate(texts)]
     return [pair for _, pair in sorted(numbered, key=lambda pair: pair[0])]
 
 
-def catalog_of(samples: Sequence[MediaText], granularity: str, origin: str) -> Catalog:
-    """A catalogue of these samples in their order, as one granularity; `origin` is what errors call it.
+def catalog_of(samples: Sequence[MediaText], granularity: str, origin: str, order: Int64s | None = None) -> Catalog:
+    """A catalogue of these samples, as one granularity, in their order or in another; `origin` is what errors call it.
 
     Raises:
         GexError: there are none.
@@ -126,7 +155,7 @@ def catalog_of(samples: Sequence[MediaText], granularity: str, origin: str) -> C
         raise GexError(f"{origin!r} gives no sample; its media are not there, or have no text")
     catalog = Catalog(Path(tempfile.mkdtemp(prefix="gex-catalog-")), origin)
     try:
-        catalog.rows[granularity] = _write(catalog.folder / "samples.arrow", granularity, samples)
+        catalog.rows[granularity] = _write(catalog.folder / "samples.arrow", granularity, samples, order)
     except BaseException:
         catalog.close()
         raise
@@ -142,13 +171,71 @@ def held_out_rows(rows: Sequence[Row], held_out_share: float, seed: int) -> list
 
 def keys_of(samples: Sequence[MediaText]) -> list[str]:
     """The key of every sample, in their order."""
-    seen: Counter[tuple[str, str, float, float]] = Counter()
     keys = []
-    for sample in samples:
-        words = [*map(repr, sample.place), repr(seen[sample.place])]
-        seen[sample.place] += 1
+    for sample, number in zip(samples, _text_numbers(samples), strict=True):
+        words = [*map(repr, sample.place), repr(number)]
         keys.append(hashlib.sha256("\n".join(words).encode()).hexdigest()[:32])
     return keys
+
+
+def _text_numbers(samples: Sequence[MediaText]) -> list[int]:
+    """Of every sample, how many with the same video and part come before it."""
+    seen: Counter[tuple[str, str, float, float]] = Counter()
+    numbers = []
+    for sample in samples:
+        numbers.append(seen[sample.place])
+        seen[sample.place] += 1
+    return numbers
+
+
+def _mixed_order(pairs: Sequence[MediaText]) -> Int64s:
+    """The order in which pairs are numbered: well mixed, though the first text of every video before any second one.
+
+    Samples are shuffled within a few shards at a time, which suits files that are read together. These are not: each
+    row has a file of its own, and neighbours in the list have one class, or one film. Depends on nothing but the list.
+    """
+    order = permutation(len(pairs), "annotations")
+    numbers = np.array(_text_numbers(pairs), dtype=np.int64)
+    mixed: Int64s = order[np.argsort(numbers[order], kind="stable")]
+    return mixed
+
+
+def _videos_of(pairs: Sequence[MediaText]) -> Int64s:
+    """The number of every pair's video, or part of one, in the order in which these first come."""
+    number_of: dict[tuple[str, str, float, float], int] = {}
+    return np.array([number_of.setdefault(pair.place, len(number_of)) for pair in pairs], dtype=np.int64)
+
+
+def spans_of(sample: MediaText, span_s: float | None) -> list[MediaText]:
+    """A video in as few equal spans as are no longer than `span_s`, for which its file is read; None: as it is.
+
+    Raises:
+        DamagedMediaError: it is no video, or cannot be read.
+    """
+    if span_s is None:
+        return [sample]
+    container = VIDEO_FORMATS.get(_extension_of(sample.media))
+    if container is None:
+        raise DamagedMediaError(f"media of kind {sample.media.suffix!r} cannot be cut into spans")
+    try:
+        length_s = video_length_s(sample.media.read_bytes(), container)
+    except OSError as error:
+        raise DamagedMediaError(f"it cannot be read: {error.strerror}") from error
+    num_spans = max(1, math.ceil(length_s / span_s - 1e-6))
+    bounds_s = [length_s * number / num_spans for number in range(num_spans + 1)]
+    return [replace(sample, span=Span(*bounds)) for bounds in pairwise(bounds_s)]
+
+
+def _spans_or_whole(sample: MediaText, span_s: float) -> list[MediaText]:
+    try:
+        return spans_of(sample, span_s)
+    except DamagedMediaError:
+        return [sample]  # where it is read for training it is counted as damaged
+
+
+def class_text(kind: str, name: str) -> str:
+    """What is said of a video of a class: what evaluation asks for, of Charades-Ego the name as it is."""
+    return name if kind == "charades-ego" else prompts_of(spoken_name(name))[0]
 
 
 def _texts_of(row: Row, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -165,13 +252,15 @@ def question_text(question: Question, candidate: int) -> str:
     return f"{question.question} {question.candidates[candidate]}"
 
 
-def _write(path: Path, granularity: str, samples: Sequence[MediaText]) -> Rows:
+def _write(path: Path, granularity: str, samples: Sequence[MediaText], order: Int64s | None) -> Rows:
     """The rows as Arrow files; the same columns as those of a published output."""
     bounds = [*range(0, len(samples), _SHARD_SAMPLES), len(samples)]
     files = list(dict.fromkeys(sample.media for sample in samples))
     extensions = list(dict.fromkeys(map(_extension_of, files)))
     rows = Rows(granularity, path, [str(file.absolute()) for file in files], extensions, np.array(bounds, np.int64))
     columns = _columns(samples, files, extensions)
+    if order is not None:
+        columns = {name: column.take(pa.array(order)) for name, column in columns.items()}
     source_lists = pa.ListArray.from_arrays(pa.array(range(len(samples) + 1), pa.int32()), columns["source_number"])
     with pa.ipc.new_file(path, ROWS_SCHEMA) as out, pa.ipc.new_file(rows.sources_path, SOURCES_SCHEMA) as sources:
         for begin, end in pairwise(bounds):

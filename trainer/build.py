@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, RecipeError
 from trainer.classifier import VideoClassifier
+from trainer.data_settings import GranularitySettings
 from trainer.history import record_of
 from trainer.model import VideoTextModel
 from trainer.pretrained import Pretrained, local_folder, publish_model
@@ -27,6 +28,18 @@ from trainer.small_clip import write_small_clip
 from trainer.tokens import TextTokenizer, load_tokenizer
 from trainer.towers import load_towers
 from trainer.train_recipe import RECIPE, TrainRecipe
+
+WITHOUT_WEIGHTS = frozenset(
+    (
+        "max_logit_scale",
+        "towers.class_token",
+        "towers.frozen",
+        "towers.long_text",
+        "towers.mask_padding",
+        "towers.max_windows",
+    )
+)
+"""Keys of ``[model]`` that can be said of a trained model: no weight depends on them, or on what they mean."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,10 @@ class Built:
     clip_config: Any
     earlier: tuple[Mapping[str, Any], ...] = ()
     """The trainings of the model that it starts from, oldest first."""
+    granularities: Mapping[str, GranularitySettings] = field(default_factory=dict)
+    """Those of the model that it starts from, whether this training goes on with them or not."""
+    told: tuple[str, ...] = ()
+    """Sentences for a person on what became of the model that it starts from."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -63,11 +80,28 @@ def build(recipe: TrainRecipe, data: RunData, processes: Processes) -> Built:
     if image_px != recipe.data.image_size_px:
         raise RecipeError(f"data.image_size_px is {recipe.data.image_size_px}, the image tower reads {image_px}")
     module: nn.Module = model
+    told: tuple[str, ...] = ()
     if recipe.task == "classification":
         module = VideoClassifier(model, data.classes())
+        if start and start.classifier:
+            told = _start_head(module, start.classifier)
         module.freeze_what_rests()
-    earlier = tuple(record_of(start.trained)) if start else ()
-    return Built(module, model, tokenizer, settings, _clip_config(model), earlier)
+    config = _clip_config(model)
+    if start is None:
+        return Built(module, model, tokenizer, settings, config)
+    return Built(module, model, tokenizer, settings, config, tuple(record_of(start.trained)), start.granularities, told)
+
+
+def _start_head(classifier: VideoClassifier, trained: VideoClassifier) -> tuple[str, ...]:
+    """Start a head where a trained one is; what to tell where that one is for other classes and is left."""
+    names = classifier.class_names
+    if set(names) != set(trained.class_names):
+        return (f"a new head: the model's classes are others ({len(trained.class_names)} there, {len(names)} here)",)
+    rows = trained.labels_of(names)
+    with torch.no_grad():
+        classifier.head.weight.copy_(trained.head.weight[rows])
+        classifier.head.bias.copy_(trained.head.bias[rows])
+    return ()
 
 
 def _fresh(
@@ -87,13 +121,15 @@ def _fresh(
 def _started(recipe: TrainRecipe) -> Pretrained:
     """A trained model; of the recipe's own settings only what can differ is taken."""
     own = recipe.model.model_dump(exclude_unset=True)
-    frozen = own.get("towers", {}).pop("frozen", None)
-    if any(own.values()):
+    towers = own.pop("towers", {})
+    said = {*own, *(f"towers.{key}" for key in towers)}
+    if said - WITHOUT_WEIGHTS:
         raise RecipeError(
             "start_from and [model] contradict each other: a model that is trained already brings its settings along; "
-            "leave [model] out, but for towers.frozen"
+            f"leave [model] out, but for {', '.join(sorted(WITHOUT_WEIGHTS))}"
         )
-    found = Pretrained.from_pretrained(recipe.start_from or "", frozen=frozen)
+    found = Pretrained.from_pretrained(recipe.start_from or "", changes={**own, "towers": towers})
+    found.model.bound_logit_scale()  # a bound that is lower now: beyond it there is no gradient
     found.model.train()
     return found
 

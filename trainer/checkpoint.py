@@ -153,7 +153,8 @@ class Checkpoints:
             folder.mkdir()
             for name, part in tensors.items():
                 write_tensors(part, folder / name)
-            write_index(folder, _index_content(progress, world_size, numbers))
+            average = {} if state.ema is None else {"average": {"num_updates": state.ema.num_updates}}
+            write_index(folder, _index_content(progress, world_size, numbers) | average)
             self._remove(progress.step)
             publish_folder(folder, uri)
         self._remove_old(progress.step)
@@ -322,7 +323,11 @@ def _load_average(state: TrainingState, uri: str, index: dict[str, Any]) -> None
             _log.warning("%r has an average of weights, which this training does not go on with", uri)
     elif EMA in index["files"]:
         fill_tensors(state.ema.state_dict(), storage.join(uri, EMA), "averages")
+        # earlier versions kept no number, as with them the share that stays was the decay from the first update
+        average = index.get("average", {"num_updates": state.ema.updates_to_rise()})
+        state.ema.num_updates = average["num_updates"]
     else:
         _log.warning("%r has no average of weights; it starts at the weights of this step", uri)
         weights = named_tensors(state.model)
         state.ema.load_state_dict({name: weights[name] for name in state.ema.state_dict()})
+        state.ema.num_updates = 0

@@ -29,6 +29,10 @@ class VideoClassifier(nn.Module):
             raise GexError(f"{len(class_names)} classes with {num_names} names; expected two or more, apart")
         self.model = model
         self.head = nn.Linear(model.video_iam.base.shape[1], len(class_names))
+        # 1,700 steps at the paper's rate of 1e-6 move a weight by less than 1e-3: what a head began with at random
+        # would choose the class to the end. From zero only what was learned does, and how large it is does not matter
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
         self.class_names = tuple(class_names)
         self._number_of = {name: number for number, name in enumerate(class_names)}
 

@@ -23,7 +23,7 @@ ANNOTATIONS_TAKE: Mapping[str, frozenset[str]] = {
     "msrvtt": frozenset({"media", "captions"}),
     "activitynet": frozenset({"media", "subset"}),
     "lsmdc": frozenset({"media"}),
-    "lvu": frozenset({"media"}),
+    "lvu": frozenset({"media", "span_s"}),
     "coin": frozenset({"media", "subset"}),
     "charades-ego": frozenset({"media", "class_names"}),
     "how2qa": frozenset({"media"}),
@@ -36,6 +36,7 @@ ANNOTATIONS_NEED: Mapping[str, frozenset[str]] = {
 }
 """Those of them without which it cannot be read."""
 CoinSubset = Literal["training", "testing", "validation"]
+Task = Literal["contrastive", "classification"]
 
 
 class GranularitySettings(BaseModel):
@@ -44,7 +45,7 @@ class GranularitySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_frames: int = Field(ge=1)
-    """d, frames of a video, in the middle of as many equal spans of it."""
+    """d, frames of a video, one in each of as many equal spans of it."""
     n_iter_video: int = Field(ge=0)
     """Passes of the video branch's shared block."""
     n_iter_text: int = Field(ge=0)
@@ -70,6 +71,8 @@ class AnnotationSettings(BaseModel):
     """Charades-Ego: the file with the names of the classes; class folders: names in place of those of the folders."""
     subset: str | None = None
     """COIN: "training" (the default to train on) or "testing" (to measure); ActivityNet: a file of ids."""
+    span_s: float | None = Field(default=None, gt=0)
+    """LVU: videos are cut into as few equal spans as are no longer than this, each a sample; none: whole videos."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -119,8 +122,11 @@ class DataSettings(BaseModel):
     """Samples of a step on all ranks together; the number of ranks divides it."""
     image_size_px: int = Field(default=224, ge=1)
     """Side of the square a frame is brought to: its shorter side is scaled to it, the longer one cut to the middle."""
+    frame_sampling: Literal["middle", "random"] = "middle"
+    """Where in its span a frame is taken in training: in the middle, or anywhere, elsewhere in every epoch. Of images,
+    and of stored frames that are no more than are read, it changes nothing. What is measured has the middles."""
     seed: int = Field(default=0, ge=0)
-    """Of the order of samples."""
+    """Of the order of samples, and of the places of random frames."""
     window_shards: int = Field(default=16, ge=1)
     """Shards whose samples are mixed with each other; more mix better, fewer keep reads closer together."""
     held_out_share: float = Field(default=0.0, ge=0, lt=1)

@@ -1,12 +1,16 @@
 """An exponential moving average of the weights that train: the model in, a second set of weights out.
 
 The averages have the type of the weights, which is 32 bits or wider, and lie where the weights lie. Frozen weights and
-buffers are not averaged. The average starts at the weights the model has when it is made. Does not choose when to
-update: after every step that was not skipped.
+buffers are not averaged. The average starts at the weights the model has when it is made. Without more these would keep
+a share of decay^updates: of a decay of 0.9999 nine tenths after a thousand updates, and the average of a short training
+would be what it began with. So the share that stays rises with the updates up to the decay, as in TensorFlow's
+ExponentialMovingAverage; after 89,990 of them it is 0.9999. Does not choose when to update: after every step that was
+not skipped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,12 +22,14 @@ class Ema:
     """The average, by the names of the model's parameters."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """`decay` is the share of the average that stays at each update.
+        """`decay` is the share of the average that stays at each update, once there were many.
 
         Raises:
             ValueError: a weight is held in half precision, in which an average stands still.
         """
         self.decay = decay
+        self.num_updates = 0
+        """How often it was moved; who takes up the averages of another one takes up this number, too."""
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for name, parameter in self._parameters.items():
             if parameter.dtype in (torch.bfloat16, torch.float16):
@@ -39,8 +45,14 @@ class Ema:
         """
         if self._is_swapped:
             raise RuntimeError("the model holds the average; leave swapped_in() before the next update")
+        stays = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self._averages.values()), list(self._parameters.values()), 1 - self.decay)
+            torch._foreach_lerp_(list(self._averages.values()), list(self._parameters.values()), 1 - stays)
+        self.num_updates += 1
+
+    def updates_to_rise(self) -> int:
+        """After how many updates the share that stays is the decay."""
+        return max(0, math.ceil((10 * self.decay - 1) / (1 - self.decay)))
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

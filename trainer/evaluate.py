@@ -21,7 +21,15 @@ from trainer.data_settings import PAPER_GRANULARITIES
 from trainer.encoding import classify_videos, encode
 from trainer.evaluate_retrieval import retrieval_by_text
 from trainer.frames import IMAGE_EXTENSIONS
-from trainer.history import HeldOut, Training, told_part, trainings_of, trainings_on_dataset, what_to_take
+from trainer.history import (
+    HeldOut,
+    Training,
+    last_granularities,
+    told_part,
+    trainings_of,
+    trainings_on_dataset,
+    what_to_take,
+)
 from trainer.loader import Damaged
 from trainer.metrics import accuracy
 from trainer.order import Int64s, permutation
@@ -125,9 +133,12 @@ def evaluate_published(
             no sample is left (of one that is named, or of all), or storage fails.
     """
     snapshot, published = _published(data)
-    names = data.granularities or tuple(name for name in published if name in pretrained.granularities)
+    trained_on = list(pretrained.granularities)
+    if pretrained.classifier:  # the texts of what a training before took are no classes
+        trained_on = last_granularities(pretrained.trained, trained_on)
+    names = data.granularities or tuple(name for name in published if name in trained_on)
     if not names:
-        known = ", ".join(pretrained.granularities) or "none"
+        known = ", ".join(trained_on) or "none"
         raise GexError(
             f"{data.uri!r} has none of the granularities that the model was trained on ({known}); published are "
             f"{', '.join(published) or 'none'}: name those to measure"

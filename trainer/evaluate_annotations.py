@@ -11,57 +11,41 @@ out can be measured alone (`trainer.history`). Definitions: docs/evaluation.md.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from gex_pipeline.errors import GexError
 from trainer.annotation_catalog import (
     AnyAnnotations,
     MediaText,
     Row,
-    catalog_of,
     held_out_rows,
     keys_of,
     question_text,
     read_annotations,
+    spans_of,
 )
-from trainer.annotations import LabelledVideo, Question, RetrievalPair, Span
-from trainer.annotations.media_folder import IMAGE_ENDINGS
-from trainer.catalog import CatalogPart
+from trainer.annotation_reading import granularity_for, paper_granularity, with_texts
+from trainer.annotations import LabelledVideo, Question, RetrievalPair
+from trainer.classifier import VideoClassifier
 from trainer.data_settings import AnnotationSettings
-from trainer.encoding import EncodedTexts, EncodedVideos, Floats, classify_videos, encode_texts, encode_videos
+from trainer.encoding import EncodedTexts, EncodedVideos, Floats, encode_texts
 from trainer.evaluate import MEAN_AVERAGE_PRECISION, Evaluation, Options, ReadAs, chosen_numbers, read_as
 from trainer.evaluate_retrieval import retrieval_of_captions
 from trainer.history import HeldOut, Training, told_part, trainings_of, trainings_on_annotations, what_to_take
 from trainer.loader import Damaged
+from trainer.media_encoding import encode_media, is_image
 from trainer.media_reader import DamagedMediaError
 from trainer.metrics import Unlabelled, accuracy, accuracy_over_spans, mean_average_precision, multiple_choice
 from trainer.pretrained import Pretrained
 from trainer.prompts import PAPER_TEMPLATES, class_features, prompts_of, spoken_name
-from trainer.sequence import LoadersInTurn, SequenceLoader
-from trainer.videos import VIDEO_FORMATS, video_length_s
-
-READ_AS = {
-    "msrvtt": "SVST",
-    "lsmdc": "SVST",
-    "activitynet": "LVLT",
-    "lvu": "LVST",
-    "coin": "LVST",
-    "charades-ego": "LVST",
-    "how2qa": "SVST",
-    "folders": "LVST",
-}
-"""Whose frames and #iter a data set is read with. Paper: GEXIA appendix E, table 10; of LVU and COIN the video's."""
-_IMAGES = "IT"
 
 
 @dataclass(frozen=True)
@@ -70,12 +54,13 @@ class PublicData:
 
     annotations: AnnotationSettings
     granularity: str | None = None
-    """Whose frames and #iter are used; None: that of `READ_AS`, or the only one that the model was trained on."""
+    """Whose frames and #iter are used; None: as `trainer.annotation_reading` has it."""
     templates: tuple[str, ...] | None = None
     """Prompts for classes, which make it zero-shot whatever head the model has; None: a head for just these classes,
     else the paper's prompt, and for Charades-Ego the names of the classes alone."""
-    span_s: float = 60.0
-    """LVU: videos are cut into as few equal spans as are no longer than this."""
+    span_s: float | None = None
+    """LVU: videos are cut into as few equal spans as are no longer than this; None: as `annotations` says, whole ones
+    where it says nothing."""
     held_out: tuple[HeldOut, ...] = ()
     """Only rows of videos that all of these splits hold out; none: all rows."""
 
@@ -182,19 +167,32 @@ class _Job:
             "told": told,
         }
 
+    @property
+    def head(self) -> VideoClassifier | None:
+        """The model's head, where it is for just these classes and no prompts are given."""
+        return self.pretrained.classifier if self.why_no_head is None else None
+
+    @property
+    def why_no_head(self) -> str | None:
+        """Why classes are scored by prompts; None: the head scores them."""
+        head = self.pretrained.classifier
+        if head is None:
+            return "the model has no head"
+        if set(head.class_names) != set(self.annotations.class_names):
+            return "the model's head is for other classes"
+        return "prompts were given" if self.data.templates is not None else None
+
     @cached_property
     def read(self) -> ReadAs:
         """How the videos are read."""
-        known = list(self.pretrained.granularities)
-        name = self.data.granularity
-        if name is None:
-            kind = self.data.annotations.kind
-            pictures = kind == "folders" and any(_is_image(row.media) for row in self.rows)
-            name = _IMAGES if pictures else READ_AS[kind]
-            if name not in known and len(known) == 1:
-                name = known[0]
+        kind = self.data.annotations.kind
+        pictures = kind == "folders" and any(is_image(row.media) for row in self.rows)
+        usual = paper_granularity(kind, pictures=pictures)
+        name = self.data.granularity or granularity_for(self.pretrained, kind, usual)
         read = read_as(self.pretrained, name, self.options)
-        return replace(read, num_frames=1) if all(_is_image(row.media) for row in self.rows) else read
+        if self.head is None:
+            read = with_texts(self.pretrained, read, usual, self.options)
+        return replace(read, num_frames=1) if all(is_image(row.media) for row in self.rows) else read
 
     def evaluate(self) -> _Outcome:
         """The figures that are usual for this kind."""
@@ -212,26 +210,9 @@ class _Job:
         return _classify(self, videos)
 
     def encode(self, samples: Sequence[MediaText], *, classify: bool = False) -> EncodedVideos:
-        """A row of numbers for each of these videos; the rows' keys are those of `keys_of`. An image is one frame."""
-        n_iter = self.read.n_iter_video
-        reading = self.read.reading(self.options, needs_text=False)
-        name = self.data.annotations.kind
-        by_kind: dict[bool, list[int]] = {}
-        for number, sample in enumerate(samples):
-            by_kind.setdefault(_is_image(sample.media), []).append(number)
-        with ExitStack() as stack:
-            catalog = stack.enter_context(catalog_of(samples, name, self.data.annotations.file))
-            part = CatalogPart(catalog, {name: None})
-            loaders = []
-            for are_images, numbers in by_kind.items():
-                how = replace(reading, num_frames=1) if are_images else reading
-                loaders.append(stack.enter_context(SequenceLoader(part, name, how, numbers)))
-            found = (classify_videos if classify else encode_videos)(
-                self.pretrained, LoadersInTurn(name, loaders), n_iter
-            )
-        # a person knows videos by their ids
-        ids = dict(zip(keys_of(samples), map(_told, samples), strict=True))
-        return replace(found, damaged=tuple(Damaged(ids[one.key], one.reason) for one in found.damaged))
+        """A row of numbers for each of these videos."""
+        annotations = self.data.annotations
+        return encode_media(self.pretrained, samples, self.read, self.options, annotations, classify=classify)
 
     def texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Unit vectors of texts."""
@@ -239,40 +220,32 @@ class _Job:
 
     def score_classes(self, samples: Sequence[MediaText]) -> _Scored:
         """Scores of videos by the model's head where it fits and no prompts are given, else by prompts."""
-        names = self.annotations.class_names
-        head = self.pretrained.classifier
-        fits = head is not None and set(head.class_names) == set(names)
-        if head is not None and fits and self.data.templates is None:
-            found = self.encode(samples, classify=True)
-            column = {name: number for number, name in enumerate(head.class_names)}
-            return _Scored(found, found.video_VX[:, [column[name] for name in names]], "the model's linear head")
-        templates = self.data.templates or PAPER_TEMPLATES
-        spoken = [spoken_name(name) for name in names]
-        prompts = [prompt for name in spoken for prompt in prompts_of(name, templates)]
-        encoded = self.texts(prompts)
-        prompts_KPD = encoded.text_TD.reshape(len(names), len(templates), -1)
-        found = self.encode(samples)
-        why = "prompts were given" if fits else "the model's head is for other classes"
-        why = "the model has no head" if head is None else why
-        method = f"zero-shot, by similarity to prompts with the names of the classes: {why}"
+        names, templates = self.annotations.class_names, self.data.templates or PAPER_TEMPLATES
+        if self.head is not None:
+            return self.by_head(samples, self.head)
         # 1/τ: only where scores become chances does it change anything
-        scale = float(self.pretrained.model.scale().detach())
-        scores_VK = scale * _similarities(found.video_VX, class_features(prompts_KPD))
+        scored = self.by_prompts(samples, [spoken_name(name) for name in names], templates)
+        return scored._replace(scores_VK=float(self.pretrained.model.scale().detach()) * scored.scores_VK)
+
+    def by_head(self, samples: Sequence[MediaText], head: VideoClassifier) -> _Scored:
+        """The logits of the model's head, its classes in the order of the data set's."""
+        found = self.encode(samples, classify=True)
+        columns = head.labels_of(self.annotations.class_names).tolist()
+        return _Scored(found, found.video_VX[:, columns], "the model's linear head")
+
+    def by_prompts(self, samples: Sequence[MediaText], names: Sequence[str], templates: Sequence[str]) -> _Scored:
+        """Similarities to prompts with these names of the classes."""
+        encoded = self.texts([prompt for name in names for prompt in prompts_of(name, templates)])
+        classes_KD = class_features(encoded.text_TD.reshape(len(names), len(templates), -1))
+        found = self.encode(samples)
+        method = f"zero-shot, by similarity to prompts with the names of the classes: {self.why_no_head}"
+        scores_VK = _similarities(found.video_VX, classes_KD)
         return _Scored(found, scores_VK, method, encoded.num_truncated, {"templates": list(templates)})
-
-
-def _is_image(media: Path) -> bool:
-    return media.suffix.lower() in IMAGE_ENDINGS
 
 
 def _similarities(video_VD: Floats, text_TD: Floats) -> Floats:
     """Cosines (V, T) of unit vectors, summed in float64 as in retrieval: equal texts get equal ones."""
     return (video_VD.astype(np.float64) @ text_TD.astype(np.float64).T).astype(np.float32)
-
-
-def _told(sample: MediaText) -> str:
-    part = f" {sample.span.start_s:g} to {sample.span.end_s:g} s" if sample.span else ""
-    return f"{sample.source_id}{part}"
 
 
 def _whole(rows: Sequence[Row]) -> list[MediaText]:
@@ -316,11 +289,12 @@ def _classify(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
 
 
 def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
+    span_s = job.data.span_s or job.data.annotations.span_s
     spans: list[MediaText] = []
     damaged: list[Damaged] = []
     for sample in _whole(rows):
         try:
-            spans += _spans_of(sample, job.data.span_s)
+            spans += spans_of(sample, span_s)
         except DamagedMediaError as error:
             damaged.append(Damaged(sample.source_id, str(error)))
     if not spans:
@@ -333,48 +307,34 @@ def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     owners = [number_of[span.source_id, span.media] for span in places]
     scores = scored.scores_VK[list(places.values())]
     figures = accuracy_over_spans(scores, owners, list(label_of.values()), job.options.ties).as_dict()
-    about = {**scored.about, "span_s": job.data.span_s, "num_spans": len(places)}
+    about = {**scored.about, "span_s": span_s, "num_spans": len(places)}
     damaged += scored.videos.damaged
     num_videos, num_truncated = len(label_of), scored.num_truncated_texts
     return _Outcome("accuracy over spans", scored.method, figures, num_videos, num_truncated, tuple(damaged), about)
 
 
-def _spans_of(sample: MediaText, span_s: float) -> list[MediaText]:
-    """A video in as few equal spans as are no longer than `span_s`."""
-    container = VIDEO_FORMATS.get(sample.media.suffix[1:].lower())
-    if container is None:
-        raise DamagedMediaError(f"media of kind {sample.media.suffix!r} cannot be cut into spans")
-    try:
-        length_s = video_length_s(sample.media.read_bytes(), container)
-    except OSError as error:
-        raise DamagedMediaError(f"it cannot be read: {error.strerror}") from error
-    num_spans = max(1, math.ceil(length_s / span_s - 1e-6))
-    bounds_s = [length_s * number / num_spans for number in range(num_spans + 1)]
-    return [
-        MediaText(sample.source_id, sample.media, "", Span(bounds_s[number], bounds_s[number + 1]))
-        for number in range(num_spans)
-    ]
-
-
 def _rank_classes(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     names = job.annotations.class_names
     samples = _whole(rows)
-    found = job.encode(samples)
-    places = _places(samples, found)
+    if job.head is not None:
+        scored = job.by_head(samples, job.head)
+        # cross-entropy leaves open what the logits of a video have in common: between videos chances are compared
+        chances_VK = torch.from_numpy(scored.scores_VK).double().log_softmax(dim=1).numpy()
+        scored = scored._replace(scores_VK=chances_VK)
+        how = f"videos are ranked for every class by the chance that {scored.method} gives it"
+    else:
+        scored = job.by_prompts(samples, names, job.data.templates or ("{label}",))
+        how = f"retrieval: videos are ranked for every class by similarity to its name ({job.why_no_head})"
+    places = _places(samples, scored.videos)
     kept = [row for row in rows if _place_of(row) in places]
-    templates = job.data.templates or ("{label}",)
-    encoded = job.texts([prompt for name in names for prompt in prompts_of(name, templates)])
-    prompts_KPD = encoded.text_TD.reshape(len(names), len(templates), -1)
-    classes_KD = class_features(prompts_KPD) if job.data.templates else encoded.text_TD
-    about = {"templates": list(templates)}
     labels_VK = np.zeros((len(kept), len(names)), dtype=bool)
     for place, row in enumerate(kept):
         labels_VK[place, list(row.labels)] = True
-    scores = _similarities(found.video_VX[[places[_place_of(row)] for row in kept]], classes_KD)
-    figures = mean_average_precision(scores, labels_VK, unlabelled=Unlabelled.exclude).as_dict()
-    method = "retrieval: videos are ranked for every class by similarity to its name; unlabelled ones are left out"
-    num_truncated = encoded.num_truncated
-    return _Outcome(MEAN_AVERAGE_PRECISION, method, figures, len(kept), num_truncated, found.damaged, about)
+    scores_VK = scored.scores_VK[[places[_place_of(row)] for row in kept]]
+    figures = mean_average_precision(scores_VK, labels_VK, unlabelled=Unlabelled.exclude).as_dict()
+    method, about = f"{how}; unlabelled ones are left out", dict(scored.about)
+    num_truncated, damaged = scored.num_truncated_texts, scored.videos.damaged
+    return _Outcome(MEAN_AVERAGE_PRECISION, method, figures, len(kept), num_truncated, damaged, about)
 
 
 def _choose(job: _Job, rows: Sequence[Question]) -> _Outcome:

@@ -2,7 +2,7 @@
 
 A sample's media is a video, an image (for d = 1), or a run of frames that were decoded when the data set was made.
 Frames are cut to the square in their middle and scaled to S. Of a video the d frames are those that `trainer.videos`
-takes; of a run that holds more than d, the ones in the middle of d equal parts.
+takes; of a run that holds more than d, the ones in the middle of d equal parts, or at random places of these.
 
 A run of frames (extension ``frames``) is the tar members ``{key}.f000.jpg``, ``{key}.f001.jpg``, ... of one sample,
 next to each other: a key ends at the first dot, so they stay one sample for WebDataset. The range begins with the
@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from gex_pipeline.errors import GexError
 from trainer.media_reader import DamagedMediaError, MediaReader
-from trainer.videos import MAX_PICTURE_PX, VIDEO_FORMATS, Frames, video_frames
+from trainer.order import mixed
+from trainer.videos import MAX_PICTURE_PX, VIDEO_FORMATS, Frames, Places, places_of, video_frames
 
 if TYPE_CHECKING:
     from trainer.catalog_rows import CatalogSample
@@ -38,6 +39,7 @@ __all__ = [
     "Frames",
     "MediaReader",
     "image_frame",
+    "random_places",
     "read_frames",
     "run_frames",
 ]
@@ -50,8 +52,10 @@ _BLOCK_BYTES = 512
 _FRAMES_AT_ONCE = 8  # scaled together, which costs less a frame, as far as they stay in the processor's cache
 
 
-def read_frames(sample: CatalogSample, num_frames: int, size_px: int, media: MediaReader) -> Frames:
-    """``num_frames`` frames (d, 3, S, S) of a sample, of whatever kind its media is.
+def read_frames(
+    sample: CatalogSample, num_frames: int, size_px: int, media: MediaReader, places: Places | None = None
+) -> Frames:
+    """``num_frames`` frames (d, 3, S, S) of a sample, of whatever kind its media is; an image knows no `places`.
 
     Raises:
         DamagedMediaError: it cannot be read or decoded.
@@ -64,13 +68,20 @@ def read_frames(sample: CatalogSample, num_frames: int, size_px: int, media: Med
         )
     content = media.read(sample)
     if kind == FRAMES_EXTENSION:
-        return run_frames(content, num_frames, size_px)
+        return run_frames(content, num_frames, size_px, places)
     if kind in IMAGE_EXTENSIONS:
         return image_frame(content, size_px)[None]
     if kind in VIDEO_FORMATS:
         part = None if sample.start_s is None or sample.end_s is None else (sample.start_s, sample.end_s)
-        return video_frames(content, VIDEO_FORMATS[kind], num_frames, size_px, part)
+        return video_frames(content, VIDEO_FORMATS[kind], num_frames, size_px, part, places)
     raise DamagedMediaError(f"media of kind {kind!r} cannot be read; expected a video, an image or frames")
+
+
+def random_places(num_frames: int, seed: int, epoch: int, key: str) -> list[float]:
+    """For each of d equal spans of a sample a place in [0, 1) that depends on these words only, in every process."""
+    hashed = mixed(np.arange(num_frames, dtype=np.uint64), "frames", seed, epoch, key)
+    # as many bits as a float holds: all 64 could be rounded up to 1
+    return [(value >> 11) / 2.0**53 for value in hashed.tolist()]
 
 
 def image_frame(content: bytes, size_px: int) -> Frames:
@@ -115,8 +126,10 @@ def _scale(squares_HHC: Sequence[Frames], into_DCSS: Frames) -> None:
     np.copyto(into_DCSS, scaled.numpy())
 
 
-def run_frames(content: bytes, num_frames: int, size_px: int) -> Frames:
+def run_frames(content: bytes, num_frames: int, size_px: int, places: Places | None = None) -> Frames:
     """Frames (d, 3, S, S) out of a run of tar members; with fewer than d, some come more than once.
+
+    Of a run of just d frames all are taken, whatever the places.
 
     Raises:
         DamagedMediaError: it is no whole run, or one of the frames cannot be decoded.
@@ -124,7 +137,7 @@ def run_frames(content: bytes, num_frames: int, size_px: int) -> Frames:
     pictures = list(_members(content))
     if not pictures:
         raise DamagedMediaError("there are no frames in it")
-    chosen = [(2 * number + 1) * len(pictures) // (2 * num_frames) for number in range(num_frames)]
+    chosen = [int(place * len(pictures) / num_frames) for place in places_of(num_frames, places)]
     frames = np.empty((num_frames, 3, size_px, size_px), np.uint8)
     for start in range(0, num_frames, _FRAMES_AT_ONCE):
         squares = [_middle_square(pictures[index], size_px) for index in chosen[start : start + _FRAMES_AT_ONCE]]

@@ -7,7 +7,7 @@ Reads no data and measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gex_pipeline import storage
@@ -55,6 +55,21 @@ def trainings_of(trained: Training) -> list[Training]:
 def record_of(trained: Training) -> list[dict[str, Any]]:
     """What a model that starts from this one writes down of it: every training without its figures, oldest first."""
     return [{key: one.get(key) for key in _KEPT} for one in trainings_of(trained)]
+
+
+def last_granularities(trained: Training, known: Iterable[str]) -> list[str]:
+    """Those of the known granularities that a model's last training was on; of a record that names none, all."""
+    samples = trained.get("samples")
+    return [name for name in known if samples is None or name in samples]
+
+
+def granularity_of_kind(trained: Training, kind: str) -> str | None:
+    """As what the newest training on annotations of a kind read them; None: there was no such training."""
+    for one in reversed(trainings_of(trained)):
+        annotations = one.get("annotations")
+        if isinstance(annotations, dict) and annotations.get("kind") == kind:
+            return next(iter(one.get("samples") or ()), None)
+    return None
 
 
 def trainings_on_dataset(trainings: Sequence[Training], uri: str) -> list[Training]:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from gex_pipeline.errors import GexError
 from trainer.catalog import CatalogPart
 from trainer.data_settings import DataSettings
-from trainer.frames import DamagedMediaError, Frames, MediaReader, read_frames
+from trainer.frames import DamagedMediaError, Frames, MediaReader, random_places, read_frames
 from trainer.order import Order, Part
 from trainer.workers import WorkersStoppedError, end_workers, next_batch, worker_options
 
@@ -136,12 +136,15 @@ class SampleReader(Dataset):
     def _read(self, name: str, candidates: Iterator[int], damaged: list[Damaged], step: int) -> _Loaded:
         num_frames = self.settings.granularities[name].num_frames
         num_sources = self.part.catalog.of(name).num_sources
+        seed, epoch = self.settings.seed, self.order.place_of(step).epoch
+        is_random = self.settings.frame_sampling == "random"
         for index in islice(candidates, _MAX_TRIES):
             sample = self.part.sample(name, index)
             try:
                 if not sample.text.strip():
                     raise DamagedMediaError("its text is empty")
-                frames = read_frames(sample, num_frames, self.settings.image_size_px, self._media)
+                places = random_places(num_frames, seed, epoch, sample.key) if is_random else None
+                frames = read_frames(sample, num_frames, self.settings.image_size_px, self._media, places)
             except DamagedMediaError as error:
                 damaged.append(Damaged(sample.key, str(error)))
             else:

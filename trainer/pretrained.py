@@ -56,11 +56,12 @@ class Pretrained:
 
     @classmethod
     def from_pretrained(
-        cls, uri: str | Path, device: str | torch.device = "cpu", *, frozen: bool | None = None
+        cls, uri: str | Path, device: str | torch.device = "cpu", *, changes: Mapping[str, Any] | None = None
     ) -> Self:
         """The model in a folder, local or on an object store: an exported one, or a training's output.
 
-        `frozen` says of the towers whether they train; none: as they did.
+        `changes` are settings in place of the model's own, such as ``{"towers": {"frozen": True}}``; none on which a
+        weight depends can be changed.
 
         Raises:
             GexError: there is no model, or its files do not fit each other.
@@ -68,9 +69,9 @@ class Pretrained:
         with local_folder(find_model(str(uri))) as folder:
             config = _read_config(folder)
             settings: ModelSettings = config["model"]
-            if frozen is not None:
-                towers = settings.towers.model_copy(update={"frozen": frozen})
-                settings = settings.model_copy(update={"towers": towers})
+            if changes:
+                towers = settings.towers.model_copy(update=changes.get("towers", {}))
+                settings = settings.model_copy(update={**changes, "towers": towers})
             towers = settings.towers.model_copy(update={"clip": str(folder / CLIP), "weights": "random"})
             built, tokenizer = _made(settings, towers)
             classifier = VideoClassifier(built, config["class_names"]) if config["class_names"] else None

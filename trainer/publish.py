@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from gex_pipeline import __version__, storage
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.shards.manifest import read_manifest
@@ -42,12 +44,14 @@ def check_output(recipe: TrainRecipe, processes: Processes) -> TrainRecipe:
         if before is None:
             storage.check_writable(recipe.output)
         else:
-            problem = _difference(before, recipe.model_dump(mode="json"))
+            problem = _difference(before, recipe)
     problem, snapshot = processes.broadcast((problem, recipe.data.snapshot))
     if problem:
         raise RecipeError(
             f"{recipe.output!r} holds a training with another recipe: {problem}; take another output, "
-            "or put the recipe back to go on with it"
+            "or put the recipe back to go on with it. To go on from its weights by another recipe: gex export "
+            f'{recipe.output} --checkpoint latest -o M, then start_from = "M", without [model], in a recipe with '
+            "another output; Adam's moments and the schedule begin anew"
         )
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"snapshot": snapshot})})
 
@@ -59,7 +63,7 @@ def begin_output(recipe: TrainRecipe, processes: Processes) -> None:
         GexError: it cannot be written.
     """
     if processes.is_first:
-        content = json.dumps(recipe.model_dump(mode="json"), indent=1).encode() + b"\n"
+        content = json.dumps(_content(recipe), indent=1).encode() + b"\n"
         storage.publish_bytes(content, recipe.place(RECIPE))
 
 
@@ -95,7 +99,7 @@ def publish_at(end: End, recipe: TrainRecipe, built: Built, data: RunData, proce
         files = ModelFiles(
             settings=built.settings,
             tokenizer=built.tokenizer,
-            granularities=recipe.data.granularities,
+            granularities={**built.granularities, **recipe.data.granularities},
             image_size_px=recipe.data.image_size_px,
             trained=trained,
             card=model_card(recipe, built, trained),
@@ -161,8 +165,23 @@ def _settled(recipe: TrainRecipe, before: dict[str, Any] | None) -> TrainRecipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"snapshot": snapshot})})
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+def _content(recipe: TrainRecipe) -> dict[str, Any]:
+    """The recipe with its defaults; of the model where it starts from another one only what is said in their place."""
+    content = recipe.model_dump(mode="json")
+    if recipe.start_from is not None:
+        content["model"] = recipe.model.model_dump(mode="json", exclude_unset=True)
+    return content
+
+
+def _difference(before: dict[str, Any], recipe: TrainRecipe) -> str:
     """The first key that decides what is trained and is another one; empty where there is none."""
+    has_all = "iam" in before["model"]  # earlier versions wrote down the defaults, whatever it started from
+    now = recipe.model_dump(mode="json") if has_all else _content(recipe)
+    try:  # a key that an earlier version did not know: its default is what was done then
+        known = TrainRecipe.model_validate(before)
+        before = known.model_dump(mode="json") if has_all else _content(known)
+    except ValidationError:
+        pass  # a key that this version does not know: it is named
     for path, old, new in _pairs(before, now):
         if path[0] in _FREE or (path[0] == "data" and path[-1] in _FREE_OF_DATA):
             continue

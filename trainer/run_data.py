@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from gex_pipeline.errors import GexError
 from trainer.annotation_catalog import read_annotation_catalog
 from trainer.annotations import AnnotationError
 from trainer.catalog import Catalog, CatalogPart, Split, read_catalog
-from trainer.data_settings import DataSettings
+from trainer.data_settings import DataSettings, Task
 from trainer.loader import order_of
-from trainer.order import Order
+from trainer.order import Int64s, Order
 
 _MOST_CLASSES = 10_000
 _MOST_TEXTS = 200_000  # a vocabulary learned from more is the same
@@ -33,6 +35,8 @@ class RunData:
     """Samples of each granularity that are in neither part: their clips' sources fall on both sides."""
     class_names: tuple[str, ...] = ()
     """Of a public data set with classes."""
+    videos: Int64s | None = None
+    """Of a public data set: the video, or part of one, of every sample of both parts; numbered as in its file."""
 
     @property
     def num_samples(self) -> int:
@@ -67,6 +71,15 @@ class RunData:
                     )
         return tuple(sorted(found))
 
+    def held_out_videos(self, granularity: str) -> dict[int, list[int]]:
+        """Of a public data set: the held-out videos in the order of its file, each with its held-out samples."""
+        numbers = self.held_out.selected[granularity]
+        videos = np.empty(0, dtype=np.int64) if self.videos is None else self.videos
+        found: dict[int, list[int]] = {}
+        for number, video in enumerate((videos if numbers is None else videos[numbers]).tolist()):
+            found.setdefault(video, []).append(number)
+        return dict(sorted(found.items()))
+
     def describe(self) -> list[str]:
         """Sentences for a person."""
         sentences = self.order.describe()
@@ -78,16 +91,16 @@ class RunData:
 
 
 @contextmanager
-def open_data(settings: DataSettings) -> Iterator[RunData]:
-    """The data of a training; its scratch files go when it ends.
+def open_data(settings: DataSettings, task: Task = "contrastive") -> Iterator[RunData]:
+    """The data of a training; its scratch files go when it ends. The task decides what is said of a class.
 
     Raises:
         GexError: nothing is published there, or a granularity has too few samples for a batch.
     """
-    with _catalog(settings) as (catalog, class_names):
+    with _catalog(settings, task) as (catalog, class_names, videos):
         split = catalog.split(settings.held_out_share, settings.held_out_seed)
         order = order_of(settings, split.training, _others(split))
-        yield RunData(split.training, split.held_out, order, split.num_mixed, class_names)
+        yield RunData(split.training, split.held_out, order, split.num_mixed, class_names, videos)
 
 
 def _others(split: Split) -> dict[str, str]:
@@ -102,15 +115,15 @@ def _others(split: Split) -> dict[str, str]:
 
 
 @contextmanager
-def _catalog(settings: DataSettings) -> Iterator[tuple[Catalog, tuple[str, ...]]]:
+def _catalog(settings: DataSettings, task: Task) -> Iterator[tuple[Catalog, tuple[str, ...], Int64s | None]]:
     names = list(settings.granularities)
     if settings.annotations is not None:
         try:
-            catalog, annotations = read_annotation_catalog(settings.annotations, names[0])
+            catalog, annotations, videos = read_annotation_catalog(settings.annotations, names[0], task)
         except AnnotationError as error:
             raise GexError(str(error)) from error
         with catalog:
-            yield catalog, annotations.class_names
+            yield catalog, annotations.class_names, videos
         return
     with read_catalog(settings.dataset or "", settings.snapshot, names) as catalog:
-        yield catalog, ()
+        yield catalog, (), None

@@ -72,7 +72,7 @@ class EvaluationSettings(_Table):
     every_steps: int | None = Field(default=None, ge=1)
     """Steps between two; none: at the end only. Nothing is evaluated where nothing is held out."""
     max_samples: int = Field(default=1000, ge=2)
-    """Samples of a granularity at most; always the same ones."""
+    """Samples of a granularity at most, of public data videos with all their texts; always the same ones."""
     batch_size: int = Field(default=64, ge=1)
     """Samples that a process encodes at once."""
 

@@ -95,7 +95,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_in_memory(recipe))
         recipe = check_output(recipe, processes)
-        data = stack.enter_context(open_data(recipe.data))
+        data = stack.enter_context(open_data(recipe.data, recipe.task))
         say = say if processes.is_first else lambda line: None
         if recipe.data.snapshot is not None:
             say(f"{recipe.data.dataset}, snapshot {recipe.data.snapshot}")
@@ -110,8 +110,8 @@ def train(
         if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):
             say("nothing left to do: all steps are done")
             return Outcome(run.num_steps, first, time.monotonic() - started_s, model=recipe.place("model"))
-        if first:
-            say(f"going on from step {first} of {run.num_steps}")
+        for sentence in [f"going on from step {first} of {run.num_steps}"] if first else built.told:
+            say(sentence)
         record = stack.enter_context(open_record(recipe, processes, range(first, run.num_steps), say))
         stop = stack.enter_context(StopSignals())
         stopped_by = _steps(run, range(first, run.num_steps), record, say, lambda: stop.received or hear())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,7 +16,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.settings_errors import explain, read_toml
 from gex_pipeline.shards.manifest import read_manifest
-from trainer.data_settings import PAPER_GRANULARITIES, DataSettings
+from trainer.data_settings import PAPER_GRANULARITIES, DataSettings, Task
 from trainer.optim_settings import OptimSettings
 from trainer.run_settings import (
     CLASSIFICATION_FIGURES,
@@ -45,7 +45,7 @@ class TrainRecipe(BaseModel):
     """Shown in the model card."""
     output: str = Field(min_length=1)
     """Folder or URI for checkpoints, figures and the model."""
-    task: Literal["contrastive", "classification"] = "contrastive"
+    task: Task = "contrastive"
     """Videos against texts, or a linear head over the video branch; a sample's text is then the name of its class."""
     seed: int = Field(default=0, ge=0)
     """Of weights that start at random; the order of samples has its own, in `data`."""
@@ -110,7 +110,9 @@ def make_train_recipe(content: Mapping[str, Any], base: Path = Path()) -> TrainR
 
 
 def recipe_over(dataset_uri: str) -> TrainRecipe:
-    """The paper's recipe over a published data set, with batches as large as its smallest granularity allows.
+    """The paper's recipe over all granularities of a published data set, batches as large as its smallest one allows.
+
+    The paper's main model was trained without IT; here it is trained on where it is published.
 
     Raises:
         GexError: nothing is published there; RecipeError: it has a granularity that the paper has not.

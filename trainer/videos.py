@@ -1,7 +1,8 @@
 """Frames of a video file's bytes: RGB of shape (d, 3, S, S), upright, in presentation order; and how long it is.
 
-The d frames are those shown in the middle of d equal spans, scaled so that the shorter side is S, and cut to the
-middle. Of a part of a video, [start_s, end_s) from the first frame on, the equal spans are that part's.
+The d frames are those shown in the middle of d equal spans, or elsewhere in each of them, scaled so that the shorter
+side is S, and cut to the middle. Of a part of a video, [start_s, end_s) from the first frame on, the equal spans are
+that part's.
 
 What cannot be decoded is a `DamagedMediaError`. Decodes with one thread: a worker has one core.
 """
@@ -34,6 +35,9 @@ Frames = NDArray[np.uint8]
 Part = tuple[float, float]
 """Seconds from the first frame on, [start, end); a moment where both are the same: the frame that is shown then."""
 
+Places = Sequence[float]
+"""Where in each of d equal spans a frame is taken: 0 is where the span begins, 1, which it never is, where it ends."""
+
 _ENDINGS = {
     "mov": ("mp4", "mov", "m4v", "3gp"),
     "matroska": ("mkv", "webm"),
@@ -55,9 +59,14 @@ _TIME_HZ = 1_000_000  # times in seconds are taken as whole numbers of this part
 
 
 def video_frames(
-    content: bytes, container_format: str, num_frames: int, size_px: int, part: Part | None = None
+    content: bytes,
+    container_format: str,
+    num_frames: int,
+    size_px: int,
+    part: Part | None = None,
+    places: Places | None = None,
 ) -> Frames:
-    """Frames (d, 3, S, S) of a video or a part of it, in the middle of d equal spans.
+    """Frames (d, 3, S, S) of a video or a part of it, one in each of d equal spans: in its middle, or at its place.
 
     A part is cut to the video; where it lies behind the video's end there is nothing to see.
 
@@ -69,7 +78,7 @@ def video_frames(
         index = _read_index(container, stream)
         begin, end = _ticks_of(part, index, stream)
         span = (end - begin) / num_frames
-        wanted = [index.shown_at(begin + span * number + span / 2) for number in range(num_frames)]
+        wanted = [index.shown_at(begin + span * place) for place in places_of(num_frames, places)]
         return _decoded(container, stream, index, wanted, size_px)
 
 
@@ -83,6 +92,12 @@ def video_length_s(content: bytes, container_format: str) -> float:
         stream = _video_track(container)
         index = _read_index(container, stream)
         return float((index.end - index.pts[0]) * _tick_s(stream))
+
+
+def places_of(num_frames: int, places: Places | None = None) -> list[Fraction]:
+    """Where on a line of d spans of length 1 the d frames are taken: in the middle of each, or at its place."""
+    within = [Fraction(1, 2)] * num_frames if places is None else list(map(Fraction, places))
+    return [number + place for number, place in zip(range(num_frames), within, strict=True)]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
         "recipe", nargs="?", help="training recipe (TOML), or a published data set: the paper's recipe over it"
     )
     command.add_argument(
-        "--template", metavar="NAME", help="print a recipe to edit: pretraining, retrieval, classification or scratch"
+        "--template", metavar="NAME", help="print a recipe: pretraining, images, retrieval, classification or scratch"
     )
 
 
@@ -126,7 +126,7 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     public.add_argument("--class-names", metavar="FILE", help="Charades-Ego: list of classes; folders: their names")
     public.add_argument("--subset", metavar="S", help="COIN: training or testing (default); ActivityNet: file of ids")
     public.add_argument("--templates", metavar="FILE", help="prompts for classes, a line each with {label} once")
-    public.add_argument("--span-s", type=_seconds, metavar="S", help="LVU: longest span of a video (default 60)")
+    public.add_argument("--span-s", type=_seconds, metavar="S", help="LVU: longest span (default: whole videos)")
 
 
 def _from_one(text: str) -> int:

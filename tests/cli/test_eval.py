@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from gex_pipeline.cli import model_tools
 from gex_pipeline.cli.main import main
+from gex_pipeline.stages import models
 from tests.media.making_clips import Make, make_clip
 from tests.trainer.annotations.real_formats import CHARADES_CLASSES, written
 from tests.trainer.conftest import TEXTS, write_tiny_model
@@ -199,11 +199,11 @@ def test_classes_by_prompts_of_a_file(gex, model, media, tmp_path):
         (("--annotations", "folders", "--snapshot", "0"), "--snapshot does not go with --annotations folders"),
         (("--annotations", "folders", "--granularity", "A", "--granularity", "B"), "takes one --granularity"),
         (("--annotations", "kinetics"), "invalid choice: 'kinetics'"),
-        (("--num-frames", "0"), "found '0', expected a whole number from 1"),
-        (("--n-iter-video", "-1"), "found '-1', expected a whole number from 0"),
-        (("--held-out", "1"), "found '1', expected a share from 0 to below 1"),
-        (("--annotations", "lvu", "--span-s", "0"), "found '0', expected seconds above 0"),
-        (("--span-s", "much"), "found 'much', expected a number"),
+        (("--num-frames", "0"), "expected a whole number from 1 on, not '0'"),
+        (("--n-iter-video", "-1"), "expected a whole number from 0 on, not '-1'"),
+        (("--held-out", "1"), "expected a number from 0 on and below 1, not '1'"),
+        (("--annotations", "lvu", "--span-s", "0"), "expected a number above 0, not '0'"),
+        (("--span-s", "much"), "expected a number above 0, not 'much'"),
         (("--ties", "best"), "invalid choice: 'best'"),
     ],
 )
@@ -231,7 +231,7 @@ def test_what_is_not_there_ends_with_1_and_a_sentence(gex, model, output, tmp_pa
 
 
 def test_without_torch_it_says_what_to_install(gex, model, output, monkeypatch):
-    monkeypatch.setattr(model_tools, "find_spec", lambda name: None)
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
     code, _, err = gex(model, output)
     assert code == 1
     assert "torch is not installed; in GEX's folder: pip install -c constraints.txt -e '.[train]'" in err

@@ -40,6 +40,8 @@ def write_tiny_model(folder: Path, clip: Path, class_names: tuple[str, ...] = ()
         torch.manual_seed(seed)
         built = VideoTextModel(settings, load_towers(settings.towers))
         trained = VideoClassifier(built, class_names) if class_names else built
+        if isinstance(trained, VideoClassifier):  # a head begins with zeros; one that was trained has none
+            torch.nn.init.normal_(trained.head.weight)
     files = ModelFiles(
         settings=settings,
         tokenizer=load_tokenizer(settings.towers),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 
 from gex_pipeline.errors import GexError
 from tests.media.making_clips import Make, make_clip
-from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY, written
+from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY, LVU_HEADER, written
 from tests.trainer.outputs import numbers_of
 from trainer.annotation_catalog import (
     MediaText,
@@ -16,6 +19,7 @@ from trainer.annotation_catalog import (
     pairs_of,
     read_annotation_catalog,
     read_annotations,
+    spans_of,
 )
 from trainer.annotations import LabelledVideo, RetrievalPair, Span
 from trainer.annotations.rows import Annotations
@@ -55,18 +59,23 @@ def captions_of(tmp_path: Path, media: Path, captions: dict[str, list[str]]) -> 
 
 def test_every_caption_of_a_video_is_a_sample_with_the_frames_of_that_video(tmp_path, media):
     of = captions_of(tmp_path, media, {"a": ["one", "two"], "b": ["three"], "gone": ["four"]})
-    catalog, annotations = read_annotation_catalog(of, "SVST")
+    catalog, annotations, videos = read_annotation_catalog(of, "SVST")
     with catalog:
         samples = [catalog.sample("SVST", number) for number in range(catalog.num_samples("SVST"))]
-        assert [(sample.source_id, sample.text) for sample in samples] == [("a", "one"), ("b", "three"), ("a", "two")]
+        found = [(sample.source_id, sample.text) for sample in samples]
+        assert sorted(found[:2]) == [("a", "one"), ("b", "three")]  # first texts, mixed
+        assert found[2] == ("a", "two")
         assert [sample.media_uri for sample in samples] == [
-            str(media / name) for name in ("a.mp4", "sub/b.MP4", "a.mp4")
+            str(media / {"a": "a.mp4", "b": "sub/b.MP4"}[name]) for name, _ in found
         ]
         assert [sample.media_extension for sample in samples] == ["mp4", "mp4", "mp4"]
-        assert samples[1].source_number == source_number("b")
+        assert [sample.source_number for sample in samples] == [source_number(name) for name, _ in found]
         assert (samples[0].start_s, samples[0].end_s) == (None, None)
         (batch,) = load(catalog, "SVST")
-    assert [numbers_of(frames.numpy())[0][0] for frames in batch.frames_BT3HW] == [1, 2, 1]
+    assert videos.tolist() == [{"a": 0, "b": 1}[name] for name, _ in found]  # numbered as the file has them
+    assert [numbers_of(frames.numpy())[0][0] for frames in batch.frames_BT3HW] == [
+        {"a": 1, "b": 2}[name] for name, _ in found
+    ]
     assert [frame for _, frame in numbers_of(batch.frames_BT3HW[0].numpy())] == [4, 12, 20]
     assert annotations.describe().endswith("1 without media: gone")
 
@@ -102,15 +111,19 @@ def test_a_span_is_sampled_within_it_and_cut_to_the_video(media):
     assert damaged[0].reason == "its part from 1 to 2 s lies behind the video's end, 1 s"
 
 
-def test_classes_are_texts_and_questions_come_with_their_right_answer(tmp_path, media):
+def test_classes_are_prompts_and_questions_come_with_their_right_answer(tmp_path, media):
+    """The text of a class was its raw name, which no evaluation asks for."""
     entries = {name: {**COIN_ENTRY, "start": 0.2, "end": 0.6} for name in ("a", "b")}
     coin = written(tmp_path / "COIN.json", {"database": entries})
-    catalog, _ = read_annotation_catalog(settings("coin", coin, media, subset="training"), "LVST")
+    catalog, *_ = read_annotation_catalog(settings("coin", coin, media, subset="training"), "LVST")
     with catalog:
         sample = catalog.sample("LVST", 1)
-    assert (sample.text, sample.start_s, sample.end_s) == ("ReplaceCDDriveWithSSD", 0.2, 0.6)
+    assert (sample.text, sample.start_s, sample.end_s) == ("A video of a replace CD drive with SSD.", 0.2, 0.6)
+    catalog, annotations, _ = read_annotation_catalog(settings("coin", coin, media), "LVST", "classification")
+    with catalog:
+        assert catalog.sample("LVST", 1).text == annotations.class_names[0] == "ReplaceCDDriveWithSSD"
     questions = written(tmp_path / "q.csv", "a,[0:0.5],red,green,blue,Which colour?,white\n")
-    catalog, _ = read_annotation_catalog(settings("how2qa", questions, media), "SVST")
+    catalog, *_ = read_annotation_catalog(settings("how2qa", questions, media), "SVST")
     with catalog:
         assert catalog.sample("SVST", 0).text == "Which colour? white"
 
@@ -121,7 +134,7 @@ def test_without_a_subset_coin_is_trained_on_one_and_measured_on_the_other(tmp_p
         for name, subset in (("a", "training"), ("b", "testing"), ("c", "training"))
     }
     coin = settings("coin", written(tmp_path / "COIN.json", {"database": entries}), media)
-    catalog, _ = read_annotation_catalog(coin, "LVST")
+    catalog, *_ = read_annotation_catalog(coin, "LVST")
     with catalog:
         trained_on = {catalog.sample("LVST", number).source_id for number in range(catalog.num_samples("LVST"))}
     assert trained_on == {"a", "c"}
@@ -131,11 +144,52 @@ def test_without_a_subset_coin_is_trained_on_one_and_measured_on_the_other(tmp_p
 def test_charades_gives_a_pair_an_action_to_train_on_and_a_row_a_video_to_evaluate(tmp_path, media):
     videos = written(tmp_path / "test.csv", "id,actions\na,c002 0.1 0.5;c000 0.0 0.2\nb,\n")
     of = settings("charades-ego", videos, media, class_names=written(tmp_path / "classes.txt", CHARADES_CLASSES))
-    catalog, _ = read_annotation_catalog(of, "LVST")
+    catalog, *_ = read_annotation_catalog(of, "LVST")
     with catalog:
         samples = [catalog.sample("LVST", number) for number in range(catalog.num_samples("LVST"))]
-    assert [(one.text, one.start_s) for one in samples] == [("Taking some clothes", 0.1), ("Holding some clothes", 0.0)]
+    assert {(one.text, one.start_s) for one in samples} == {("Taking some clothes", 0.1), ("Holding some clothes", 0.0)}
     assert [row.labels for row in read_annotations(of).rows] == [(0, 2), ()]
+
+
+def lvu_file(tmp_path: Path) -> Path:
+    rows = "0 way_home a tt0\n1 sit b tt1\n0 way_home c tt2\n"
+    return written(tmp_path / "train.csv", LVU_HEADER + rows)
+
+
+def test_lvu_is_trained_on_whole_videos_or_on_the_spans_that_evaluation_measures(tmp_path, media):
+    """Training took whole videos and evaluation spans of 60 s, whatever was asked for."""
+    whole = settings("lvu", lvu_file(tmp_path), media)
+    catalog, *_ = read_annotation_catalog(whole, "LVST")
+    with catalog:
+        samples = [catalog.sample("LVST", number) for number in range(3)]
+    assert {(one.source_id, one.start_s, one.end_s) for one in samples} == {(name, None, None) for name in "abc"}
+    cut = whole.model_copy(update={"span_s": 0.4})
+    catalog, _, videos = read_annotation_catalog(cut, "LVST", "classification")
+    with catalog:
+        samples = [catalog.sample("LVST", number) for number in range(catalog.num_samples("LVST"))]
+        assert len({sample.key for sample in samples}) == 9
+    found = sorted((one.source_id, one.text, one.start_s, one.end_s) for one in samples)
+    thirds = [(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)]
+    assert [one[:2] for one in found] == [
+        (n, t) for n, t in (("a", "way_home"), ("b", "sit"), ("c", "way_home")) for _ in "123"
+    ]
+    assert np.array([one[2:] for one in found]) == pytest.approx(np.array(thirds * 3), abs=0.003)
+    assert ["abc"[video] for video in videos] == [sample.source_id for sample in samples]
+    a = MediaText("a", media / "a.mp4")
+    assert [one.span for one in spans_of(a, 0.4)] == [Span(*one[2:]) for one in found[:3]]
+    assert spans_of(a, None) == [a]
+
+
+def test_a_video_whose_length_is_not_known_stays_a_sample_that_is_damaged(tmp_path, media):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    (tmp_path / "b.mp4").write_bytes((media / "a.mp4").read_bytes())
+    cut = settings("lvu", written(tmp_path / "train.csv", LVU_HEADER + "0 x a tt0\n1 y b tt1\n"), tmp_path, span_s=0.5)
+    catalog, *_ = read_annotation_catalog(cut, "LVST")
+    with catalog:
+        batches = load(catalog, "LVST")
+    assert sum(len(batch.keys) for batch in batches) == 2
+    (damaged,) = [one for batch in batches for one in batch.damaged]
+    assert damaged.reason.startswith("the video cannot be decoded")
 
 
 def test_a_video_with_several_classes_is_a_pair_with_each():
@@ -159,6 +213,65 @@ def test_thousands_of_pairs_lie_in_several_shards_and_split_by_video(media):
         order = Order([Part("SVST", catalog.shard_sizes("SVST"))], batch_size=100)
         taken = np.concatenate([order.batch_of(step) for step in range(order.steps_per_epoch)])
         assert sorted(taken) == list(range(2200))
+
+
+@pytest.fixture(scope="module")
+def sorted_classes(tmp_path_factory) -> AnnotationSettings:
+    """40 class folders of 100 files that say nothing; read, they come sorted by class."""
+    folder = tmp_path_factory.mktemp("classes")
+    for label in range(40):
+        (folder / f"class{label:02d}").mkdir()
+        for number in range(100):
+            (folder / f"class{label:02d}" / f"{label:02d}-{number}.jpg").touch()
+    return settings("folders", folder)
+
+
+def test_a_batch_of_classes_that_come_sorted_is_mixed_as_a_global_shuffle_mixes_it(sorted_classes):
+    """A batch held the classes of a few neighbouring thousands of rows: of ImageNet-1k 27 where a shuffle gives 401."""
+    catalog, *_ = read_annotation_catalog(sorted_classes, "IT")
+    with catalog:
+        labels = np.array([int(catalog.sample("IT", number).source_id[5:7]) for number in range(4000)])
+        sizes = catalog.shard_sizes("IT")
+    order = Order([Part("IT", sizes)], batch_size=50, window_shards=1)
+    found = np.mean([len(set(labels[order.batch_of(step)].tolist())) for step in range(2 * order.steps_per_epoch)])
+    by_chance = 40 * (1 - (1 - 50 / 4000) ** 100)
+    assert found == pytest.approx(by_chance, abs=1)  # 28.6; of one shard as the files lie 10
+    assert len(set(labels.tolist())) == 40
+
+
+def test_samples_have_the_same_numbers_in_every_process(sorted_classes):
+    script = """
+import sys
+from trainer.annotation_catalog import read_annotation_catalog
+from trainer.data_settings import AnnotationSettings
+catalog, *_ = read_annotation_catalog(AnnotationSettings(kind="folders", file=sys.argv[1]), "IT")
+with catalog:
+    print(*(catalog.sample("IT", number).key for number in range(0, 4000, 40)))
+"""
+    run = [
+        subprocess.run(
+            [sys.executable, "-c", script, sorted_classes.file],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for seed in ("1", "2")
+    ]
+    assert run[0] == run[1]
+    assert len(set(run[0])) == 100
+
+
+def test_mixing_changes_neither_the_key_of_a_text_nor_that_first_texts_come_first(tmp_path, media):
+    of = captions_of(tmp_path, media, {name: [f"{name} {number}" for number in range(9)] for name in "abc"})
+    pairs = pairs_of(read_annotations(of))
+    expected = {pair.text: key for pair, key in zip(pairs, keys_of(pairs), strict=True)}
+    catalog, _, videos = read_annotation_catalog(of, "SVST")
+    with catalog:
+        samples = [catalog.sample("SVST", number) for number in range(27)]
+    assert {sample.text: sample.key for sample in samples} == expected
+    assert [sample.text.split()[1] for sample in samples] == [str(number) for number in range(9) for _ in "abc"]
+    assert ["abc"[video] for video in videos] == [sample.source_id for sample in samples]
 
 
 def test_a_set_without_pairs_is_named(tmp_path, media):

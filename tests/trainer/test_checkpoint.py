@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import urllib.request
@@ -220,6 +221,21 @@ def test_an_average_starts_at_the_weights_where_there_was_none_and_is_dropped_wh
         load_weights(without.uri_of(2), training.model, averaged=True)
 
 
+def test_an_average_goes_on_with_the_share_that_it_had_come_to_and_one_of_an_earlier_version_with_its_decay(tmp_path):
+    checkpoints, whole = saved(tmp_path, 5)
+    resumed = Training(99)
+    checkpoints.resume(resumed.state)
+    assert (resumed.ema.num_updates, whole.ema.num_updates) == (5, 5)
+    sign(tmp_path / "step-000000005", lambda index: index.pop("average"))
+    earlier = Training(99)
+    checkpoints.resume(earlier.state)
+    before = earlier.ema.state_dict()["unused"].clone()
+    with torch.no_grad():
+        earlier.model.unused.add_(4.0)
+    earlier.ema.update()
+    assert torch.equal(earlier.ema.state_dict()["unused"], before + 1.0)  # 0.75 of it stays
+
+
 def test_a_model_is_filled_with_the_weights_or_with_their_average(tmp_path):
     checkpoints, trained = saved(tmp_path, 4)
     model = Training(8).model
@@ -233,14 +249,17 @@ def test_a_model_is_filled_with_the_weights_or_with_their_average(tmp_path):
         load_weights(checkpoints.uri_of(5), model)
 
 
-def test_a_checkpoint_of_another_format_is_refused(tmp_path):
-    import hashlib
-
-    checkpoints, _ = saved(tmp_path, 2)
-    file = tmp_path / "step-000000002" / "index.json"
-    index = json.loads(file.read_text())["index"] | {"format": 2}
+def sign(folder, change):
+    """Change the index of a checkpoint, as a version that writes it so would have it."""
+    index = json.loads((folder / "index.json").read_text())["index"]
+    change(index)
     digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
-    file.write_text(json.dumps({"sha256": digest, "index": index}))
+    (folder / "index.json").write_text(json.dumps({"sha256": digest, "index": index}))
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+    checkpoints, _ = saved(tmp_path, 2)
+    sign(tmp_path / "step-000000002", lambda index: index.update(format=2))
     with pytest.raises(GexError, match="has format 2; this version reads format 1"):
         read_index(checkpoints.uri_of(2))
 

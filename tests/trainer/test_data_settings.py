@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gex_pipeline.errors import RecipeError
-from tests.trainer.tiny_recipes import write_recipe
+from tests.trainer.tiny_recipes import tiny_recipe, train_here, write_recipe
 from trainer.data_settings import ANNOTATIONS_NEED, ANNOTATIONS_TAKE, AnnotationSettings, DataSettings
 from trainer.train_recipe import load_train_recipe, make_train_recipe
 
@@ -15,6 +15,15 @@ def test_the_papers_granularities_need_no_numbers():
     assert (long.num_frames, long.n_iter_video, long.n_iter_text, long.weight) == (32, 3, 3, 1.0)
     assert (image.num_frames, image.n_iter_video, image.n_iter_text, image.weight) == (1, 0, 1, 0.5)
     assert settings.batch_size == 512
+
+
+def test_a_training_with_random_frames_does_not_go_on_with_middle_ones(numbered_output, tmp_path):
+    changes = {"data": {"frame_sampling": "random"}, "optim": {"epochs": 1}}
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", changes)
+    train_here(recipe)
+    middles = recipe.model_copy(update={"data": recipe.data.model_copy(update={"frame_sampling": "middle"})})
+    with pytest.raises(RecipeError, match=r"data\.frame_sampling is 'random' there and 'middle' here"):
+        train_here(middles)
 
 
 def test_a_number_that_is_given_stands_and_another_granularity_needs_its_numbers():
@@ -36,7 +45,7 @@ def test_what_makes_no_sense_is_refused(wrong):
 
 
 COIN = {"kind": "coin", "file": "COIN.json", "media": "videos"}
-EVERY_KEY = {name: f"{name} file" for name in ("media", "captions", "class_names", "subset")}
+EVERY_KEY = {name: f"{name} file" for name in ("media", "captions", "class_names", "subset")} | {"span_s": 60.0}
 
 
 def data_of(annotations) -> DataSettings:
@@ -61,6 +70,8 @@ def test_coin_is_trained_on_its_training_videos_where_no_subset_is_named():
         ),
         ({"kind": "folders", "file": "a", "media": "m"}, "annotations of kind folders take no media"),
         ({"kind": "lvu", "file": "a.csv"}, "annotations of kind lvu need media; name it"),
+        ({**COIN, "span_s": 60}, "annotations of kind coin take no span_s; beside file they take media, subset"),
+        ({"kind": "lvu", "file": "a.csv", "media": "m", "span_s": 0}, "greater than 0"),
         ({"kind": "charades-ego", "file": "a.csv"}, "annotations of kind charades-ego need class_names, media; name"),
         ({**COIN, "subset": "train"}, "COIN has no subset 'train'; expected training or testing"),
     ],
@@ -75,13 +86,12 @@ def test_keys_that_a_kind_does_not_take_or_lacks_are_refused(annotations, senten
 def test_every_file_of_every_kind_is_located_and_coins_subset_is_none(kind):
     keys = {name: EVERY_KEY[name] for name in ANNOTATIONS_TAKE[kind]}
     keys |= {"subset": "testing"} if kind == "coin" else {}
+    no_paths = {"coin": ["subset"], "lvu": ["span_s"]}.get(kind, [])
     assert ANNOTATIONS_NEED[kind] <= ANNOTATIONS_TAKE[kind]
     annotations = data_of({"kind": kind, "file": "a", **keys}).located(lambda path: f"/recipes/{path}").annotations
     found = annotations.model_dump(exclude_none=True)
     assert found.pop("kind") == kind
-    assert [name for name, path in found.items() if not path.startswith("/recipes/")] == (
-        ["subset"] if kind == "coin" else []
-    )
+    assert [name for name, path in found.items() if not str(path).startswith("/recipes/")] == no_paths
 
 
 def test_activitynets_file_of_ids_lies_beside_the_recipe(tmp_path):

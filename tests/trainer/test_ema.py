@@ -21,9 +21,16 @@ def fill(model, value):
             parameter.fill_(value)
 
 
+def risen(model, decay):
+    """An average whose share that stays is the decay already."""
+    ema = Ema(model, decay)
+    ema.num_updates = ema.updates_to_rise()
+    return ema
+
+
 def test_the_average_keeps_its_share_at_every_update():
     model = model_of(1.0)
-    ema = Ema(model, 0.75)
+    ema = risen(model, 0.75)
     expected = 1.0
     for value in (2.0, -4.0, 8.0):
         fill(model, value)
@@ -34,9 +41,35 @@ def test_the_average_keeps_its_share_at_every_update():
     assert list(ema.state_dict()) == ["weight", "bias"]
 
 
+@pytest.mark.parametrize("decay", [0.05, 0.5, 0.75, 0.99, 0.999, 0.9999])
+def test_the_share_that_stays_rises_with_the_updates_up_to_the_decay(decay):
+    model = model_of(0.0).double()
+    ema = Ema(model, decay)
+    expected = 0.0
+    for n in range(40):
+        fill(model, float(n % 3))
+        ema.update()
+        stays = min(decay, (1 + n) / (10 + n))
+        expected = stays * expected + (1 - stays) * (n % 3)
+        assert ema.state_dict()["bias"].item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    n = ema.updates_to_rise()
+    assert (1 + n) / (10 + n) == pytest.approx(decay) if n else decay <= 0.1
+
+
+@pytest.mark.parametrize(("decay", "num_updates"), [(0.9999, 950), (0.999, 320)])
+def test_of_the_weights_it_began_with_next_to_nothing_is_left_in_the_average_of_a_short_training(decay, num_updates):
+    """Their share was decay^updates, 0.91 and 0.73: what was exported was the start, not what was learned."""
+    model = model_of(1.0)
+    ema = Ema(model, decay)
+    fill(model, 0.0)
+    for _ in range(num_updates):
+        ema.update()
+    assert ema.state_dict()["weight"].max().item() < 1e-6
+
+
 def test_the_model_has_the_average_inside_and_its_own_weights_at_the_same_address_afterwards():
     model = model_of(1.0)
-    ema = Ema(model, 0.5)
+    ema = risen(model, 0.5)
     fill(model, 3.0)
     ema.update()
     fill(model, 1 / 3)
@@ -66,7 +99,7 @@ def test_frozen_weights_are_not_averaged():
 
 def test_its_state_goes_on_elsewhere_and_another_models_is_refused():
     model = model_of(1.0)
-    ema, other = Ema(model, 0.5), Ema(model_of(), 0.5)
+    ema, other = risen(model, 0.5), Ema(model_of(), 0.5)
     fill(model, 2.0)
     ema.update()
     other.load_state_dict(ema.state_dict())

@@ -48,7 +48,7 @@ def classifier(tiny_clip_folder, tmp_path_factory) -> Pretrained:
     return Pretrained.from_pretrained(write_tiny_model(folder, tiny_clip_folder, tuple(reversed(CLASSES))))
 
 
-def evaluate(model, kind, file, media=None, *, options=FRAMES, granularity=None, templates=None, span_s=60.0, **rest):
+def evaluate(model, kind, file, media=None, *, options=FRAMES, granularity=None, templates=None, span_s=None, **rest):
     settings = AnnotationSettings(
         kind=kind,
         file=str(file),
@@ -187,7 +187,9 @@ def test_lvu_sums_the_chances_of_the_spans_of_a_video(tmp_path, media, classifie
     assert (found.task, found.data["num_spans"], found.num_samples) == ("accuracy over spans", 21, 7)
     assert [one.key for one in found.damaged] == ["v7"]
     whole = evaluate(classifier, "lvu", tmp_path / "test.csv", media)
-    assert whole.data["num_spans"] == 7
+    assert (whole.data["num_spans"], whole.data["span_s"]) == (7, None)
+    logits = np.array([logits_of(classifier, media / f"{name}.mp4", 3, 3)[::-1] for name in NAMES[:7]])
+    assert whole.figures["top1_percent"] == pytest.approx(top1(logits, labels))
 
 
 def test_charades_ego_ranks_videos_for_the_name_of_every_class(tmp_path, media, pretrained):
@@ -268,9 +270,7 @@ def test_images_and_videos_of_class_folders_keep_their_own_numbers_of_frames(tmp
             file.write_bytes((media / f"v{number}.mp4").read_bytes())
         else:
             Image.fromarray(picture_of(number_of(number, 3), (96, 96))).save(file)
-    tuned = replace(
-        pretrained, granularities={"SVST": GranularitySettings(num_frames=3, n_iter_video=2, n_iter_text=1)}
-    )
+    tuned = replace(pretrained, granularities={"OWN": GranularitySettings(num_frames=3, n_iter_video=2, n_iter_text=1)})
     one_frame = torch.from_numpy(np.stack([image_frame(files[n].read_bytes(), 32)[None] for n in (0, 3)]))
     with torch.inference_mode():
         images = unit(pretrained.model.encode_video(one_frame, 2).numpy())
@@ -287,7 +287,7 @@ def test_images_and_videos_of_class_folders_keep_their_own_numbers_of_frames(tmp
     for number in (1, 2):
         files[number].unlink()
     found = evaluate(tuned, "folders", tmp_path / "mixed", options=Options())
-    assert (found.num_samples, found.read.granularity, found.read.num_frames) == (1, "SVST", 1)
+    assert (found.num_samples, found.read.granularity, found.read.num_frames) == (1, "OWN", 1)
 
 
 def test_prompts_and_answers_whose_end_is_not_read_are_counted(tmp_path, media, pretrained):

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from gex_pipeline.cli.main import main
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, RecipeError
 from tests.trainer.tiny_recipes import checkpoint_of, largest_difference, log_of, tiny_recipe, train_here, weights_of
 from trainer.export import TrainingOutput
 from trainer.pretrained import Pretrained
@@ -90,6 +91,45 @@ def test_of_a_training_with_averages_the_average_is_exported(numbered_output, tm
     average, plain = weights_of(tmp_path / "training"), checkpoint_of(tmp_path / "training", outcome.num_steps)
     assert largest_difference({name: exported[name] for name in average}, average) == 0
     assert largest_difference(average, plain) > 1e-4
+
+
+IMAGES = {"data": {"held_out_share": 0.0, "granularities": {"IT": {}}, "batch_size": 2}, "optim": {"epochs": 1}}
+
+
+def test_a_training_that_started_from_a_model_can_be_exported_and_gone_on_from_by_another_recipe(
+    numbered_output, tmp_path
+):
+    """Its recipe was written with all defaults of [model], and these contradicted the model that it started from."""
+    first = tiny_recipe(numbered_output, tmp_path / "first", IMAGES, {"model": {"towers": {"frozen": True}}})
+    train_here(first)
+    later = {"model": None, "start_from": first.output}
+    recipe = tiny_recipe(numbered_output, tmp_path / "later", IMAGES, later)
+    train_here(recipe)
+    with pytest.raises(RecipeError, match="put the recipe back to go on with it"):
+        train_here(tiny_recipe(numbered_output, tmp_path / "later", IMAGES, later, {"data": {"batch_size": 3}}))
+    assert main(["export", recipe.output, "--checkpoint", "latest", "-o", str(tmp_path / "M")]) == 0
+    assert largest_difference(tensors_of(tmp_path / "M"), weights_of(Path(recipe.output))) == 0
+    assert Pretrained.from_pretrained(tmp_path / "M").settings.towers.frozen
+    onward = tiny_recipe(
+        numbered_output,
+        tmp_path / "onward",
+        IMAGES,
+        later,
+        {"start_from": str(tmp_path / "M"), "data": {"batch_size": 3}},
+    )
+    assert train_here(onward)[0].first_step == 0
+    # as earlier versions wrote it down
+    content = json.loads((tmp_path / "later" / "recipe.json").read_text())
+    content["model"] = recipe.model_dump(mode="json")["model"]
+    (tmp_path / "later" / "recipe.json").write_text(json.dumps(content))
+    assert train_here(recipe)[1][-1] == "nothing left to do: all steps are done"
+    output = TrainingOutput(recipe.output)
+    output.export(output.step_of("latest"), str(tmp_path / "again"))
+    assert largest_difference(tensors_of(tmp_path / "again"), tensors_of(tmp_path / "M")) == 0
+
+
+def tensors_of(folder: Path):
+    return load_file(folder / "model.safetensors")
 
 
 def test_without_a_folder_the_checkpoints_are_shown(training, capsys):

@@ -21,6 +21,7 @@ from trainer.frames import (
     DamagedMediaError,
     MediaReader,
     image_frame,
+    random_places,
     read_frames,
     run_frames,
 )
@@ -223,6 +224,51 @@ def test_frames_of_any_size_are_cut_and_scaled_as_pillow_does_it(tmp_path, size_
         square = picture.crop(((picture.width - side) // 2, 0, (picture.width + side) // 2, side))
         expected = np.asarray(square.resize((size_px, size_px), Image.Resampling.BICUBIC), np.int16)
         assert np.abs(found[index].transpose(1, 2, 0) - expected).max() <= 2
+
+
+def test_random_places_are_within_their_spans_and_follow_from_seed_epoch_and_key():
+    places = [random_places(8, seed, epoch, key) for seed in (0, 1) for epoch in range(40) for key in ("a", "b")]
+    assert len({tuple(one) for one in places}) == len(places)
+    assert random_places(8, 1, 39, "b") == places[-1]
+    assert random_places(3, 1, 39, "b") == places[-1][:3]
+    flat = np.array(places).ravel()
+    assert 0 <= flat.min() < 0.01
+    assert 0.99 < flat.max() < 1
+    assert np.histogram(flat, 4, (0, 1))[0] == pytest.approx([320] * 4, abs=60)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_random_frames_lie_in_their_own_spans_and_middles_are_where_they_were(tmp_path, stored):
+    """There was no way to see other frames than the middle ones, in no epoch."""
+    if stored:
+        place = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(24)])
+        sample = sample_at(tmp_path / "a.tar", *place, "frames")
+    else:
+        sample = whole(make_clip(tmp_path / "a.mp4", 9, Make(num_frames=24, size_px=(96, 96), options={"g": "5"})))
+
+    def frames(places):
+        return [frame for _, frame in numbers_of(read_frames(sample, 4, 48, MediaReader(), places))]
+
+    assert frames(None) == frames([0.5] * 4) == middles(24, 4) == [3, 9, 15, 21]
+    assert frames([0.0, 0.17, 0.83, 1 - 2**-53]) == [0, 7, 16, 23]
+    found = [frames(random_places(4, 0, epoch, KEY)) for epoch in range(12)]
+    assert all([frame // 6 for frame in one] == [0, 1, 2, 3] for one in found)
+    assert len({tuple(one) for one in found}) == 12
+
+
+def test_random_frames_of_a_part_lie_in_it(tmp_path):
+    content = make_clip(tmp_path / "a.mp4", 9, Make(num_frames=25, size_px=(96, 96))).read_bytes()
+    found = [video_frames(content, "mov", 2, 48, (0.24, 0.56), random_places(2, 0, epoch, KEY)) for epoch in range(12)]
+    numbers = [[frame for _, frame in numbers_of(frames)] for frames in found]
+    assert {first for first, _ in numbers} == {6, 7, 8, 9}
+    assert {second for _, second in numbers} == {10, 11, 12, 13}
+
+
+def test_of_just_as_many_stored_frames_as_are_read_all_are_taken_wherever(tmp_path):
+    begin, size = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(7)])
+    run = (tmp_path / "a.tar").read_bytes()[begin : begin + size]
+    for places in (None, [0.0] * 7, [1 - 2**-53] * 7):
+        assert [frame for _, frame in numbers_of(run_frames(run, 7, 48, places))] == list(range(7))
 
 
 def test_frames_of_several_sizes_are_no_run(tmp_path):

@@ -112,6 +112,38 @@ def test_three_workers_give_what_none_give_see_no_accelerator_and_are_gone_after
     assert not multiprocessing.active_children()
 
 
+RANDOM = {"frame_sampling": "random", "granularities": {"LVLT": {"num_frames": 3}}}
+
+
+def frames_of(batches) -> dict[tuple[int, str], list[int]]:
+    """By epoch, of four steps, and key: the frames that were read."""
+    return {
+        (batch.step // 4, key): [frame for _, frame in numbers_of(frames.numpy())]
+        for batch in batches
+        for key, frames in zip(batch.keys, batch.frames_BT3HW, strict=True)
+    }
+
+
+def test_random_frames_are_other_ones_in_every_epoch_and_the_same_whoever_reads_them(output):
+    """Frames were the middle ones in every epoch, so a hundred epochs showed the same pixels."""
+    whole = load(output, range(12), **RANDOM)[0]
+    found = frames_of(whole)
+    assert all([frame // 4 for frame in frames] == [0, 1, 2] for frames in found.values())
+    keys = {key for _, key in found}
+    again = [[found[epoch, key] for epoch in range(3) if (epoch, key) in found] for key in keys]
+    assert sum(one[0] != one[1] for one in again if len(one) > 1) > 0.8 * NUM_SOURCES
+    assert found == frames_of(load(output, range(12), **RANDOM, num_workers=2)[0])
+    assert found == frames_of(load(output, range(5), **RANDOM)[0] + load(output, range(5, 12), **RANDOM)[0])
+    ranks = [load(output, range(12), rank, 2, **RANDOM)[0] for rank in range(2)]
+    assert found == {**frames_of(ranks[0]), **frames_of(ranks[1])}
+    assert found != frames_of(load(output, range(12), **RANDOM, seed=1)[0])
+
+
+def test_without_a_word_frames_are_the_middle_ones_in_every_epoch(output):
+    batches, _ = load(output, range(12), granularities=RANDOM["granularities"])
+    assert set(map(tuple, frames_of(batches).values())) == {(2, 6, 10)}
+
+
 def test_going_on_at_a_step_with_another_number_of_ranks_gives_the_same_batches(output):
     uninterrupted = keys_of(load(output, range(18), granularities={"LVST": {"num_frames": 1}, "IT": {}})[0])
     later = range(7, 18)

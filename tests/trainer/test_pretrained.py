@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,15 @@ import pytest
 import torch
 
 from gex_pipeline.errors import GexError, RecipeError
-from tests.trainer.tiny_recipes import checkpoint_of, largest_difference, steps_of, tiny_recipe, train_here, weights_of
+from tests.trainer.tiny_recipes import (
+    TINY_MODEL,
+    checkpoint_of,
+    largest_difference,
+    steps_of,
+    tiny_recipe,
+    train_here,
+    weights_of,
+)
 from trainer import cost
 from trainer.build import build
 from trainer.checkpoint import named_tensors
@@ -208,6 +217,55 @@ def test_a_classifier_starts_from_a_model_without_classes(trained, numbered_outp
     assert largest_difference({name: own[name] for name in start}, start) == 0
 
 
+CLASSES = {"task": "classification", "data": {"granularities": {"IT": {}}}, "model": None, "optim": {"epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def classifier(numbered_output, tmp_path_factory) -> Path:
+    """A trained model with a head that knows the texts of IT."""
+    output = tmp_path_factory.mktemp("classifier") / "training"
+    train_here(tiny_recipe(numbered_output, output, CLASSES, {"model": TINY_MODEL}))
+    return output
+
+
+def started_from(classifier: Path, recipe: TrainRecipe, names: tuple[str, ...]):
+    """What a training of these classes begins with."""
+    with open_data(recipe.data) as data:
+        return build(recipe, dataclasses.replace(data, class_names=names), ALONE)
+
+
+def test_a_classifier_that_starts_from_one_of_the_same_classes_has_its_head_whatever_their_order(
+    classifier, numbered_output, tmp_path, batch
+):
+    """The head that was trained was dropped without a word, and another one began at random."""
+    start = Pretrained.from_pretrained(classifier)
+    names = start.classifier.class_names
+    recipe = tiny_recipe(numbered_output, tmp_path / "later", CLASSES, {"start_from": str(classifier)})
+    expected = start.classify(batch.frames_BT3HW, 1)
+    assert float(expected.std(dim=1).min()) > 0
+    for order in (names, tuple(reversed(names))):
+        built = started_from(classifier, recipe, order)
+        with torch.inference_mode():
+            logits = built.module.eval()(batch.frames_BT3HW, 1)
+        places = [names.index(name) for name in order]
+        assert torch.equal(logits, expected[:, places])
+        assert (built.class_names, built.told) == (order, ())
+        assert built.module.head.weight.requires_grad
+
+
+def test_a_classifier_that_starts_from_one_of_other_classes_has_a_new_head_and_says_so_at_its_start(
+    classifier, numbered_output, tmp_path
+):
+    changes = {"start_from": str(classifier), "data": {"granularities": {"LVST": {"num_frames": 1}}}}
+    recipe = tiny_recipe(numbered_output, tmp_path / "later", CLASSES, changes, {"data": {"held_out_share": 0.0}})
+    built = rebuilt(recipe)
+    assert not built.module.head.weight.any()
+    sentence = "a new head: the model's classes are others (18 there, 18 here)"
+    assert built.told == (sentence,)
+    assert train_here(recipe)[1].count(sentence) == 1
+    assert sentence not in train_here(recipe)[1]  # it has begun, and goes on with its own
+
+
 def test_what_a_trained_model_is_cannot_be_said_again(trained, numbered_output, tmp_path):
     recipe, _ = trained
     changes = {"start_from": recipe.output, "optim": {"epochs": 1}, "model": {"iam": {"num_embeddings": 8}}}
@@ -215,8 +273,56 @@ def test_what_a_trained_model_is_cannot_be_said_again(trained, numbered_output, 
         train_here(tiny_recipe(numbered_output, tmp_path / "later", changes))
 
 
+def test_settings_on_which_no_weight_depends_can_be_said_of_a_trained_model_and_are_in_what_comes_of_it(
+    trained, numbered_output, tmp_path
+):
+    """Texts that were cut in pre-training could not be read whole in fine-tuning, as paragraphs want it."""
+    recipe, _ = trained
+    said = {"towers": {"long_text": "windows", "max_windows": 3, "mask_padding": False, "class_token": False}}
+    changes = {"start_from": recipe.output, "model": {**said, "max_logit_scale": 2.0}}
+    later = tiny_recipe(numbered_output, tmp_path / "later", FINE_TUNING, {"model": None}, changes)
+    outcome, _ = train_here(later)
+    cut, whole = Pretrained.from_pretrained(recipe.output), Pretrained.from_pretrained(outcome.model)
+    text = "half 0 of 3. half 1 of 3."
+    assert cut.tokenizer([text]).truncated_B.item() and not whole.tokenizer([text]).truncated_B.item()
+    assert 1 < whole.tokenizer([text]).ids_BWL.shape[1] <= 3
+    assert all(line.get("truncated_share/LVLT", 0) == 0 for line in steps_of(tmp_path / "later"))
+    assert whole.model.logit_scale.exp().item() <= 2.0 + 1e-6 < cut.model.logit_scale.exp().item()
+    assert whole.model.image_tower.num_features == cut.model.image_tower.num_features - 1
+    towers = recipe.model.towers.model_copy(update=said["towers"])
+    assert whole.settings == recipe.model.model_copy(update={"towers": towers, "max_logit_scale": 2.0})
+    built = rebuilt(later)  # every weight is the start's, but for the temperature that is bounded lower
+    weights = {name: tensor for name, tensor in named_tensors(built.module).items() if name != "logit_scale"}
+    start = weights_of(Path(recipe.output))
+    assert largest_difference(weights, {name: start[name] for name in weights}) == 0
+    assert start.keys() - weights.keys() == {"logit_scale"}
+
+
+@pytest.mark.parametrize(
+    "said", [{"iam": {"num_heads": 4}}, {"towers": {"projected": True}}, {"initial_temperature": 0.1}], ids=str
+)
+def test_settings_that_weights_depend_on_or_that_would_do_nothing_are_refused(trained, numbered_output, tmp_path, said):
+    changes = {"start_from": trained[0].output, "model": said}
+    with pytest.raises(RecipeError, match=r"contradict each other: .* but for max_logit_scale, towers\.class_token, "):
+        rebuilt(tiny_recipe(numbered_output, tmp_path / "later", FINE_TUNING, {"model": None}, changes))
+
+
+def test_a_model_keeps_how_its_start_read_the_granularities_that_it_does_not_go_on_with(
+    trained, numbered_output, tmp_path
+):
+    """After a stage of images alone, videos were read as images: one frame, #iter 0-1."""
+    recipe, _ = trained
+    images = {"data": {"granularities": {"IT": {"n_iter_text": 2}}}, "start_from": recipe.output}
+    outcome, _ = train_here(tiny_recipe(numbered_output, tmp_path / "images", FINE_TUNING, images))
+    found = Pretrained.from_pretrained(outcome.model)
+    assert found.granularities["LVLT"] == recipe.data.granularities["LVLT"]
+    assert found.granularities["LVST"] == recipe.data.granularities["LVST"]
+    assert found.granularities["IT"].n_iter_text == 2
+    assert list(found.trained["samples"]) == ["IT"]
+
+
 @pytest.mark.parametrize("sent", [False, True], ids=["here", "through Ray"])
-def test_only_whether_towers_train_can_be_said_of_a_trained_model(trained, numbered_output, tmp_path, sent):
+def test_whether_towers_train_can_be_said_of_a_trained_model(trained, numbered_output, tmp_path, sent):
     recipe, _ = trained
     changes = {"start_from": recipe.output, "model": {"towers": {"frozen": True}}}
     later = tiny_recipe(numbered_output, tmp_path / "later", {"model": None}, changes)

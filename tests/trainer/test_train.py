@@ -169,39 +169,6 @@ def test_going_on_from_a_checkpoint_in_the_middle_gives_the_same_weights_and_the
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"optim": {"learning_rate": 0.002}}, "optim.learning_rate is 0.001 there and 0.002 here"),
-        ({"data": {"granularities": {"IT": {}}}}, "data.granularities.LVLT is "),
-        ({"data": {"batch_size": 2}}, "data.batch_size is 4 there and 2 here"),
-        ({"seed": 1}, "seed is 0 there and 1 here"),
-    ],
-)
-def test_an_output_of_another_recipe_is_refused_with_the_key_that_differs(again, numbered_output, change, words):
-    _, output = again
-    before = files_of(output)
-    with pytest.raises(RecipeError, match=r"holds a training with another recipe") as caught:
-        train_here(tiny_recipe(numbered_output, output, change))
-    assert words in str(caught.value)
-    assert files_of(output) == before
-
-
-def test_how_it_runs_and_what_it_tells_may_change_when_a_training_goes_on(again, numbered_output):
-    _, output = again
-    changes = {
-        "name": "other",
-        "launch": {"num_processes": 2},
-        "record": {"every_steps": 3},
-        "checkpoints": {"keep": 7},
-        "parallel": {"piece_size": 2},
-        "data": {"num_workers": 1, "max_damaged_share": 0.5},
-        "evaluation": {"batch_size": 3},
-    }
-    outcome, _ = train_here(tiny_recipe(numbered_output, output, changes))
-    assert outcome.first_step == outcome.num_steps
-
-
 def test_a_data_set_that_grows_while_a_training_rests_changes_nothing_of_it(tmp_path):
     """The order follows from the sizes: with new samples, a training that went on lost some and doubled others."""
     dataset, scratch = make_numbered_output(tmp_path / "data", 8), tmp_path / "data" / "scratch"
@@ -271,12 +238,13 @@ def test_the_exported_average_is_the_one_made_by_hand_from_the_weights_of_every_
     outcome, _ = train_here(recipe)
     assert outcome.num_steps >= 4
     for step in range(1, outcome.num_steps + 1):
+        stays = min(0.75, step / (9 + step))
         for name, weight in checkpoint_of(tmp_path / "training", step).items():
-            average[name] = 0.75 * average[name] + 0.25 * weight
+            average[name] = stays * average[name] + (1 - stays) * weight
     exported = weights_of(tmp_path / "training")
-    # a million times the rounding of one step; an average that missed a step is 1e-4 away
+    # a multiple of the rounding; an average that missed a step, or one more, is 1e-5 away
     assert largest_difference(exported, average) < 1e-6
-    assert largest_difference(exported, checkpoint_of(tmp_path / "training", outcome.num_steps)) > 1e-4
+    assert largest_difference(exported, checkpoint_of(tmp_path / "training", outcome.num_steps)) > 5e-5
 
 
 GROUPED = {"granularities": {"GRP": {"num_frames": 1, "n_iter_video": 1, "n_iter_text": 1}}, "held_out_share": 0}

@@ -147,7 +147,7 @@ def test_a_classifier_learns_the_names_of_class_folders_and_loads_with_its_head(
     model = Pretrained.from_pretrained(outcome.model)
     assert model.classifier is not None
     assert model.classifier.class_names == CLASSES
-    with open_data(recipe.data) as data:
+    with open_data(recipe.data, recipe.task) as data:
         num_samples = 0
         for part in (data.training, data.held_out):
             with SequenceLoader(part, "SHAPES", Reading(1, 48, 32)) as loader:

@@ -2,8 +2,8 @@
 
 ``lvu_1.0/<task>/{train,val,test}.csv``: class_id class_name youtube_id imdb_id. Class names are gathered from all of
 the three that lie side by side, so that they are the same for every split, and numbered in the order of class_id, whose
-numbers have gaps in the files as they are published. Spans are the evaluation's to choose
-(`trainer.metrics.accuracy_over_spans`). The regression tasks, view_count and like_ratio, are not read.
+numbers have gaps in the files as they are published. Rows are whole videos; whoever trains or measures may cut them
+into spans (`trainer.annotation_catalog.spans_of`). The regression tasks, view_count and like_ratio, are not read.
 """
 
 from __future__ import annotations
