@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.stages import Filled, failed, stage
-from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.errors import GexError
 from gex_pipeline.report.assessment_page import table_markdown, write_page
 from gex_pipeline.stages.assessment import assess
 from gex_pipeline.stages.assessment_recipe import load_assessment, read_tasks
@@ -39,10 +39,9 @@ def assess_stage(parameters: AssessParameters) -> tuple[dict[str, Any], str]:
         logger.warning("%s", note)
     found = assess(recipe, tasks, parameters.output)
     page = write_page(found.content, found.rows, parameters.output)
-    if found.errors:
-        failed = "; ".join(f"{name}: {error}" for name, error in found.content["failed"].items())
-        is_transient = all(error.transient for error in found.errors)
-        raise (TransientError if is_transient else GexError)(f"did not run: {failed}; what ran is in {page}")
+    failure = found.failure(page)
+    if failure is not None:
+        raise failure
     return found.content, page
 
 

@@ -6,7 +6,11 @@ or one sample and becomes a row of ``tables/rejects*.parquet``.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
+_MAX_TOLD = 600  # characters of another process's error
 
 
 class GexError(Exception):
@@ -124,3 +128,13 @@ class RejectedError(Exception):
         self.reason = reason
         self.detail = detail[-2000:]
         self.parent_id = parent_id
+
+
+def innermost(error: BaseException) -> str:
+    """One line of at most 600 characters: the last error of the traces that `error` tells as text, else all it says.
+
+    So Ray tells of its workers: trace after trace in one message, the root cause last.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    start = max((number for number, line in enumerate(lines) if _ERROR_LINE.match(line)), default=0)
+    return " ".join(lines[start:])[:_MAX_TOLD]

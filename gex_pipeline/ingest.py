@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
@@ -38,12 +38,10 @@ _NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
 
 @dataclass(frozen=True)
 class Ingested:
-    """What ingest found: the account, how many captions had to be cleaned, and what a person should know of."""
+    """What ingest found: the account, and what a person should know of."""
 
     account: Account
-    num_new_clips: int
-    num_cleaned_captions: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingested:
@@ -77,8 +75,7 @@ def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingeste
     if num_bad_lines:
         database.run("ingest_bad_lines", granularity=granularity)
     _clips_table(database)
-    found = _account(database, granularity, num_rows + num_bad_lines)
-    return replace(found, notes=tuple(_changes(database, run)))
+    return Ingested(_account(database, granularity, num_rows + num_bad_lines), tuple(_changes(database, run)))
 
 
 def _changes(database: Database, run: Run) -> Iterator[str]:
@@ -97,11 +94,10 @@ def _changes(database: Database, run: Run) -> Iterator[str]:
         yield f"{found['num_other_text']:,} known clips have another caption now; they keep the one they came with"
 
 
-def _account(database: Database, granularity: str, num_in: int) -> Ingested:
+def _account(database: Database, granularity: str, num_in: int) -> Account:
     counts = database.query(
         "SELECT state, reason, count(*) AS n FROM ingest_losses GROUP BY ALL ORDER BY n DESC, reason"
     )
-    num_new = database.count("clips_new")
     num_known = int(
         database.value(
             "SELECT count(*) FROM read_clips AS r WHERE reason IS NULL "
@@ -109,18 +105,16 @@ def _account(database: Database, granularity: str, num_in: int) -> Ingested:
             "AND clip_id IN (SELECT clip_id FROM known_clips)"
         )
     )
-    account = Account(
+    return Account(
         stage="ingest",
         granularity=granularity,
         unit="rows",
         num_in=num_in,
-        num_used=num_new,
+        num_used=database.count("clips_new"),
         excluded={row["reason"]: row["n"] for row in counts if row["state"] == "excluded"},
         rejected={row["reason"]: row["n"] for row in counts if row["state"] == "rejected"},
         num_known=num_known,
     )
-    cleaned = int(database.value("SELECT count(*) FROM clips_new WHERE text_cleaned"))
-    return Ingested(account, num_new, cleaned)
 
 
 def _metadata_files(run: Run) -> MetadataFiles:

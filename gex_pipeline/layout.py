@@ -23,10 +23,6 @@ class Layout:
         """``tables/{name}-{snapshot}.parquet``."""
         return storage.join(self.output_uri, "tables", f"{name}-{snapshot:06d}.parquet")
 
-    def table_glob(self, name: str) -> str:
-        """Every snapshot's table of this name."""
-        return storage.join(self.output_uri, "tables", f"{name}-[0-9][0-9][0-9][0-9][0-9][0-9].parquet")
-
     def part(self, name: str, snapshot: int, part: str) -> str:
         """A checkpointed part of a table that is still being made."""
         return storage.join(self.output_uri, "tables", "parts", f"{name}-{snapshot:06d}", f"{part}.parquet")

@@ -1,5 +1,6 @@
-"""Runs one edge over its planned shards as a Ray Data job; the importer of ray (with summarize's vLLM backend).
+"""Runs one edge over its planned shards as a Ray Data job; starts Ray, and has its workers score and verify.
 
+Beside this module ray_worker, ray_submit, ray_usage and summarize's vLLM backend import ray, and nothing else does.
 One row is one shard: a number goes in, small figures come out. Video bytes never enter the object store.
 A shard that fails is a row too, so that one bad shard does not take the others with it.
 """
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 import time
 import warnings
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gex_pipeline import ray_node, ray_usage, run_log, storage, timeline
-from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.errors import GexError, TransientError, innermost
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.ray_worker import TRIES, Builder, verify_patiently
 from gex_pipeline.recipe import RaySettings
@@ -35,7 +35,6 @@ _SCORER_CPUS = 0.5
 _NAMED = 5
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
 CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
-_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
 _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -171,21 +170,16 @@ def run_shards(
                 run_log.write("shard built", **facts)
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         raise TransientError(
-            f"the Ray job of {job.granularity} broke off ({_cause(error)}); {len(missing)} of {len(shards)} shards are "
-            f"missing, the first {_names(missing)}; finished shards stay. Run the same command again to go on; where a "
-            "worker dies at the same shard every time, [ray] memory_a_shard_bytes and max_shards give it more memory"
+            f"the Ray job of {job.granularity} broke off ({innermost(error)}); {len(missing)} of {len(shards)} shards "
+            f"are missing, the first {_names(missing)}; finished shards stay. Run the same command again to go on; "
+            "where a worker dies at the same shard every time, [ray] memory_a_shard_bytes and max_shards give it more "
+            "memory"
         ) from error
     return failures
 
 
 def _names(shards: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(shards)[:_NAMED]))
-
-
-def _cause(error: BaseException) -> str:
-    """One line of what Ray says: the innermost error of a worker's trace, else the first line."""
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    return next((line for line in reversed(lines) if _ERROR_LINE.match(line)), lines[0] if lines else "")[:500]
 
 
 def _check_room(settings: RaySettings) -> None:
@@ -383,7 +377,7 @@ def verify_shards(checks: Sequence[ShardCheck], settings: RaySettings) -> Iterat
                     raise GexError(f"the Ray job hangs: no shard was verified within {_STUCK_S / 3600:g} hours")
                 yield from ray.get(done)
         except ray.exceptions.RayError as error:
-            raise GexError(f"the Ray job broke off: {_cause(error)}") from error
+            raise GexError(f"the Ray job broke off: {innermost(error)}") from error
 
 
 def raise_failures(granularity: str, failures: Sequence[ShardFailure], num_built: int) -> None:

@@ -184,24 +184,12 @@ def _digest(header: bytes) -> str:
     return hashlib.sha256(header).hexdigest()[:16]
 
 
-def what_changed(uri: str, offset_bytes: int, stamp: str, *, member_only: bool = False) -> str | None:
-    """What tells that a tar is not the one that was indexed, None when it is.
-
-    With `member_only`, the tar may have grown or been copied, as long as the member's header is the same: for readers
-    that know the digest of what they make.
-
-    Raises:
-        FileMissingError: there is no such tar.
-    """
-    with storage.open_read(uri, exact=True) as stream:
-        stream.seek(offset_bytes - _BLOCK_BYTES)
-        return _difference(uri, stream.read(_BLOCK_BYTES), (offset_bytes, stamp), member_only=member_only)
-
-
 def copy_member(uri: str, span: MemberSpan, target: Path, stamp: str, *, member_only: bool = False) -> str | None:
-    """Write a member to a local file; what tells that its tar is not the one that was indexed, as in `what_changed`.
+    """Write a member to a local file; what tells that its tar is not the one that was indexed, None when it is.
 
     Header and bytes are one request. A clip that takes several has its tar looked at again after the last of them.
+    With `member_only`, the tar may have grown or been copied, as long as the member's header is the same: for readers
+    that know what to expect.
 
     Raises:
         FileMissingError: there is no such tar.

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,11 +77,12 @@ def name_of(uri: str) -> str:
 def info(uri: str) -> FileInfo | None:
     """Size and time of a file, or None when there is none."""
     if is_local(uri):
-        path = local_path(uri)
-        if not path.is_file():
-            return None
-        stat = path.stat()
-        return FileInfo(uri, stat.st_size, stat.st_mtime)
+        # a path through a file, or with a null byte, is no file's
+        with explained(uri), suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            status = local_path(uri).stat()
+            if stat.S_ISREG(status.st_mode):
+                return FileInfo(uri, status.st_size, status.st_mtime)
+        return None
     from pyarrow import fs
 
     found = object_store.ask(uri, lambda filesystem, path: filesystem.get_file_info(path))
@@ -367,7 +369,8 @@ def _send(open_source: Callable[[], BinaryIO], filesystem: Any, path: str, uri: 
 def remove(uri: str) -> None:
     """Remove a file; nothing happens when there is none."""
     if is_local(uri):
-        local_path(uri).unlink(missing_ok=True)
+        with explained(uri), suppress(NotADirectoryError):
+            local_path(uri).unlink(missing_ok=True)
         return
     with suppress(FileMissingError):
         object_store.ask(uri, lambda filesystem, path: filesystem.delete_file(path))

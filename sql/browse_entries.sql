@@ -10,7 +10,7 @@ SELECT
   r.num_words::INTEGER AS num_words,
   CASE WHEN r.duration_s > 0 AND isfinite(r.duration_s) THEN r.duration_s END AS duration_s,
   coalesce(r."text", '') AS "text", lower(coalesce(r."text", '')) AS lowered,
-  r.media_extension, r.made_by,
+  r.media_extension,
   coalesce(len(r.segments), 0)::INTEGER AS num_segments,
   CASE WHEN json_valid(r.scores) THEN
     list_transform(json_extract_string(r.scores, $pointers), lambda score: nullif(TRY_CAST(score AS DOUBLE), 'nan'))

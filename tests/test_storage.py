@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import urllib.request
 from pathlib import Path
@@ -78,6 +79,52 @@ def test_a_missing_file_is_said_by_name(tmp_path):
     assert not storage.exists(uri)
     assert not storage.exists(str(tmp_path)), "a folder is no file"
     storage.remove(uri)
+
+
+def test_a_path_through_a_file_is_no_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    for uri in (f"{tmp_path}/file/below", f"{tmp_path}/a\0b"):
+        assert storage.info(uri) is None
+    storage.remove(f"{tmp_path}/file/below")
+    os.mkfifo(tmp_path / "pipe")
+    assert storage.info(f"{tmp_path}/pipe") is None
+
+
+def test_a_file_of_which_nothing_can_be_told_is_one_sentence(tmp_path):
+    """Sizes and removals raised what the disk said, a traceback where reading the same file was a sentence."""
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for name, why in (("x" * 300, "File name too long"), ("round/x", "Too many levels of symbolic links")):
+        uri = f"{tmp_path}/{name}"
+        for work in (storage.info, storage.exists, storage.remove, storage.read_bytes, storage.list_files):
+            with pytest.raises(GexError, match=rf"storage failed for .*{why}") as caught:
+                work(uri)
+            assert not caught.value.transient
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(GexError, match=r"storage failed for .*folder': "):
+        storage.remove(f"{tmp_path}/folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_looked_into_is_one_sentence(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/x").write_bytes(b"x")
+    (tmp_path / "folder").chmod(0)
+    try:
+        for work in (storage.info, storage.remove, storage.read_bytes):
+            with pytest.raises(GexError, match=r"folder/x': permission denied; change the rights"):
+                work(f"{tmp_path}/folder/x")
+    finally:
+        (tmp_path / "folder").chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["stat", "unlink"])
+def test_a_network_disk_that_does_not_answer_just_now_may_answer_later(tmp_path, monkeypatch, name):
+    def hang(self, **_):
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(Path, name, hang)
+    with pytest.raises(TransientError, match=r"storage failed for .*x': .*timed out"):
+        {"stat": storage.info, "unlink": storage.remove}[name](f"{tmp_path}/x")
 
 
 def test_globs_match_part_by_part_in_order(tmp_path):

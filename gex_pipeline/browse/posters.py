@@ -8,16 +8,18 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gex_pipeline.browse.index import Index, media_kind
 from gex_pipeline.browse.media import Place, frame_places, opened, place_of
 from gex_pipeline.errors import GexError, RejectedError, TransientError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _HEIGHT_PX = 216
 _KEPT_BYTES = 64_000_000
 _QUALITY = 80
-_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class NoPosterError(GexError):
@@ -92,16 +94,31 @@ def _thumbnail(place: Place) -> bytes:
     Raises:
         NoPosterError: it cannot be read.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
+
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, PICTURE_FORMATS
 
     buffer = io.BytesIO()
     with opened(place) as stream:
         try:
-            with Image.open(stream, formats=_FORMATS) as picture:
+            with Image.open(stream, formats=PICTURE_FORMATS) as picture:
                 picture.draft("RGB", (4 * _HEIGHT_PX, _HEIGHT_PX))
-                upright = ImageOps.exif_transpose(picture).convert("RGB")
+                upright = _upright(picture).convert("RGB")
             upright.thumbnail((4 * _HEIGHT_PX, _HEIGHT_PX))
             upright.save(buffer, "JPEG", quality=_QUALITY)
-        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        except PICTURE_ERRORS as error:
             raise NoPosterError(f"its picture cannot be read: {type(error).__name__}") from error
     return buffer.getvalue()
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF says. Pillow's own way writes the EXIF anew, which fails where it is damaged."""
+    from PIL import ExifTags, Image
+
+    turns = Image.Transpose
+    upright_by = {
+        **{2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE},
+        **{6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90},
+    }
+    turn = upright_by.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture if turn is None else picture.transpose(turn)

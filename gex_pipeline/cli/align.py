@@ -9,11 +9,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gex_pipeline import storage
-from gex_pipeline.cli.model_tools import open_model, require_train_extra
+from gex_pipeline.cli.model_tools import open_model
 from gex_pipeline.cli.show import say, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
 from gex_pipeline.shard_format import FRAMES_EXTENSION
+from gex_pipeline.stages.models import require_train_extra
 
 if TYPE_CHECKING:
     from gex_pipeline.shards.target import Target
@@ -36,8 +37,6 @@ def command(arguments: argparse.Namespace) -> int:
     model = open_model(arguments.model)
     given = {"n_iter_video": arguments.n_iter_video, "n_iter_text": arguments.n_iter_text}
     changes = {name: value for name, value in given.items() if value is not None}
-    if any(value < 0 for value in changes.values()):
-        raise GexError("#iter is a number of passes, 0 or more")
     reading = reading_of(model, sample.granularity).model_copy(update=changes)
     frames = _frames(sample, reading, model.image_size_px)
     batch_size = 169 if model.device.type == "cuda" else Masking.batch_size

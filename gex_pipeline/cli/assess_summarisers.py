@@ -7,7 +7,6 @@ import sys
 
 from gex_pipeline import storage
 from gex_pipeline.cli.show import reasons, say, say_json, table
-from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import LineProgress, shown_by
 
 
@@ -45,9 +44,7 @@ def command(arguments: argparse.Namespace) -> int:
         say(f"recommended   {found['candidate'] or 'none'}: {found['why']}")
         say(f"the rule      {found['rule']}")
         say(f"page          {page}")
-    if assessment.errors:
-        failed = assessment.content["failed"]
-        is_transient = all(error.transient for error in assessment.errors)
-        message = "; ".join(f"{name} did not run: {error}" for name, error in failed.items())
-        raise (TransientError if is_transient else GexError)(f"{message}. Run again for what is missing")
+    failure = assessment.failure(page)
+    if failure is not None:
+        raise failure
     return 0

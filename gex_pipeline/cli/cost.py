@@ -7,10 +7,9 @@ import statistics
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gex_pipeline.cli.model_tools import require_train_extra
 from gex_pipeline.cli.show import say, say_json, table
-from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
+from gex_pipeline.stages.models import require_train_extra
 
 if TYPE_CHECKING:
     from trainer.cost import Subject
@@ -21,9 +20,6 @@ def command(arguments: argparse.Namespace) -> int:
     require_train_extra()
     from trainer.cost import subject_of
 
-    for name in ("videos", "repeats"):
-        if (getattr(arguments, name) or 1) < 1:
-            raise GexError(f"--{name} must be 1 or more")
     subject = subject_of(arguments.model, arguments.clip)
     content = _counted(subject)
     if not arguments.no_timing:

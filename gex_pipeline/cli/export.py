@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from gex_pipeline.cli.model_tools import require_train_extra
 from gex_pipeline.cli.show import say, say_json, table
+from gex_pipeline.stages.models import require_train_extra
 
 if TYPE_CHECKING:
     from trainer.export import Kept, TrainingOutput

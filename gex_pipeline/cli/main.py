@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gex_pipeline import __version__
 from gex_pipeline.cli.model_commands import MODEL_COMMANDS
-from gex_pipeline.cli.parsing import CommandTable, add_command
+from gex_pipeline.cli.parsing import CommandTable, add_command, whole
 from gex_pipeline.cli.shards import add_shard_commands
 from gex_pipeline.cli.validation_commands import VALIDATION_COMMANDS
 from gex_pipeline.errors import BalanceError, GateError, GexError, RecipeError
@@ -91,12 +91,12 @@ def _status_arguments(command: argparse.ArgumentParser) -> None:
 
 def _report_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", help="folder or URI of a data set")
-    command.add_argument("--samples", type=int, default=12, metavar="N", help="samples to show (default 12)")
+    command.add_argument("--samples", type=whole(0), default=12, metavar="N", help="samples to show (default 12)")
 
 
 def _demo_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", type=Path, nargs="?", default=Path("demo"), help="where to put it (default: demo)")
-    command.add_argument("--sources", type=int, default=24, metavar="N", help="source videos to draw (default 24)")
+    command.add_argument("--sources", type=whole(1), default=24, metavar="N", help="source videos to draw (default 24)")
     command.add_argument("--seed", type=int, default=7, help="seed of the drawing (default 7)")
 
 

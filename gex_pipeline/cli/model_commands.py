@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gex_pipeline.cli.parsing import CommandTable
+from gex_pipeline.cli.parsing import CommandTable, number, whole
 
 
 def _train_arguments(command: argparse.ArgumentParser) -> None:
@@ -25,10 +25,14 @@ def _align_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("key", help="key of a sample, or its beginning")
     command.add_argument("--text", action="append", metavar="T", help="instead of the sample's text; may be repeated")
     command.add_argument("--own-text", action="store_true", help="with --text: the sample's own text as well")
-    command.add_argument("--n-iter-video", type=int, metavar="N", help="passes of the video branch (default: trained)")
-    command.add_argument("--n-iter-text", type=int, metavar="N", help="passes of the text branch (default: trained)")
-    command.add_argument("--patch", type=int, default=32, metavar="PX", help="side of the mask (default 32)")
-    command.add_argument("--stride", type=int, default=16, metavar="PX", help="way of the mask (default 16)")
+    command.add_argument(
+        "--n-iter-video", type=whole(0), metavar="N", help="passes of the video branch (default: trained)"
+    )
+    command.add_argument(
+        "--n-iter-text", type=whole(0), metavar="N", help="passes of the text branch (default: trained)"
+    )
+    command.add_argument("--patch", type=whole(1), default=32, metavar="PX", help="side of the mask (default 32)")
+    command.add_argument("--stride", type=whole(1), default=16, metavar="PX", help="way of the mask (default 16)")
     command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: alignment- and KEY's start)")
 
 
@@ -37,8 +41,10 @@ def _cost_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", default="iam-recommended", metavar="MODEL_OR_SETTINGS", help=what)
     command.add_argument("--clip", metavar="DIR", help="folder with the CLIP of settings (default: ViT-B/32's shape)")
     command.add_argument("--no-timing", action="store_true", help="count only, measure nothing")
-    command.add_argument("--videos", type=int, metavar="N", help="videos at a time (default: 1 on a CPU, 64 on a GPU)")
-    command.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds that count (default 3)")
+    command.add_argument(
+        "--videos", type=whole(1), metavar="N", help="videos at a time (default: 1 on a CPU, 64 on a GPU)"
+    )
+    command.add_argument("--repeats", type=whole(1), default=3, metavar="N", help="rounds that count (default 3)")
     command.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -75,22 +81,16 @@ def _search_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("text", help="what to look for")
     command.add_argument("dataset", help="folder or URI of a published data set")
     command.add_argument("--granularity", metavar="G", help="where to look, when the data set has several")
-    command.add_argument("-n", "--num", type=int, default=10, metavar="N", help="how many matches (default 10)")
+    command.add_argument("-n", "--num", type=whole(1), default=10, metavar="N", help="how many matches (default 10)")
     command.add_argument("-o", "--out", metavar="FOLDER", help="write a contact sheet into this folder")
     command.add_argument("--vectors", metavar="FILE", help="vectors of gex embed, so that no video is read again")
     command.add_argument("--json", action="store_true", help="print as JSON")
     _workers_argument(command)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
-
-
 def _workers_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--workers", type=_count, default=4, metavar="N", help="processes that read videos (default 4)"
+        "--workers", type=whole(0), default=4, metavar="N", help="processes that read videos (default 4)"
     )
 
 
@@ -104,21 +104,24 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--granularity", action="append", metavar="G", help="only this one; may be repeated (default: those trained)"
     )
-    command.add_argument("--num-frames", type=_from_one, metavar="N", help="frames of a video (default: as trained)")
-    command.add_argument("--n-iter-video", type=_from_zero, metavar="N", help="#iter of videos (default: as trained)")
-    command.add_argument("--n-iter-text", type=_from_zero, metavar="N", help="#iter of texts (default: as trained)")
+    command.add_argument("--num-frames", type=whole(1), metavar="N", help="frames of a video (default: as trained)")
+    command.add_argument("--n-iter-video", type=whole(0), metavar="N", help="#iter of videos (default: as trained)")
+    command.add_argument("--n-iter-text", type=whole(0), metavar="N", help="#iter of texts (default: as trained)")
     command.add_argument(
-        "--held-out", type=_share, metavar="SHARE", help="only sources that this share holds out (default: as trained)"
+        "--held-out",
+        type=number(least=0, below=1),
+        metavar="SHARE",
+        help="only sources that this share holds out (default: as trained)",
     )
     command.add_argument("--held-out-seed", type=int, metavar="N", help="which sources these are")
-    command.add_argument("--max-samples", type=_from_one, metavar="N", help="measure so many, chosen by --seed")
+    command.add_argument("--max-samples", type=whole(1), metavar="N", help="measure so many, chosen by --seed")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of that choice (default 0)")
     command.add_argument("--ties", choices=_TIES, help="what a tie counts for (default average)")
-    command.add_argument("--batch-size", type=_from_one, default=32, metavar="N", help="videos at a time (default 32)")
+    command.add_argument("--batch-size", type=whole(1), default=32, metavar="N", help="videos at a time (default 32)")
     _workers_argument(command)
     command.add_argument("--json", action="store_true", help="print all that is needed to have the figures again")
     published = command.add_argument_group("of a published data set")
-    published.add_argument("--snapshot", type=_from_zero, metavar="N", help="the last one to read (default: all)")
+    published.add_argument("--snapshot", type=whole(0), metavar="N", help="the last one to read (default: all)")
     public = command.add_argument_group("of a public data set")
     public.add_argument("--annotations", choices=_ANNOTATIONS, metavar="KIND", help=", ".join(_ANNOTATIONS))
     public.add_argument("--media", metavar="FOLDER", help="folder with the videos, at any depth")
@@ -126,42 +129,7 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     public.add_argument("--class-names", metavar="FILE", help="Charades-Ego: list of classes; folders: their names")
     public.add_argument("--subset", metavar="S", help="COIN: training or testing (default); ActivityNet: file of ids")
     public.add_argument("--templates", metavar="FILE", help="prompts for classes, a line each with {label} once")
-    public.add_argument("--span-s", type=_seconds, metavar="S", help="LVU: longest span (default: whole videos)")
-
-
-def _from_one(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _from_zero(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from {least}")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a share from 0 to below 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds above 0")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number") from error
+    public.add_argument("--span-s", type=number(above=0), metavar="S", help="LVU: longest span (default: whole videos)")
 
 
 MODEL_COMMANDS: CommandTable = {

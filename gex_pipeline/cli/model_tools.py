@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from gex_pipeline.errors import GexError, MissingExtraError
+from gex_pipeline.errors import GexError
 
 if TYPE_CHECKING:
     from trainer.pretrained import Pretrained
 
 _NAMED = 20
-
-
-def require_train_extra() -> None:
-    """Say what to install, before anything of it is loaded.
-
-    Raises:
-        MissingExtraError: a package of the extra is not there.
-    """
-    for package in ("torch", "transformers", "safetensors"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "train")
 
 
 def open_model(uri: str) -> Pretrained:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gex_pipeline import storage
-from gex_pipeline.cli.show import say, show_end
+from gex_pipeline.cli.show import say, say_now, show_end
 from gex_pipeline.errors import GexError, RecipeChangedError, TransientError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.recipe import Recipe
@@ -36,7 +35,7 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.submit:
         from gex_pipeline.ray_submit import submit
 
-        return submit(arguments.submit, arguments.recipe, _flags(arguments), _say_now)
+        return submit(arguments.submit, arguments.recipe, _flags(arguments), say_now)
     how = How(not arguments.no_report, arguments.check_bytes, arguments.accept_changes)
     return run_recipe(arguments.recipe, how)
 
@@ -45,11 +44,6 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     """The flags of a run, for a job that does the same."""
     flags = ("no_report", "check_bytes", "accept_changes")
     return [f"--{name.replace('_', '-')}" for name in flags if getattr(arguments, name)]
-
-
-def _say_now(line: str) -> None:
-    say(line)
-    sys.stdout.flush()
 
 
 @dataclass(frozen=True)

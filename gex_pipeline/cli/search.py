@@ -8,11 +8,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
-from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model, require_train_extra
+from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model
 from gex_pipeline.cli.show import say, say_json, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
 from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.stages.models import require_train_extra
 
 if TYPE_CHECKING:
     from trainer.catalog import Catalog
@@ -29,8 +30,8 @@ def command(arguments: argparse.Namespace) -> int:
     from trainer.search import Shown, frames_of
 
     query, dataset = arguments.text.strip(), storage.absolute(arguments.dataset)
-    if not query or arguments.num < 1:
-        raise GexError("expected a text that is not empty, and -n of 1 or more")
+    if not query:
+        raise GexError("expected a text that is not empty")
     manifest = read_manifest(dataset)
     if manifest is None:
         raise GexError(f"no data set is published at {dataset!r}: there is no dataset.json in it")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from gex_pipeline.cli.parsing import add_command
+from gex_pipeline.cli.parsing import add_command, number, whole
 
 _TARGET = "an output (folder or URI), or tars of any WebDataset: paths, globs, ranges such as a-{000..012}.tar"
 _Arguments = Callable[[argparse.ArgumentParser], None]
@@ -20,7 +19,7 @@ def _key(command: argparse.ArgumentParser) -> None:
 
 def _find(command: argparse.ArgumentParser) -> None:
     command.add_argument("predicate", help="an SQL condition over the columns of a sample")
-    command.add_argument("--limit", type=_count, metavar="N", help="samples to print (default 20, with --json all)")
+    command.add_argument("--limit", type=whole(1), metavar="N", help="samples to print (default 20, with --json all)")
 
 
 def _stats(command: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def _stats(command: argparse.ArgumentParser) -> None:
 
 
 def _sample(command: argparse.ArgumentParser) -> None:
-    command.add_argument("num", type=_count, metavar="N", help="samples to pick")
+    command.add_argument("num", type=whole(1), metavar="N", help="samples to pick")
     command.add_argument("--seed", type=int, default=0, help="seed of the choice (default 0)")
     _folder(command)
 
@@ -44,7 +43,7 @@ def _folder(command: argparse.ArgumentParser) -> None:
 
 def _sheet(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="FILE.png", help="default: sheet.png")
-    command.add_argument("--samples", type=_count, default=6, metavar="N", help="samples to show (default 6)")
+    command.add_argument("--samples", type=whole(1), default=6, metavar="N", help="samples to show (default 6)")
     command.add_argument("--seed", type=int, default=0, help="seed of the choice (default 0)")
     command.add_argument("--where", metavar="PREDICATE", help="choose among the samples of this SQL condition")
 
@@ -53,7 +52,7 @@ def _verify(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--deep", action="store_true", help="decode every frame, compare each segment with its source clip"
     )
-    command.add_argument("--jobs", type=_count, metavar="N", help="worker processes (default: one a core)")
+    command.add_argument("--jobs", type=whole(1), metavar="N", help="worker processes (default: one a core)")
     command.add_argument(
         "--ray", nargs="?", const="local", metavar="ADDRESS", help="run as a Ray job: a private Ray, or this cluster"
     )
@@ -61,41 +60,22 @@ def _verify(command: argparse.ArgumentParser) -> None:
 
 def _browse(command: argparse.ArgumentParser) -> None:
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    command.add_argument("--port", type=_port, default=0, help="port to listen on (default 0: a free one)")
+    command.add_argument("--port", type=whole(0, 65535), default=0, help="port to listen on (default 0: a free one)")
     command.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
 def _retire(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", metavar="OUTPUT", help="folder or URI of a data set")
     which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--older-than-days", type=_days, metavar="N", help="snapshots that were published before that")
-    which.add_argument("--snapshot", type=int, action="append", metavar="N", help="this one; may be repeated")
+    which.add_argument(
+        "--older-than-days", type=number(least=0), metavar="N", help="snapshots that were published before that"
+    )
+    which.add_argument("--snapshot", type=whole(0), action="append", metavar="N", help="this one; may be repeated")
     command.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
 
 
 def _none(_: argparse.ArgumentParser) -> None:
     """No arguments of its own."""
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def _days(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of days")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
-    return value
 
 
 _COMMANDS: dict[str, tuple[str, str, _Arguments]] = {
@@ -140,7 +120,7 @@ def add_shard_commands(parser: argparse.ArgumentParser) -> None:
             tool.add_argument("after", metavar="B", help="the other one")
         else:
             tool.add_argument("target", nargs="+", metavar="TARGET", help=_TARGET)
-            tool.add_argument("--snapshot", type=int, metavar="N", help="of an output: as it was at this snapshot")
+            tool.add_argument("--snapshot", type=whole(0), metavar="N", help="of an output: as it was at this snapshot")
         tool.add_argument("--granularity", metavar="G", help="of an output: only this granularity")
         tool.add_argument("--json", action="store_true", help="print as JSON")
 

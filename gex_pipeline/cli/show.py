@@ -17,6 +17,12 @@ def say(text: str = "") -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def say_now(line: str) -> None:
+    """One line of a long work, seen at once also where the output is a file."""
+    say(line)
+    sys.stdout.flush()
+
+
 def say_json(content: Any) -> None:
     """The same for a program."""
     sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

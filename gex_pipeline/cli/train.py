@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gex_pipeline.cli.show import say
+from gex_pipeline.cli.show import say, say_now
 from gex_pipeline.errors import RecipeError
 
 
@@ -20,14 +20,9 @@ def command(arguments: argparse.Namespace) -> int:
         raise RecipeError("nothing to train on: name a training recipe or a published data set")
     from gex_pipeline.stages.models import train_model
 
-    outcome = train_model(arguments.recipe, _say_now)
+    outcome = train_model(arguments.recipe, say_now)
     if outcome.stopped_by:
         sys.stderr.write(f"gex: {outcome.describe()}\n")
     else:
         say(outcome.describe())
     return outcome.exit_code
-
-
-def _say_now(line: str) -> None:
-    say(line)
-    sys.stdout.flush()

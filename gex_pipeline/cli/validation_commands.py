@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gex_pipeline.cli.parsing import CommandTable
+from gex_pipeline.cli.parsing import CommandTable, number, whole
 
 
 def _assess_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", type=Path, help="tasks and candidates (TOML)")
     command.add_argument("-o", "--out", metavar="FOLDER", help="where to write (default: assessment- and FILE's name)")
-    command.add_argument("--tasks", type=_count, metavar="N", help="only so many, chosen by the seed of the file")
+    command.add_argument("--tasks", type=whole(1), metavar="N", help="only so many, chosen by the seed of the file")
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -19,41 +19,26 @@ def _validate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", help="folder or URI of a data set")
     command.add_argument("--clip", metavar="MODEL", help="CLIP model: a directory or a hub id (default: the recipe's)")
     command.add_argument(
-        "--videos", type=_count, default=100, metavar="N", help="videos of every granularity (default 100)"
+        "--videos", type=whole(1), default=100, metavar="N", help="videos of every granularity (default 100)"
     )
     command.add_argument(
-        "--texts", type=_count, default=1000, metavar="N", help="pairs of a long and a short text (default 1000)"
+        "--texts", type=whole(1), default=1000, metavar="N", help="pairs of a long and a short text (default 1000)"
     )
     command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the choice and the picture (default 0)")
     command.add_argument(
-        "--max-psi", type=_positive, metavar="X", help="drift: stability index that is an alarm (default: the recipe's)"
+        "--max-psi",
+        type=number(above=0),
+        metavar="X",
+        help="drift: stability index that is an alarm (default: the recipe's)",
     )
     command.add_argument("--no-report", action="store_true", help="do not write the report again")
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
-
-
 def _seed(text: str) -> int:
     from gex_pipeline.validate.settings import MAX_SEED  # here: --help loads no pydantic
 
-    if not text.isdecimal() or int(text) > MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MAX_SEED}")
-    return int(text)
+    return whole(0, MAX_SEED)(text)
 
 
 VALIDATION_COMMANDS: CommandTable = {

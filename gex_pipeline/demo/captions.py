@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from gex_pipeline.demo.vocabulary import ACTIONS, PATTERNS, PREPOSITIONS, SHAPES, SIZE_WORDS
 
 CAPTION_WORDS = (8, 15)
-REFERENCE_WORDS = (10, 20)
 _MAX_ACTIONS = 4  # that a reference tells: the first three and the last
 
 

@@ -1,7 +1,7 @@
 """Θ_v and pictures for models: a local file in, upright RGB pictures out.
 
 A picture belongs to the times from its own presentation to that of the next one. Times count from the
-first frame; only ``cut_s`` counts from the start of the file's time, as the cuts of ⊕_v do. Only the
+first frame; those of cuts count from the start of the file's time, as the cuts of ⊕_v do. Only the
 groups of pictures that hold a wanted frame are decoded. Pictures are shown with square pixels.
 """
 
@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.orientation import orientation_of
 from gex_pipeline.media.outline import read_outline
-from gex_pipeline.media.pieces import Probed
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.media.source import check_size, container_start_s, open_video
 
@@ -65,7 +64,7 @@ class Index:
 
 
 def middle_frame_jpeg(
-    source: Probed | Path, settings: VideoSettings, cut_s: tuple[float, float] | None = None
+    path: Path, settings: VideoSettings, cut_s: tuple[float, float] | None = None
 ) -> tuple[bytes, int, int]:
     """Θ_v: the frame in the middle of a clip, or of a cut, as (JPEG, width in px, height in px).
 
@@ -74,9 +73,6 @@ def middle_frame_jpeg(
     Raises:
         RejectedError: media_missing, not_a_video, no_frames, undecodable, or ffmpeg_timeout.
     """
-    path = source.probe.path if isinstance(source, Probed) else source
-    if isinstance(source, Probed) and cut_s is None:
-        cut_s = source.piece.cut_s
     with _reading(path, settings.timeout_s) as reader:
         index = reader.index
         middle_ticks = Fraction(index.pts[0] + index.end_ticks, 2)
@@ -101,16 +97,20 @@ def sample_frames(path: Path, num_frames: int, height_px: int | None = None) -> 
         return np.stack([reader.picture(ticks, height_px) for ticks in reader.index.middles(num_frames)])
 
 
-def frame_at(path: Path, time_s: float) -> NDArray[np.uint8]:
+def frame_at(path: Path, time_s: float, *, in_file_time: bool = False) -> NDArray[np.uint8]:
     """The frame shown ``time_s`` seconds after the first one, as RGB of shape (H, W, 3); behind the end, the last.
+
+    With `in_file_time` the seconds count from the start of the file's time; before the first frame, that one is shown.
 
     Raises:
         RejectedError: media_missing, not_a_video, no_frames or undecodable.
     """
     if time_s < 0:
-        raise ValueError(f"time_s is {time_s}, it counts from the first frame and cannot be negative")
+        raise ValueError(f"time_s is {time_s}, it counts from the start and cannot be negative")
     with _reading(path) as reader:
-        return reader.picture(reader.index.pts[0] + (Fraction(time_s) + _ROUNDING_S) / reader.index.time_base, None)
+        time_base = reader.index.time_base
+        start_s = reader.file_start_s if in_file_time else reader.index.pts[0] * time_base
+        return reader.picture((start_s + Fraction(time_s) + _ROUNDING_S) / time_base, None)
 
 
 @contextmanager

@@ -137,17 +137,14 @@ def _write(
         raise BadJoinError(f"the packets cannot be joined: {error}") from error
     check_joined(output, probes, has_sound=bool(sound))
     duration_s = sum((probe.exact_duration_s for probe in probes), Fraction(0))
-    num_frames = sum(probe.num_frames for probe in probes)
     return Joined(
         path=output,
         way=way,
-        num_frames=num_frames,
         duration_s=float(duration_s),
         width_px=probes[0].width_px,
         height_px=probes[0].height_px,
-        fps=float(num_frames / duration_s),
+        fps=float(sum(probe.num_frames for probe in probes) / duration_s),
         codec=probes[0].codec,
-        has_audio=bool(sound),
         segments=_segments(probes),
     )
 
@@ -181,6 +178,6 @@ def _segments(probes: Sequence[Probe]) -> tuple[JoinedSegment, ...]:
     offset_s = Fraction(0)
     for probe in probes:
         duration_s = probe.exact_duration_s
-        segments.append(JoinedSegment(float(offset_s), float(duration_s), probe.num_frames))
+        segments.append(JoinedSegment(float(offset_s), float(duration_s)))
         offset_s += duration_s
     return tuple(segments)

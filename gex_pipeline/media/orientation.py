@@ -28,13 +28,6 @@ class Orientation:
         """Whether nothing has to be done."""
         return not (self.swaps_axes or self.flips_x or self.flips_y)
 
-    @property
-    def rotation_deg(self) -> int:
-        """Clockwise turn in degrees: 0, 90, 180 or 270; of a mirror image, the turn that goes with it."""
-        if self.swaps_axes:
-            return 90 if self.flips_x else 270
-        return 180 if self.flips_x and self.flips_y else 0
-
     def size_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Width and height when upright."""
         return (height_px, width_px) if self.swaps_axes else (width_px, height_px)

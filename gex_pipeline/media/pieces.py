@@ -45,7 +45,6 @@ class JoinedSegment:
 
     offset_s: float
     duration_s: float
-    num_frames: int
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,9 @@ class Joined:
 
     path: Path
     way: Literal["copy", "encode"]
-    num_frames: int
     duration_s: float
     width_px: int
     height_px: int
     fps: float
     codec: str
-    has_audio: bool
     segments: tuple[JoinedSegment, ...]

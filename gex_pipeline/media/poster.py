@@ -6,7 +6,6 @@ time or, in a group that is longer than a poster is worth, a somewhat earlier on
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO
 
 import av
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.frames import encode_jpeg
 from gex_pipeline.media.orientation import orientation_of
 from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, check_size, container_start_s
 
@@ -36,7 +36,7 @@ def poster_jpeg(stream: BinaryIO, time_s: float, height_px: int) -> bytes:
             picture_HWC = _picture(container, time_s, height_px)
     except av.error.FFmpegError as error:
         raise RejectedError(Reason.undecodable, f"it cannot be read as a video: {error.strerror}") from error
-    return _jpeg(picture_HWC)
+    return encode_jpeg(picture_HWC, _QUALITY)
 
 
 def _picture(container: av.container.InputContainer, time_s: float, height_px: int) -> NDArray[np.uint8]:
@@ -62,11 +62,3 @@ def _picture(container: av.container.InputContainer, time_s: float, height_px: i
     size_px = orientation.size_px(max(1, round(width * scale)), max(1, round(height * scale)))
     scaled = av.video.reformatter.VideoReformatter().reformat(shown, *size_px, "rgb24", interpolation="AREA")
     return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
-
-
-def _jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC, "RGB").save(buffer, "JPEG", quality=_QUALITY)
-    return buffer.getvalue()

@@ -41,11 +41,8 @@ class Probe:
     height_px: int
     fps: float  # average
     codec: str
-    pix_fmt: str
     time_base: Fraction
     has_audio: bool
-    audio_signature: str | None
-    rotation_deg: int  # clockwise turn that makes it upright
     is_variable_rate: bool
     starts_clean: bool  # begins with a key frame and hides or repeats nothing
     copy_signature: str  # equal: packets of both can stand in one track
@@ -175,7 +172,6 @@ def _probe_stream(
     sar = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
     width_px, height_px = orientation.size_px(max(1, round(stream.width * sar)), stream.height)
     check_size((width_px, height_px), "are shown with")
-    audio_signature = _audio_signature(container)
     return Probe(
         path=path,
         num_frames=times.num_frames,
@@ -185,11 +181,8 @@ def _probe_stream(
         height_px=height_px,
         fps=times.num_frames / duration_s if duration_s > 0 else 0.0,
         codec=stream.codec_context.name,
-        pix_fmt=pix_fmt,
         time_base=time_base,
-        has_audio=audio_signature is not None,
-        audio_signature=audio_signature,
-        rotation_deg=orientation.rotation_deg,
+        has_audio=any(track.codec_context is not None for track in container.streams.audio),
         is_variable_rate=times.is_variable_rate,
         starts_clean=times.starts_clean and outline.kind in ("iso", "matroska"),
         copy_signature=_copy_signature(stream, pix_fmt, (sar, orientation)),
@@ -208,14 +201,6 @@ def _copy_signature(stream: av.video.stream.VideoStream, pix_fmt: str, shape: tu
     digest = hashlib.sha256(repr(parts).encode())
     digest.update(context.extradata or b"")
     return digest.hexdigest()[:32]
-
-
-def _audio_signature(container: av.container.InputContainer) -> str | None:
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            context = stream.codec_context
-            return f"{context.name} {context.sample_rate} Hz {context.layout.nb_channels} channels"
-    return None
 
 
 def _pix_fmt_of_record(stream: av.video.stream.VideoStream) -> str | None:

@@ -21,6 +21,7 @@ import av.video.reformatter
 import av.video.stream
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index
@@ -29,6 +30,9 @@ from gex_pipeline.media.settings import FrameSettings
 from gex_pipeline.media.source import DECODER_LIMITS, open_video
 from gex_pipeline.shard_format import Frames, split_run
 
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")  # those of `gex_pipeline.shard_format.IMAGE_EXTENSIONS`
+# What Pillow raises over files that are damaged, of no such format, or would fill the memory.
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _DECODER = DECODER_LIMITS | {"err_detect": "explode"}  # else damage is painted over
 
 
@@ -68,12 +72,10 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     Raises:
         RejectedError: undecodable.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
             return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise RejectedError(Reason.undecodable, f"a frame cannot be decoded: {type(error).__name__}") from error
 
 

@@ -13,8 +13,6 @@ from gex_pipeline.errors import Reason, RejectedError
 if TYPE_CHECKING:
     from PIL import Image
 
-_FORMATS = ("JPEG", "PNG", "WEBP")  # those of `gex_pipeline.shard_format.IMAGE_EXTENSIONS`
-
 
 def open_picture(content: bytes, within_px: tuple[int, int] | None = None) -> Image.Image:
     """The picture with its pixels as RGB, not larger than `within_px` (width, height) where that is given.
@@ -24,10 +22,12 @@ def open_picture(content: bytes, within_px: tuple[int, int] | None = None) -> Im
     """
     from PIL import Image
 
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, PICTURE_FORMATS
+
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
             if within_px is not None:
                 picture.thumbnail(within_px)
             return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise RejectedError(Reason.undecodable, f"a picture cannot be decoded: {type(error).__name__}") from error

@@ -63,9 +63,5 @@ def _write(folder: Path, name: str, uri: str, span: tuple[int, int]) -> str:
     if path.exists():
         raise GexError(f"{path} is there already; choose another folder with --to")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        storage.copy_range(uri, *span, path)
-    except GexError:
-        path.unlink(missing_ok=True)
-        raise
+    storage.copy_range(uri, *span, path)
     return str(path)

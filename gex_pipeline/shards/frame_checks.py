@@ -38,14 +38,16 @@ def check_frames(shard: OpenShard, pictures: Sequence[bytes], key: str, facts: d
 
 def _size_px(content: bytes, number: int, key: str, report: Report, *, is_decoded: bool) -> tuple[int, int] | None:
     """Width and height of a frame; None, and a finding, where it is none."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from gex_pipeline.media.sampling import PICTURE_ERRORS
 
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
             if is_decoded:
                 picture.load()
             return picture.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         found = f"frame {number}: {type(error).__name__}" + ("" if "BytesIO" in str(error) else f": {error}")
         report.add("frames", found, "a JPEG that decodes", key)
         return None

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RejectedError, TransientError
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.shard_format import IMAGE_EXTENSIONS
+from gex_pipeline.shard_format import IMAGE_EXTENSIONS, MemberSpan
 from gex_pipeline.shards.findings import Finding, Report, ShardCheck
-from gex_pipeline.source_tars import what_changed
+from gex_pipeline.source_tars import copy_member
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,9 +61,11 @@ def check_joints(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], 
 
 def _check_image(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
     """The middle of a clip; or of a video, whose segments it has: at a joint, rounding decides which clip it shows."""
+    from gex_pipeline.media.sampling import PICTURE_ERRORS
+
     try:
         found = _opened(path)
-    except (OSError, SyntaxError, ValueError):
+    except PICTURE_ERRORS:
         return  # check_picture has told of it
     end_s = max(segment["offset_s"] + segment["duration_s"] for segment in facts["segments"])
     shown = [
@@ -86,15 +88,23 @@ def _check_image(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], 
 
 def _middle_pictures(source: Path, part: _Part, middle_s: float) -> list[Picture]:
     """What an image of a clip may show, or one of a video that has the clip where `middle_s` lies."""
-    from gex_pipeline.media.frames import frame_at, middle_frame_jpeg
+    from gex_pipeline.media.frames import middle_frame_jpeg
 
     if part.segment["duration_s"] == 0:
         content, _, _ = middle_frame_jpeg(source, VideoSettings(), part.cut_s)
         return [_opened(io.BytesIO(content))]
-    start_s = part.cut_s[0] if part.cut_s else 0.0
     last_s = max(part.segment["duration_s"] - 0.001, 0.0)
     times_s = [middle_s - part.segment["offset_s"] + shift_s for shift_s in (-_MIDDLE_S, _MIDDLE_S)]
-    return [frame_at(source, start_s + min(max(time_s, 0.0), last_s)) for time_s in times_s]
+    return [_shown_in_clip(source, part, min(max(time_s, 0.0), last_s)) for time_s in times_s]
+
+
+def _shown_in_clip(source: Path, part: _Part, time_s: float) -> Picture:
+    """What a source clip shows so long after it begins: a cut where the file's time says, a file at its first frame."""
+    from gex_pipeline.media.frames import frame_at
+
+    if part.cut_s is None:
+        return frame_at(source, time_s)
+    return frame_at(source, part.cut_s[0] + time_s, in_file_time=True)
 
 
 def check_frames_against_clips(
@@ -104,8 +114,6 @@ def check_frames_against_clips(
     span_s = facts["duration_s"] / len(pictures)
 
     def compare(source: Path, part: _Part) -> None:
-        from gex_pipeline.media.frames import frame_at
-
         offset_s, duration_s = part.segment["offset_s"], part.segment["duration_s"]
         # at a joint, rounding decides what is shown
         edge_s = min(1 / facts["fps"] if facts["fps"] else 0.0, duration_s / 4)
@@ -114,8 +122,8 @@ def check_frames_against_clips(
         if not inside:
             return
         number, time_s = inside[len(inside) // 2]
-        expected = frame_at(source, (part.cut_s[0] if part.cut_s else 0.0) + time_s)
-        difference = picture_difference(_opened(io.BytesIO(pictures[number])), expected)
+        found = _opened(io.BytesIO(pictures[number]))
+        difference = picture_difference(found, _shown_in_clip(source, part, time_s))
         _judge(difference, (f"sampled (number {number})", part), key, report)
 
     _with_clips(shard, key, _numbered(facts), report, (ENCODED_BOUND, compare))
@@ -161,18 +169,18 @@ def _fetch(clip: dict[str, Any], folder: Path) -> Path:
     """A local file with the clip's media."""
     uri = clip["media_uri"]
     if storage.is_local(uri) and clip["media_offset_bytes"] is None:
-        path = storage.local_path(uri)
-        if not path.is_file():
+        if not storage.exists(uri):
             raise FileMissingError(f"{uri!r} does not exist")
-        return path
+        return storage.local_path(uri)
     target = folder / f"clip{Path(storage.name_of(uri)).suffix}"
     if clip["media_offset_bytes"] is not None:
         target = folder / "clip.mp4"
+        span = MemberSpan(clip["media_offset_bytes"], clip["media_size_bytes"])
         if stamp := clip["media_stamp"]:
-            changed = what_changed(uri, clip["media_offset_bytes"], stamp, member_only=True)
-            if changed:
+            if changed := copy_member(uri, span, target, stamp, member_only=True):
                 raise FileMissingError(changed)
-        storage.copy_range(uri, clip["media_offset_bytes"], clip["media_size_bytes"], target)
+        else:
+            storage.copy_range(uri, span.offset_bytes, span.size_bytes, target)
     else:
         found = storage.info(uri)
         if found is None:
@@ -184,11 +192,10 @@ def _fetch(clip: dict[str, Any], folder: Path) -> Path:
 def _compare(path: Path, source: Path, part: _Part, key: str, report: Report) -> None:
     from gex_pipeline.media.frames import frame_at
 
-    start_s = part.cut_s[0] if part.cut_s else 0.0
     last_s = max(part.segment["duration_s"] - 0.001, 0.0)
     for name, time_s in (("first", 0.0), ("last", last_s)):
         found = frame_at(path, part.segment["offset_s"] + time_s)
-        _judge(picture_difference(found, frame_at(source, start_s + time_s)), (name, part), key, report)
+        _judge(picture_difference(found, _shown_in_clip(source, part, time_s)), (name, part), key, report)
 
 
 def _judge(difference: float, place: tuple[str, _Part], key: str, report: Report) -> None:
@@ -202,7 +209,9 @@ def _opened(file: Path | io.BytesIO) -> Picture:
     import numpy as np
     from PIL import Image
 
-    with Image.open(file) as picture:
+    from gex_pipeline.media.sampling import PICTURE_FORMATS
+
+    with Image.open(file, formats=PICTURE_FORMATS) as picture:
         return np.asarray(picture.convert("RGB"))
 
 

@@ -34,6 +34,8 @@ def check_media(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repo
         try:
             _copy_member(shard, member, path)
             _check_file(shard, sample, facts if len(members) == 1 else {}, report, path)
+        except TransientError:
+            raise
         except GexError as error:
             report.add("video", str(error), "a readable member", sample.key)
         finally:
@@ -80,13 +82,15 @@ def _check_file(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repo
 
 def check_picture(path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
     """A picture decodes and has the size its sample says."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, PICTURE_FORMATS
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PICTURE_FORMATS) as picture:
             picture.load()
             size_px = picture.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except PICTURE_ERRORS as error:
         report.add("picture", f"{type(error).__name__}: {error}".replace(str(path), path.name), "a picture", key)
         return
     if facts.get("width_px") and facts.get("height_px"):

@@ -87,7 +87,7 @@ def open_samples(target: Target) -> Iterator[Samples]:
     Raises:
         GexError: storage refuses, or a receipt or table is damaged inside.
     """
-    with Database(threads=None) as database:
+    with Database() as database:
         samples = Samples(target, database)
         try:
             if target.manifest is None:

@@ -80,7 +80,7 @@ def sorted_clips(target: Target) -> Iterator[list[SourceClips]]:
     """
     with tempfile.TemporaryDirectory(prefix="gex-clips-") as folder:
         path = Path(folder) / "source-clips.parquet"
-        with Database(threads=None) as database:
+        with Database() as database:
             wanted = database.scratch / "wanted.parquet"
             _write_wanted(target.shards, wanted)
             database.view_parquet("wanted", [str(wanted)])

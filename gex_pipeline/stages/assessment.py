@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.receipts import write_table
@@ -75,7 +75,15 @@ class Assessment:
 
     content: dict[str, Any]
     rows: list[dict[str, Any]]
-    errors: tuple[GexError, ...]  # of candidates that did not run; those are asked again next time
+    errors: dict[str, GexError]  # by candidate: those that did not run; they are asked again next time
+
+    def failure(self, page: str) -> GexError | None:
+        """What the assessment ends with where a candidate did not run; transient where each of them may run yet."""
+        if not self.errors:
+            return None
+        what = "; ".join(f"{name} did not run: {error}" for name, error in self.errors.items())
+        kind = TransientError if all(error.transient for error in self.errors.values()) else GexError
+        return kind(f"{what}. What ran is in {page}; run again for what is missing")
 
 
 def assess(recipe: AssessmentRecipe, tasks: Sequence[Task], folder_uri: str) -> Assessment:
@@ -84,7 +92,8 @@ def assess(recipe: AssessmentRecipe, tasks: Sequence[Task], folder_uri: str) -> 
     Raises:
         GexError: a result that is there is damaged.
     """
-    about, results, errors = tasks_digest(list(tasks)), {}, {}
+    about, results = tasks_digest(list(tasks)), {}
+    errors: dict[str, GexError] = {}
     for name in recipe.candidate:
         digest = _digest(recipe, name, about)
         found = _stored(folder_uri, name, digest)
@@ -110,7 +119,7 @@ def assess(recipe: AssessmentRecipe, tasks: Sequence[Task], folder_uri: str) -> 
     }
     storage.publish_bytes(_json_bytes(content), storage.join(folder_uri, "assessment.json"))
     write_table(storage.join(folder_uri, "assessment.parquet"), pa.Table.from_pylist(rows, _ROW_SCHEMA), {})
-    return Assessment(content, rows, tuple(errors.values()))
+    return Assessment(content, rows, errors)
 
 
 def recommend(results: dict[str, dict[str, Any]], seed: int) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from gex_pipeline.operations.compress_text import CompressTextSettings
 from gex_pipeline.operations.integrate import join_texts
 from gex_pipeline.recipe import Bound, Columns, RaySettings, Settings
 from gex_pipeline.settings_errors import explain, read_toml
-from gex_pipeline.summarize.request import SummaryRequest, text_digest
+from gex_pipeline.shard_format import text_digest
+from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
 from gex_pipeline.tables import Database
 from gex_pipeline.validate.scorers import TextScorers

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _NEEDED = ("torch", "transformers", "safetensors")
 
 
-def check_trainer() -> None:
-    """Refuse to begin without what the trainer needs.
+def require_train_extra() -> None:
+    """Say what to install, before anything of it is loaded.
 
     Raises:
-        MissingExtraError: a package is not installed.
+        MissingExtraError: a package of the extra is not there.
     """
     for package in _NEEDED:
         if find_spec(package) is None:
@@ -36,7 +36,7 @@ def train_model(place: str, say: Callable[[str], None] = lambda line: None) -> O
     Raises:
         RecipeError: the recipe is wrong; GexError: training cannot begin or go on.
     """
-    check_trainer()
+    require_train_extra()
     from trainer.train_recipe import load_train_recipe, recipe_over
 
     recipe = load_train_recipe(place) if Path(place).suffix == ".toml" else recipe_over(place)
@@ -61,7 +61,7 @@ def evaluate_model(model: str, dataset: str, max_samples: int | None = None) -> 
     Raises:
         GexError: the model or the data set is not there, or they do not go together.
     """
-    check_trainer()
+    require_train_extra()
     import torch
 
     from trainer.evaluate import Options, PublishedData, evaluate_published

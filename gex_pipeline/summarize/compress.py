@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from gex_pipeline.errors import BalanceError, GexError, Reason
-from gex_pipeline.summarize.backends import Backend, backend
+from gex_pipeline.summarize.backends import Backend
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.checks import check_summary
 from gex_pipeline.summarize.clean import clean_summary
@@ -29,6 +29,7 @@ Scores = dict[str, float]
 Scorer = Callable[[list[SummaryRequest], list[str]], list[Scores]]
 Gate = Callable[[Scores], list[str]]
 _LOST_CHARACTER = "\ufffd"
+_BATCH_S = 60.0  # a slower batch is handed on when it is this old
 _MEMORY_SHARE = 0.25  # of the memory there is, for requests that are being answered
 Answered = list[tuple[SummaryRequest, SummaryAnswer | None]]
 
@@ -57,15 +58,12 @@ class Progress:
     """Counts of a running compression; handed to `on_progress` after every batch."""
 
     num_done: int = 0
-    num_accepted: int = 0
     num_answers: int = 0  # from the backend
     num_cached: int = 0  # answers that the cache gave
-    num_dropped: int = 0  # answers that nobody asked for, or asked twice
     num_prompt_tokens: int = 0  # of the backend's answers
     num_generated_tokens: int = 0
     startup_s: float = 0.0  # until the backend began with a first request, over all passes: engines starting
     answering_s: float = 0.0  # from there to its last answer
-    elapsed_s: float = 0.0
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -98,14 +96,13 @@ class Compression:
     """What `summarise` works with; `score` sees only sentences that pass the text checks."""
 
     settings: SummarizerSettings
+    backend: Backend
     cache: ResponseCache | None = None
     score: Scorer | None = None
     gate: Gate | None = None  # scores -> descriptions of the gates they fail
     on_progress: Callable[[Progress], None] | None = None
-    backend: Backend | None = None  # None: the one that the settings name
     chunk_size: int = 50_000  # requests in memory at a time, for each engine; every attempt over them starts all once
     batch_size: int = 1000  # answers that are cached, scored and yielded together
-    batch_seconds: float = 60.0  # a slower batch is handed on when it is this old
 
 
 def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[SummaryResult]:
@@ -114,8 +111,7 @@ def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[
     Raises:
         GexError: the backend cannot work at all, or a key comes twice; what was answered until then is cached.
     """
-    writer = job.backend or backend(job.settings)
-    progress, started_s = Progress(), time.monotonic()
+    progress = Progress()
     keys: set[str] = set()
     remaining = iter(requests)
     while chunk := _chunk(remaining, job):
@@ -126,11 +122,9 @@ def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[
                 )
             keys.add(request.key)
         num_results = 0
-        for results in _chunk_results(chunk, job, writer, progress):
+        for results in _chunk_results(chunk, job, progress):
             num_results += len(results)
             progress.num_done += len(results)
-            progress.num_accepted += sum(result.state == "accepted" for result in results)
-            progress.elapsed_s = time.monotonic() - started_s
             if job.on_progress:
                 job.on_progress(replace(progress))
             yield from results
@@ -172,18 +166,16 @@ class _Judged:
     result: SummaryResult
 
 
-def _chunk_results(
-    chunk: list[SummaryRequest], job: Compression, writer: Backend, progress: Progress
-) -> Iterator[list[SummaryResult]]:
+def _chunk_results(chunk: list[SummaryRequest], job: Compression, progress: Progress) -> Iterator[list[SummaryResult]]:
     """Results of one chunk, batch by batch; attempts over what failed before, then the fallback."""
     pending: list[_Judged | SummaryRequest] = list(chunk)
-    num_attempts = min(job.settings.max_attempts, writer.max_attempts)
+    num_attempts = min(job.settings.max_attempts, job.backend.max_attempts)
     for attempt in range(num_attempts):
         before = {item.request.key: item.result for item in pending if isinstance(item, _Judged)}
         asked = [_next_attempt(item, attempt) if isinstance(item, _Judged) else item for item in pending]
         pending = []
-        for batch in _answers(asked, job, writer, progress):
-            judged = _judge(batch, job, writer.name, before)
+        for batch in _answers(asked, job, progress):
+            judged = _judge(batch, job, before)
             pending.extend(item for item in judged if item.result.state == "rejected")
             yield [item.result for item in judged if item.result.state == "accepted"]
         if not pending:
@@ -191,7 +183,7 @@ def _chunk_results(
     failed = [item for item in pending if isinstance(item, _Judged)]
     for i in range(0, len(failed), job.batch_size):
         batch_failed = failed[i : i + job.batch_size]
-        if job.settings.fallback == "extractive" and writer.name != ExtractiveBackend.name:
+        if job.settings.fallback == "extractive" and job.backend.name != ExtractiveBackend.name:
             yield _fall_back(batch_failed, job)
         else:
             yield [item.result for item in batch_failed]
@@ -201,12 +193,10 @@ def _next_attempt(item: _Judged, attempt: int) -> SummaryRequest:
     return replace(item.request, attempt=attempt, previous=item.result.reason)
 
 
-def _answers(
-    requests: list[SummaryRequest], job: Compression, writer: Backend, progress: Progress
-) -> Iterator[Answered]:
+def _answers(requests: list[SummaryRequest], job: Compression, progress: Progress) -> Iterator[Answered]:
     """Every request with its answer, from the cache or the backend, or with None; in batches."""
     # A model-free summary is made faster than it is looked up.
-    cache = job.cache if writer.name != ExtractiveBackend.name else None
+    cache = job.cache if job.backend.name != ExtractiveBackend.name else None
     digests = {request.key: request_digest(request, job.settings) for request in requests}
     stored = cache.lookup(list(digests.values())) if cache else {}
     found = [(request, stored[digests[request.key]]) for request in requests if digests[request.key] in stored]
@@ -219,14 +209,14 @@ def _answers(
     missing = [request for request in requests if request.key not in answered]
     if not missing:
         return
-    for batch in _joined(missing, digests, job, writer, progress):
+    for batch in _joined(missing, digests, job, progress):
         if cache:
             cache.add(answer for _, answer in batch if answer is not None)
         yield batch
 
 
 def _joined(
-    missing: list[SummaryRequest], digests: dict[str, str], job: Compression, writer: Backend, progress: Progress
+    missing: list[SummaryRequest], digests: dict[str, str], job: Compression, progress: Progress
 ) -> Iterator[Answered]:
     """The backend's answers with the requests they belong to, then the requests without one."""
     waiting = {(request.key, request.source_digest, digests[request.key]): request for request in missing}
@@ -235,23 +225,22 @@ def _joined(
     stopwatch = _Stopwatch(progress)
     complete = False
     try:
-        for answer in writer.answer(missing, job.settings):
+        for answer in job.backend.answer(missing, job.settings):
             stopwatch.saw(answer)
             request = waiting.pop((answer.key, answer.source_digest, answer.request_digest), None)
             if request is None:
-                progress.num_dropped += 1
                 continue
             progress.num_answers += 1
             progress.num_prompt_tokens += answer.num_prompt_tokens
             progress.num_generated_tokens += answer.num_generated_tokens
             batch.append((request, _undamaged(readable(answer), request)))
-            if len(batch) >= job.batch_size or time.monotonic() - batch_started_s > job.batch_seconds:
+            if len(batch) >= job.batch_size or time.monotonic() - batch_started_s > _BATCH_S:
                 full, batch, batch_started_s = batch, [], time.monotonic()
                 yield full
         complete = True
     finally:
         # Answers of an engine that then broke are as good as any; the next run does not ask for them again.
-        if not complete and job.cache and writer.name != ExtractiveBackend.name:
+        if not complete and job.cache and job.backend.name != ExtractiveBackend.name:
             job.cache.add(answer for _, answer in batch if answer is not None)
     batch.extend((request, None) for request in waiting.values())
     if batch:
@@ -268,9 +257,9 @@ def _undamaged(answer: SummaryAnswer, request: SummaryRequest) -> SummaryAnswer:
     return replace(answer, error=what, error_kind=Reason.engine_error)
 
 
-def _judge(batch: Answered, job: Compression, writer_name: str, before: dict[str, SummaryResult]) -> list[_Judged]:
+def _judge(batch: Answered, job: Compression, before: dict[str, SummaryResult]) -> list[_Judged]:
     """Clean, check, score and gate one batch."""
-    judged = [_check(request, answer, job, writer_name, before.get(request.key)) for request, answer in batch]
+    judged = [_check(request, answer, job, job.backend.name, before.get(request.key)) for request, answer in batch]
     return _scored(judged, job, gated=True)
 
 

@@ -26,8 +26,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gex_pipeline.errors import GexError, MissingExtraError, Reason, TransientError
+from gex_pipeline.shard_format import text_digest
 from gex_pipeline.summarize.prompt import build_messages
-from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest, sampling, text_digest
+from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest, sampling
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 TOO_LONG = re.compile(

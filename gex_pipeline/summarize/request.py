@@ -31,7 +31,7 @@ class SummaryRequest:
     """One long text to compress; `captions` in time order, `text` as it is published."""
 
     key: str
-    source_digest: str  # text_digest(text)
+    source_digest: str  # shard_format.text_digest of `text`
     captions: tuple[str, ...]
     text: str
     attempt: int = 0
@@ -52,11 +52,6 @@ class SummaryAnswer:
     num_generated_tokens: int = 0
     finish: Literal["stop", "length"] | None = None
     seconds: float = 0.0  # wall time of this answer, waiting in the engine included
-
-
-def text_digest(text: str) -> str:
-    """SHA-256 (hex) of a long text as it is published."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def readable(answer: SummaryAnswer) -> SummaryAnswer:

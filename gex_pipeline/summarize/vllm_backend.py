@@ -12,13 +12,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline.errors import GexError, MissingExtraError, Reason, StuckError
+from gex_pipeline.errors import GexError, MissingExtraError, Reason, StuckError, innermost
 from gex_pipeline.summarize.chat_template import chat_template_text
 from gex_pipeline.summarize.cluster import Cluster
 from gex_pipeline.summarize.engine_arguments import check_arguments
@@ -36,7 +35,6 @@ _GPU_SEQUENCES = 256
 _GPU_BATCHED_TOKENS = 8192
 _MIN_BATCHES = 4  # in flight at an engine, so that it never waits for the slowest of one
 _ERROR_COLUMN = "__inference_error__"
-_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b.*:")
 _ENGINE_STAGE = "vLLMEngineStage"
 _MAX_RESTARTS = 3  # of one engine in one pass; by default Ray Data restarts what a prompt kills for ever
 _ENGINES_A_TEMPLATER = 8  # rendering prompts is a small part of answering them
@@ -132,11 +130,9 @@ def check_nodes(settings: SummarizerSettings, rooms: Sequence[dict[str, float]])
 
 def what_happened(error: BaseException) -> str:
     """In one sentence: an engine that did not start ends with the innermost error, one that kept dying with none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if "died" in str(error) and not any("creation task" in line for line in lines):
+    if "died" in str(error) and "creation task" not in str(error):
         return f"died {_MAX_RESTARTS + 1} times"
-    start = max((number for number, line in enumerate(lines) if _ERROR_LINE.match(line)), default=0)
-    return f"did not start: {' '.join(lines[start:])[:600]}"
+    return f"did not start: {innermost(error)}"
 
 
 def _row(request: SummaryRequest, settings: SummarizerSettings) -> dict[str, Any]:

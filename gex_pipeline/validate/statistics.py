@@ -1,8 +1,8 @@
-"""Numbers of one score over a data set: scores in, mean, spread, percentiles and a histogram out. numpy only."""
+"""Numbers of one score over a data set: scores in, mean, spread and percentiles out. numpy only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,19 +29,6 @@ def summarise(values: Iterable[float | None]) -> dict[str, float | None]:
         "p95": p95,
         "max": float(known.max()),
     }
-
-
-def histogram(values: Iterable[float | None], bins: int | Sequence[float]) -> dict[str, list[float] | list[int]]:
-    """`counts` (k) and `edges` (k + 1) over `bins`: a number of bins of equal width, or the edges themselves.
-
-    None and NaN are left out, and so is what lies outside given edges. A bin is half-open, the last one closed.
-    Both lists are empty when there is no value and only a number of bins was given.
-    """
-    known = _known(values)
-    if known.size == 0 and isinstance(bins, int):
-        return {"counts": [], "edges": []}
-    counts, edges = np.histogram(known, bins=bins)
-    return {"counts": [int(count) for count in counts], "edges": [float(edge) for edge in edges]}
 
 
 def _known(values: Iterable[float | None]) -> npt.NDArray[np.float64]:

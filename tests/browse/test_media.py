@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -129,6 +130,43 @@ def test_damage_is_told_in_a_sentence_and_stops_nothing_else(browse, output):
             assert (answer.status, sentence in answer.content["error"]) == (status, True)
         assert site.json(f"/api/sample?granularity={name}&key={key}")["key"] == key
     assert site.ask(f"/poster?granularity=LVLT&key={BETA.key}").status == 200
+
+
+def test_damaged_pictures_have_a_sentence_and_damage_beside_a_sound_picture_costs_nothing(browse, output):
+    """One of Pillow's ways to say that a picture is damaged, and its trouble with a word of EXIF, were no sentence."""
+    records = [record for record, _ in outputs.image_samples(output.parent)]
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8))
+    whole = encoded(noise, "PNG")
+    second = whole.index(b"IDAT", whole.index(b"IDAT") + 4)
+    damaged = {
+        "SyntaxError": whole[:second] + b"\xff\0\xff\0" + whole[second + 4 :],
+        "DecompressionBombError": damage.png_that_says_it_is(60_000, 60_000),
+        "UnidentifiedImageError": encoded(noise, "GIF"),
+    }
+    contents = [*damaged.values(), *[encoded(noise, "JPEG", exif=TURNED_BY_DAMAGED_EXIF)] * (len(records) - 3)]
+    damage.replace_shard(output, "IT", list(zip(records, contents, strict=True)))
+    site = browse(output)
+    for record, name in zip(records, damaged, strict=False):
+        answer = site.ask(f"/poster?granularity=IT&key={record.key}")
+        assert (answer.status, answer.content) == (422, {"error": f"its picture cannot be read: {name}"})
+    answer = site.ask(f"/poster?granularity=IT&key={records[3].key}")
+    assert answer.status == 200, answer.content
+    assert Image.open(io.BytesIO(answer.body)).size == (144, 216)
+
+
+# The picture is to be turned by a quarter, and its width is given as a text.
+TURNED_BY_DAMAGED_EXIF = b"".join(
+    (
+        *(b"Exif\0\0", b"MM\0*", struct.pack(">IH", 8, 2), struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)),
+        *(struct.pack(">HHI4s", 0x100, 2, 3, b"ab\0\0"), bytes(4)),
+    )
+)
+
+
+def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def test_a_receipt_that_points_out_of_the_shards_is_not_followed(browse, output):

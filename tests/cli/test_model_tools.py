@@ -108,7 +108,6 @@ def test_align_says_what_is_wrong_in_a_sentence(gex, model, output):
         (model, output, "nothing"): "no sample's key is or begins with 'nothing'",
         (model, "nowhere", key): "'nowhere' is neither an output",
         (model, output, key, "--text", " "): "a text is empty",
-        (model, output, key, "--n-iter-text", "-1"): "#iter is a number of passes, 0 or more",
         (model, output, key, "--patch", "99"): "a mask of 99 px does not fit into frames of 32x32 px",
         ("nowhere", output, key): "no model at 'nowhere'",
     }.items():

@@ -19,7 +19,8 @@ import pytest
 from gex_pipeline import storage
 from gex_pipeline.cli.main import main
 from gex_pipeline.run_state import Retry
-from gex_pipeline.source_tars import index_tar, what_changed
+from gex_pipeline.shard_format import MemberSpan
+from gex_pipeline.source_tars import copy_member, index_tar
 from gex_pipeline.stages import prepare
 from tests.end_to_end.running import (
     NO_MODELS,
@@ -356,13 +357,14 @@ def test_a_stamp_holds_on_an_object_store_and_sees_a_change(world, tmp_path):
     storage.publish_file(path, f"{bucket}/a.tar")
     (tar,) = storage.list_files(f"{bucket}/*.tar")
     (row,) = index_tar(tar)
-    place = (row["uri"], row["offset_bytes"], row["stamp"])
-    assert what_changed(*place) is None
+    place = (row["uri"], MemberSpan(row["offset_bytes"], row["size_bytes"]), tmp_path / "one.mp4", row["stamp"])
+    assert copy_member(*place) is None
+    assert (tmp_path / "one.mp4").read_bytes() == b"v" * 3000
     with tarfile.open(path, "a") as archive:
         archive.addfile(member_of("two.mp4", b"w" * 20_000)[0], io.BytesIO(b"w" * 20_000))
     storage.publish_file(path, f"{bucket}/a.tar")
-    assert "bytes then, " in what_changed(*place)
-    assert what_changed(*place, member_only=True) is None
+    assert "bytes then, " in copy_member(*place)
+    assert copy_member(*place, member_only=True) is None
     shutil.copy(write_tar(tmp_path / "b.tar", clips_of({"two": b"v" * 3000})), path)
     storage.publish_file(path, f"{bucket}/a.tar")
-    assert "has another member" in what_changed(*place, member_only=True)
+    assert "has another member" in copy_member(*place, member_only=True)

@@ -14,6 +14,7 @@ from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.run_state import Retry
 from gex_pipeline.shards.findings import Finding, rest
 from gex_pipeline.shards.manifest import Account
+from gex_pipeline.stages.assessment import Assessment
 from tests.making_runs import clip_row, recipe_of, write_jsonl
 
 NOTE = Finding("LVLT/LVLT-000000.tar", "k1", "source", "gone", "a clip", is_note=True)
@@ -95,14 +96,16 @@ def test_a_retirement_that_failed_names_the_command_with_what_was_chosen(artifac
     [((TransientError("busy"), TransientError("away")), True), ((TransientError("busy"), GexError("no")), False)],
 )
 def test_an_assessment_may_pass_only_where_every_candidate_that_failed_may(artifacts, monkeypatch, errors, may_pass):
-    found = SimpleNamespace(content={"failed": {"one": "busy", "two": "x"}}, rows=[], errors=errors)
+    found = Assessment({}, [], dict(zip(("one", "two"), errors, strict=True)))
     monkeypatch.setattr(assess, "load_assessment", lambda _: None)
     monkeypatch.setattr(assess, "read_tasks", lambda *_: ([], []))
     monkeypatch.setattr(assess, "assess", lambda *_: found)
     monkeypatch.setattr(assess, "write_page", lambda *_: "page.html")
     with pytest.raises(GexError) as error:
         assess.assess_stage.fn(assess.AssessParameters(file="tasks.toml", output="/data"))
-    assert str(error.value) == "did not run: one: busy; two: x; what ran is in page.html"
+    one, two = errors
+    what = f"one did not run: {one}; two did not run: {two}"
+    assert str(error.value) == f"{what}. What ran is in page.html; run again for what is missing"
     assert error.value.transient is may_pass
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.frames import frame_at, middle_frame_jpeg, sample_frames
-from gex_pipeline.media.join import Piece, probe_pieces
 from gex_pipeline.media.settings import VideoSettings
 from tests.media.making_clips import Make, make_clip, number_of, read_number, run_real_ffmpeg
 
@@ -44,8 +43,7 @@ def test_the_middle_is_of_time_not_of_frames(tmp_path: Path) -> None:
 def test_the_middle_of_a_cut_is_inside_of_the_cut(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", 2, Make(num_frames=100))
     assert number_in_jpeg(middle_frame_jpeg(path, SETTINGS, (2.0, 3.0))[0]) == number_of(2, 62)
-    (piece,) = probe_pieces([Piece(path, (1.0, 1.4), None)], SETTINGS)
-    assert number_in_jpeg(middle_frame_jpeg(piece, SETTINGS)[0]) == number_of(2, 30)
+    assert number_in_jpeg(middle_frame_jpeg(path, SETTINGS, (1.0, 1.4))[0]) == number_of(2, 30)
 
 
 def test_the_middle_of_a_cut_that_leads_over_the_end_is_that_of_what_is_there(tmp_path: Path) -> None:
@@ -124,6 +122,19 @@ def test_times_count_from_the_first_frame_of_a_late_track(tmp_path: Path) -> Non
     late = tmp_path / "late.mp4"
     run_real_ffmpeg("-itsoffset", "2", "-i", path, "-c", "copy", late)
     assert read_number(frame_at(late, 0.4)) == number_of(2, 10)
+
+
+def test_times_of_the_file_count_from_where_its_first_track_begins(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", 2, Make(num_frames=50))
+    for name, start in (("sound.mp4", ()), ("sound.ts", ("-output_ts_offset", "30"))):
+        late = tmp_path / name
+        run_real_ffmpeg(
+            *("-itsoffset", "0.4", "-i", path, "-f", "lavfi", "-i", "sine=duration=3", "-map", "0:v", "-map", "1:a"),
+            *("-c:v", "copy", "-c:a", "aac", *start, late),
+        )
+        shown = [read_number(frame_at(late, time_s, in_file_time=True)) for time_s in (0.0, 0.63, 0.95, 9.0)]
+        assert shown == [number_of(2, frame) for frame in (0, 5, 13, 49)], name
+        assert read_number(frame_at(late, 0.63)) == number_of(2, 15)
 
 
 def test_what_cannot_be_shown_is_rejected_with_its_reason(tmp_path: Path) -> None:

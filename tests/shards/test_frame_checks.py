@@ -70,6 +70,9 @@ def test_a_frame_in_the_middle_that_does_not_decode_is_found_when_every_one_is_l
     framed(lambda jpegs: (*jpegs[:-1], b"no picture"))
     (finding,) = verify(output).findings("frames")
     assert finding["found"] == "frame 4: UnidentifiedImageError"
+    framed(lambda jpegs: (*jpegs[:-1], damage.png_that_says_it_is(60_000, 60_000)))
+    (finding,) = verify(output).findings("frames")
+    assert finding["found"] == "frame 4: UnidentifiedImageError", "only a JPEG is a frame"
 
 
 def test_bytes_that_went_wrong_in_a_frame_are_found_without_being_asked(verify, output, framed):

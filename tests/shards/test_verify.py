@@ -12,11 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gex_pipeline import object_store
+from gex_pipeline.errors import TransientError
 from gex_pipeline.shard_format import text_digest
 from gex_pipeline.shards import across, findings
+from gex_pipeline.shards.checks import verify_shard
 from gex_pipeline.shards.findings import ShardCheck
-from gex_pipeline.shards.target import ShardRef
-from gex_pipeline.shards.verify import on_cores
+from gex_pipeline.shards.source_clips import sorted_clips
+from gex_pipeline.shards.target import ShardRef, open_target
+from gex_pipeline.shards.verify import on_cores, shard_checks
+from gex_pipeline.storage_failures import Kind
 from tests.media.making_clips import Make, make_clip
 from tests.report import outputs
 from tests.shards import damage
@@ -430,6 +435,26 @@ def test_a_source_clip_that_is_gone_is_only_a_note(verify, tmp_path):
     done = verify(output, "--deep")
     assert (done.code, done.content["wrong"]) == (0, 0)
     assert {finding["check"] for finding in done.content["findings"]} == {"source"}
+
+
+def test_a_store_of_clips_that_does_not_answer_just_now_is_no_damage(gex, output, monkeypatch):
+    """It was told as a damaged video of each sample, so that nobody tried again."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setitem(object_store._PATIENCE_S, Kind.down, 0)
+    table = output / "tables" / "clips-000000.parquet"
+    rows = pq.read_table(table)
+    uris = [f"s3://bucket/{Path(uri).name}" for uri in rows["media_uri"].to_pylist()]
+    pq.write_table(rows.set_column(rows.column_names.index("media_uri"), "media_uri", pa.array(uris)), table)
+    target = open_target([str(output)], granularity="LVLT")
+    with sorted_clips(target) as clips:
+        (check,) = shard_checks(target, clips, is_deep=True)
+        with pytest.raises(TransientError, match=r"storage failed for 's3://bucket/clip\d.mp4': the store did not ans"):
+            verify_shard(check)
+    done = gex("verify", output, "--deep", "--granularity", "LVLT", "--jobs", 1)
+    assert (done.code, done.out) == (75, "")
+    assert "the store did not answer" in done.err
 
 
 def test_files_that_no_manifest_lists_are_told(verify, output):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gex_pipeline.summarize.request import SummaryRequest, text_digest
+from gex_pipeline.shard_format import text_digest
+from gex_pipeline.summarize.request import SummaryRequest
 
 BREAKFAST = (
     "a woman is cutting onions on a wooden cutting board",

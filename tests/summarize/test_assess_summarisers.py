@@ -13,9 +13,9 @@ from rouge_score import rouge_scorer
 from gex_pipeline.cli.main import main
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.operations.integrate import join_texts
+from gex_pipeline.shard_format import text_digest
 from gex_pipeline.stages.assessment import recommend
 from gex_pipeline.stages.assessment_recipe import load_assessment, read_tasks
-from gex_pipeline.summarize.request import text_digest
 from tests.report.page import Page
 from tests.summarize.chat_server import Reply
 from tests.summarize.stories import STORIES

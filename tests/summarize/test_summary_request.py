@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,16 +7,12 @@ import pytest
 
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.model_identity import model_identity
-from gex_pipeline.summarize.request import STOP, request_digest, sampling, text_digest
+from gex_pipeline.summarize.request import STOP, request_digest, sampling
 from gex_pipeline.summarize.settings import SummarizerSettings
 from tests.summarize.stories import FISHING, request
 
 HTTP = SummarizerSettings(backend="http", model="m", url="http://localhost:1/v1")
 VLLM = SummarizerSettings(backend="vllm", model="org/name")
-
-
-def test_the_text_digest_is_sha256_of_the_text() -> None:
-    assert text_digest("é") == hashlib.sha256(b"\xc3\xa9").hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_a_seed_that_the_picture_cannot_take_is_refused_before_any_work(tmp_path
     """scikit-learn refused it when CLIP had looked at everything."""
     with pytest.raises(SystemExit):
         main(["validate", str(tmp_path), "--seed", seed])
-    assert f"'{seed}' is not a whole number from 0 to 4294967295" in capsys.readouterr().err
+    assert f"expected a whole number from 0 to 4294967295, not '{seed}'" in capsys.readouterr().err
     with pytest.raises(ValidationError, match="seed"):
         ValidateParameters(output=str(tmp_path), seed=seed)
 
