@@ -101,6 +101,8 @@ def _as_said(content: Any) -> Any:
     could be said then.
     """
     match content:
+        case {"start_from": str(), "start_from_parts": [*_]}:
+            return content  # [model] says how the other parts begin
         case {"start_from": str(), "model": {"iam": _, "towers": {"frozen": frozen}}}:
             return {**content, "model": {"towers": {"frozen": True}} if frozen else {}}
     return content

@@ -27,6 +27,7 @@ _KEPT = (
     "held_out_seed",
     "num_steps",
     "start_from",
+    "start_from_parts",
 )
 
 Training = Mapping[str, Any]

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from trainer.build import Built
+from trainer.settings import PARTS, TOWERS
 from trainer.train_recipe import TrainRecipe
 
 _TEMPLATE = Path(__file__).parent / "configs" / "model-card.md.jinja"
@@ -32,9 +33,15 @@ def model_card(recipe: TrainRecipe, built: Built, trained: Mapping[str, Any]) ->
 
 def _towers(recipe: TrainRecipe, built: Built) -> str:
     towers = built.settings.towers
-    if recipe.start_from:
+    parts = recipe.start_from_parts or PARTS
+    taken = [part.replace("_", " ") for part in TOWERS if recipe.start_from and part in parts]
+    if len(taken) == len(TOWERS):
         return f"those of {recipe.start_from}, {'frozen' if towers.frozen else 'trained on'}"
+    start = "from scratch" if towers.weights == "random" else "from its weights"
+    if taken:
+        other = "from scratch" if towers.shape is not None else f"of {towers.clip}, {start}"
+        done = "frozen" if towers.frozen else "trained on"
+        return f"the {taken[0]} of {recipe.start_from} and the other one {other}; both {done}"
     if towers.shape is not None:
         return "a CLIP from scratch, with a vocabulary learned from the texts"
-    start = "from scratch" if towers.weights == "random" else "from its weights"
     return f"{towers.clip}, {start}, {'frozen' if towers.frozen else 'trained'}"

@@ -41,6 +41,6 @@ class OptimSettings(BaseModel):
     max_nonfinite_steps: int = Field(default=10, ge=1)
     """Training stops after so many steps in a row without a finite loss and gradient."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """How much of the moving average of the weights stays at each step; none: there is no average."""
+    """How much of the moving average of the weights stays at each step, once there were many; none: no average."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """In what the forward pass computes; weights and optimiser are in 32 bits in either case."""

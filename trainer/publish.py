@@ -130,6 +130,7 @@ def _trained(end: End, recipe: TrainRecipe, built: Built, data: RunData) -> dict
         "averaged": recipe.optim.ema_decay is not None,
         "figures": end.figures,
         "start_from": recipe.start_from,
+        "start_from_parts": recipe.start_from_parts,
         EARLIER: list(built.earlier),
         "software": {"gex": __version__},
     }
@@ -175,7 +176,8 @@ def _content(recipe: TrainRecipe) -> dict[str, Any]:
 
 def _difference(before: dict[str, Any], recipe: TrainRecipe) -> str:
     """The first key that decides what is trained and is another one; empty where there is none."""
-    has_all = "iam" in before["model"]  # earlier versions wrote down the defaults, whatever it started from
+    # earlier versions, which knew no parts, wrote down the defaults, whatever it started from
+    has_all = "iam" in before["model"] and not before.get("start_from_parts")
     now = recipe.model_dump(mode="json") if has_all else _content(recipe)
     try:  # a key that an earlier version did not know: its default is what was done then
         known = TrainRecipe.model_validate(before)

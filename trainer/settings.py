@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _SHIPPED = Path(__file__).parent / "configs"
+
+Part = Literal["image_tower", "text_tower", "video_iam", "text_iam", "temporal_position", "logit_scale", "head"]
+"""A part of a model whose weights another one can start from; `head` is a classifier's."""
+PARTS: tuple[Part, ...] = get_args(Part)
+TOWERS: tuple[Part, ...] = ("image_tower", "text_tower")
 
 
 class IamSettings(BaseModel):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
@@ -27,7 +27,7 @@ from trainer.run_settings import (
     ParallelSettings,
     RecordSettings,
 )
-from trainer.settings import ModelSettings, read_model_settings
+from trainer.settings import PARTS, ModelSettings, Part, read_model_settings
 
 RECIPE = "recipe.json"
 """In the output of a training: the recipe by which it began."""
@@ -51,6 +51,8 @@ class TrainRecipe(BaseModel):
     """Of weights that start at random; the order of samples has its own, in `data`."""
     start_from: str | None = None
     """A trained model whose weights are the start: the output of a training, or an exported folder."""
+    start_from_parts: tuple[Part, ...] | None = Field(default=None, min_length=1)
+    """The parts whose weights are taken from there, everything else beginning anew by `model`; none: all parts."""
     mask_same_source: bool = True
     """Whether pairs of one source video are kept out of each other's negatives."""
     model: ModelSettings = ModelSettings()
@@ -61,6 +63,26 @@ class TrainRecipe(BaseModel):
     record: RecordSettings = RecordSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     launch: LaunchSettings = LaunchSettings()
+
+    @field_validator("start_from_parts")
+    @classmethod
+    def _in_one_order(cls, parts: tuple[Part, ...] | None) -> tuple[Part, ...] | None:
+        # the order says nothing, and a training that goes on is not another one because of it
+        return parts and tuple(part for part in PARTS if part in parts)
+
+    @model_validator(mode="after")
+    def _parts_are_of_a_start(self) -> Self:
+        if self.start_from_parts and self.start_from is None:
+            raise ValueError(
+                "start_from_parts is set and start_from is not; name the trained model that the parts "
+                f"({', '.join(self.start_from_parts)}) are taken from, or leave start_from_parts out"
+            )
+        if "head" in (self.start_from_parts or ()) and self.task != "classification":
+            others = ", ".join(part for part in PARTS if part != "head")
+            raise ValueError(
+                f"start_from_parts names 'head', which only task = 'classification' has; this task's parts: {others}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _evaluation_needs_held_out(self) -> Self:
