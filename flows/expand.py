@@ -281,7 +281,7 @@ def balance_markdown(snapshot: Snapshot) -> str:
 
 
 def scores_markdown(run: Run) -> str:
-    """Means and standard deviations of the scores of the published samples; empty where nothing is scored."""
+    """Means and standard deviations of the scores of what Θ_t accepted; empty where nothing is scored."""
     rows = [
         (node.name, row["score"], row["num"], f"{row['mean']:.3f}", f"{row['std']:.3f}")
         for node in publish.built_nodes(run)

@@ -22,6 +22,7 @@ from gex_pipeline import run_log
 from gex_pipeline.errors import GexError, StuckError
 from gex_pipeline.granularity import Node
 from gex_pipeline.run_state import Run
+from gex_pipeline.stopping import listening
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -84,6 +85,8 @@ def _naming_itself(function: Callable[P, R], name: str, *, is_run_named: bool) -
         facts = _facts(name, args)
         started_s = time.monotonic()
         try:
+            if (told := listening()) is not None:
+                told.check()
             run_log.install()
             run_log.write("begin", **facts)
             result = function(*args, **kwargs)

@@ -30,6 +30,18 @@ class Told:
         if not self._is_held:
             raise KeyboardInterrupt
 
+    def check(self) -> None:
+        """Make this handler the one in force, whoever put in another, and look whether the signal has come already.
+
+        An exception that is raised in a callback or a finaliser is swallowed: then the next look stops the work.
+
+        Raises:
+            KeyboardInterrupt: it has.
+        """
+        signal.signal(signal.SIGTERM, self.handle)
+        if self.to_stop:
+            raise KeyboardInterrupt
+
     @contextmanager
     def held_back(self) -> Iterator[None]:
         """Inside the block the signal waits; after it this handler is the one in force, whoever put in another.
@@ -46,8 +58,7 @@ class Told:
         finally:
             self._is_held = False
             signal.signal(signal.SIGTERM, self.handle)
-        if self.to_stop:
-            raise KeyboardInterrupt
+        self.check()
 
 
 _listening: list[Told] = []

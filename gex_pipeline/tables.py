@@ -25,6 +25,7 @@ from gex_pipeline.errors import FileMissingError, GexError, RecipeError
 
 _HERE = Path(__file__).parent
 _LEAST_GB = 0.1
+_INTERRUPTED = "Query interrupted"  # DuckDB's words for any signal whose handler raised
 _OTHER_CLAUSES = ("modifiers", "group_expressions", "group_sets", "having", "qualify", "sample")
 _REFUSED_CLASSES = frozenset({"SUBQUERY", "WINDOW", "PARAMETER"})
 
@@ -143,6 +144,10 @@ class Database:
             if (found := self._lost_file(error)) is not None:
                 raise found from error
             raise  # about a statement, or a file that the caller knows more of
+        except RuntimeError as error:
+            if str(error) == _INTERRUPTED:
+                raise KeyboardInterrupt from error
+            raise
 
     def _lost_file(self, error: duckdb.Error) -> GexError | None:
         """After a failure: the first table or receipt under a view that cannot be read by itself either."""

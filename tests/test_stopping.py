@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -66,3 +67,17 @@ def test_outside_of_a_command_and_of_its_thread_nobody_listens():
         thread.join()
         assert listening() is told
     assert found == [(None, False)]
+
+
+def test_a_signal_whose_exception_was_swallowed_stops_the_work_at_the_next_look():
+    """A run that was told to stop while it read metadata went on to its end."""
+    with sigterm_as_interrupt() as told:
+        told.check()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            told.check()
+    with sigterm_as_interrupt() as told:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Prefect puts in its own at the start of a flow
+        told.check()
+        assert signal.getsignal(signal.SIGTERM) == told.handle

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -232,3 +233,15 @@ def test_a_damaged_file_that_is_not_ours_stays_its_callers_matter(database, tmp_
     (local,) = database.local_files([str(path)])
     with pytest.raises(DatabaseError):
         database.query(f"SELECT * FROM read_parquet({file_list([local])})")
+
+
+def test_an_interrupt_in_the_middle_of_a_query_is_one():
+    """DuckDB makes a RuntimeError of it, which was told as a failure of the run."""
+    with Database(threads=1) as database:
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                database.execute("CREATE TEMP TABLE x AS SELECT i, hash(i) % 7 AS j FROM range(300000000) AS r(i)")
+        finally:
+            signal.signal(signal.SIGALRM, before)

@@ -12,7 +12,7 @@ from gex_pipeline.progress import LineProgress, shown_by
 
 def command(arguments: argparse.Namespace) -> int:
     """Run what is not there yet, and show the table."""
-    from gex_pipeline.report.assessment_page import SCORE_NAMES, tokens_of, write_page
+    from gex_pipeline.report.assessment_page import SCORE_NAMES, latency_of, tokens_of, write_page
     from gex_pipeline.stages.assessment import assess
     from gex_pipeline.stages.assessment_recipe import load_assessment, read_tasks
 
@@ -32,14 +32,15 @@ def command(arguments: argparse.Namespace) -> int:
                 item["name"],
                 *(f"{item['scores'][name]['mean']:.3f}" if name in item["scores"] else "-" for name in SCORE_NAMES),
                 f"{item['seconds_a_task']:.3g}",
+                latency_of(item),
                 tokens_of(item),
                 f"{item['num_summaries']} of {item['num_tasks']}",
                 reasons(item["rejected"], "\n"),
             )
             for item in assessment.content["candidates"]
         ]
-        headings = ("candidate", *SCORE_NAMES.values(), "s a task", "tokens a task", "summaries", "rejected")
-        table(headings, rows, numbers=(1, 2, 3, 4, 5, 6, 7))
+        more = ("s a task", "latency s", "tokens a task", "summaries", "rejected")
+        table(("candidate", *SCORE_NAMES.values(), *more), rows, numbers=(1, 2, 3, 4, 5, 6, 7, 8))
         found = assessment.content["recommendation"]
         say(f"recommended   {found['candidate'] or 'none'}: {found['why']}")
         say(f"the rule      {found['rule']}")

@@ -17,7 +17,7 @@ def command(arguments: argparse.Namespace) -> int:
     """Validate, rewrite the report, show; 5 when a new snapshot is not like what was there before."""
     from gex_pipeline.report.build import build_report
     from gex_pipeline.report.paper import SCORES
-    from gex_pipeline.report.validation import pair_words
+    from gex_pipeline.report.validation import num_texts, pair_words
     from gex_pipeline.stages.drift import in_words
     from gex_pipeline.stages.validation import ValidationOptions, validate_output
 
@@ -36,9 +36,13 @@ def command(arguments: argparse.Namespace) -> int:
         say_json(content)
     else:
         paper = {name: f"{item.mean:.3f} ± {item.std:.3f}" for name, item in SCORES.items()}
-        rows = [(*_row(item, pair_words(item["score"])), paper.get(item["score"], "-")) for item in content["pairs"]]
-        rows += [(*_row(item, item["score"]), "-") for item in content["stored"]]
-        table(("score", "granularity", "samples", "mean ± deviation", "paper"), rows, numbers=(2, 3, 4))
+        rows = [
+            (*_row(item, pair_words(item["score"])), paper.get(item["score"], "-"), _cut(item, num_texts(item)))
+            for item in content["pairs"]
+        ]
+        rows += [(*_row(item, item["score"]), "-", "-") for item in content["stored"]]
+        headings = ("score", "granularity", "samples", "mean ± deviation", "paper", "texts cut")
+        table(headings, rows, numbers=(2, 3, 4, 5))
         for row in alarms:
             say(f"DRIFT    {in_words(row)}")
         if content["drift"] and not alarms:
@@ -60,3 +64,8 @@ def _no_alarm(rows: list[dict[str, Any]], max_psi: float) -> str:
 def _row(item: dict[str, Any], words: str) -> tuple[str, ...]:
     found = f"{item['mean']:.3f} ± {item['std']:.3f}" if item["num"] else "-"
     return (words, item["granularity"], f"{item['num']:,}", found)
+
+
+def _cut(item: dict[str, Any], num_texts: int) -> str:
+    """How many texts are longer than CLIP reads, of all that it read for these cosines."""
+    return f"{item['num_cut']:,} of {num_texts:,}" if item["num_cut"] else "0"

@@ -143,17 +143,23 @@ def _upright_px(axis: Axis, value: float) -> float:
 
 def table_markdown(content: dict[str, Any]) -> str:
     """The table and the recommendation as Markdown."""
-    columns = ("candidate", *SCORE_NAMES.values(), "seconds a task", "tokens a task", "summaries")
+    columns = ("candidate", *SCORE_NAMES.values(), "seconds a task", "latency, s", "tokens a task", "summaries")
     rows: list[Sequence[str]] = []
     for item in content["candidates"]:
         means = [f"{item['scores'][name]['mean']:.3f}" if name in item["scores"] else "-" for name in SCORE_NAMES]
         told = f"{item['num_summaries']} of {item['num_tasks']}"
-        rows.append((item["name"], *means, f"{item['seconds_a_task']:.3g}", tokens_of(item), told))
+        seconds = (f"{item['seconds_a_task']:.3g}", latency_of(item))
+        rows.append((item["name"], *means, *seconds, tokens_of(item), told))
     empty = [""] * (len(columns) - 2)
     rows += [(name, f"did not run: {error}", *empty) for name, error in content["failed"].items()]
     found = content["recommendation"]
     table = markdown_table(columns, rows, numbers=range(1, len(columns)))
     return "\n".join([table, "", f"Recommended: {found['candidate'] or 'none'}. {found['why']}.", "", found["rule"]])
+
+
+def latency_of(item: dict[str, Any]) -> str:
+    """Median seconds of one summary while others are in flight; a dash where the candidate wrote none."""
+    return "-" if item["latency_s"] is None else f"{item['latency_s']:.3g}"
 
 
 def tokens_of(item: dict[str, Any]) -> str:

@@ -59,10 +59,12 @@ def build_report(output_uri: str, *, num_samples: int = 12) -> str:
         sheet_png = contact_sheet(database, figures, output_uri)
         validation = validation_section(database, output_uri)
         answering = _answering(database, output_uri, manifest)
+        fallbacks = _fallbacks(database, output_uri, manifest)
         work = collect_work(database, output_uri, manifest)
     content = {
         **as_json(figures),
         "answering": answering,
+        "fallbacks": fallbacks,
         "work": {"stages": [asdict(one) for one in work.stages], "total": asdict(work.total)} if work else None,
         "samples": [sample_json(sample) for sample in samples],
     }
@@ -71,7 +73,8 @@ def build_report(output_uri: str, *, num_samples: int = 12) -> str:
         storage.remove(layout.report("contact-sheet.png"))
     else:
         storage.publish_bytes(sheet_png, layout.report("contact-sheet.png"))
-    parts = {"has_sheet": sheet_png is not None, "validation": validation, "answering": answering, "work": work}
+    parts = {"has_sheet": sheet_png is not None, "validation": validation, "work": work}
+    parts |= {"answering": answering, "fallbacks": fallbacks}
     page = render(figures, samples, parts)
     storage.publish_bytes(page.encode(), layout.report("report.html"))
     return layout.report("report.html")
@@ -86,9 +89,19 @@ def _answering(database: Database, output_uri: str, manifest: Manifest) -> dict[
     }
 
 
+def _fallbacks(database: Database, output_uri: str, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """How many summaries of each granularity the fallback wrote, which no gate looked at."""
+    return {
+        name: database.rows("report_fallbacks")[0]
+        for name in manifest.granularity_names()
+        if view_table(database, output_uri, manifest, f"summaries-{name}", numbered=True)
+    }
+
+
 def render(figures: Figures, samples: tuple[Sample, ...], parts: dict[str, Any] | None = None) -> str:
-    """The page as text; `parts` has what else the template shows: has_sheet, validation, answering, work."""
-    parts = {"has_sheet": False, "validation": None, "answering": {}, "work": None} | (parts or {})
+    """The page as text; `parts` has what else the template shows: has_sheet, validation, answering, fallbacks, work."""
+    without: dict[str, Any] = {"has_sheet": False, "validation": None, "answering": {}, "fallbacks": {}, "work": None}
+    parts = without | (parts or {})
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -177,15 +177,15 @@ def open_tables(output_uri: str, manifest: Manifest) -> Iterator[Database]:
         yield database
 
 
-def view_table(database: Database, output_uri: str, manifest: Manifest, name: str) -> bool:
+def view_table(database: Database, output_uri: str, manifest: Manifest, name: str, *, numbered: bool = False) -> bool:
     """Make a view of what ``tables/{name}-*`` says of published samples, named by what stands before the first '-'.
 
-    False without any table.
+    With `numbered`, it has the column ``snapshot``. False without any table.
     """
     there = replace(manifest, snapshots=tuple(one for one in manifest.snapshots if one.retired is None))
     uris = _table_uris(output_uri, there, name)
     if uris:
-        database.view_parquet(name.partition("-")[0], uris)
+        database.view_parquet(name.partition("-")[0], uris, numbered=numbered)
     return bool(uris)
 
 

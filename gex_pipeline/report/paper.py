@@ -28,10 +28,15 @@ SCORES = {
     "clip_video_short_text": PaperScore(0.215, 0.033, "long video and short text"),
     "clip_text_cosine": PaperScore(0.791, 0.084, "long text and short text"),
 }
-CLIP_NOTE = "Cosines of CLIP ViT-B/32 on the paper's own data; another model or other data move them."
+CLIP_NOTE = (
+    "The paper's are of CLIP features of its own data. It does not say which variant (its encoders start from "
+    "ViT-B/32), nor whether long texts were cut at 77 tokens; here a text is cut at the length that the model reads. "
+    "Another model, other data and another cut move these cosines."
+)
 BERTSCORE_NOTE = (
-    "The paper gives BERTScore-F1 of 0.87 to 0.92 with a roberta model. A BERTScore on MiniLM embeddings has another "
-    "scale and is not comparable with these."
+    "A BERTScore here is of a summary against its long text. The paper's BERTScore-F1 of 0.87 to 0.92 (table 7) are of "
+    "summaries against GPT-4's references, by a model it does not name (the range is that of roberta-large): not "
+    "comparable."
 )
 
 
@@ -54,5 +59,8 @@ SUMMARIZERS = (
 )
 SUMMARIZERS_NOTE = (
     "Of the paper's rows only the scale can be compared: its 100 tasks, its references (by GPT-4) and its machine are "
-    "others. The paper chose Vicuna-13b-v1.5."
+    "others, and it does not name the model of its BERTScore. Its seconds are the time of one summary; seconds "
+    "a task here are the time of answering all tasks, with up to hundreds of them in flight, divided by their number. "
+    "Latency is the median time of one summary while others are in flight, which takes longer than one by itself. The "
+    "paper chose Vicuna-13b-v1.5."
 )

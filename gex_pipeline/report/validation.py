@@ -51,7 +51,9 @@ def validation_section(database: Database, output_uri: str) -> dict[str, Any] | 
     posters = {key: poster_uri(output_uri, row) for key, row in rows_of(database, keys).items()}
     plane = content["plane"]
     return content | {
-        "pairs": [item | {"pair": pair_words(item["score"])} for item in content["pairs"]],
+        "pairs": [
+            item | {"pair": pair_words(item["score"]), "num_texts": num_texts(item)} for item in content["pairs"]
+        ],
         "chart": plane_chart(plane["points"]) if plane else None,
         "kinds": [(kind, KINDS[kind], _COLOURS[kind]) for kind in plane["points"]] if plane else [],
         "posters": {key: uri for key, uri in posters.items() if uri},
@@ -63,6 +65,11 @@ def pair_words(score: str) -> str:
     """What a CLIP cosine compares."""
     known = paper.SCORES.get(score)
     return known.pair if known else _PAIRS.get(score, score)
+
+
+def num_texts(item: dict[str, Any]) -> int:
+    """How many texts CLIP read for these cosines: a sample's own, or its long and its short one."""
+    return int(item["num"]) * (2 if item["score"] == "clip_text_cosine" else 1)
 
 
 def plane_chart(points: dict[str, Sequence[Sequence[float]]]) -> Markup:

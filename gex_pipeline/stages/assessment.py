@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -41,13 +42,8 @@ from gex_pipeline.validate.statistics import summarise as statistics_of
 
 BERTSCORE_F1 = "bertscore_f1"
 SCORES = (*ROUGE_NAMES, BERTSCORE_F1)
-COMPARED = ("rougeL", BERTSCORE_F1)  # the scores that the recommendation is about
-FEW_TASKS = 30  # under so many, an interval says little
-RULE = (
-    "The fastest of the candidates that are not worse than the best: those for which the 95 % bootstrap interval "
-    "of the mean difference to the candidate with the best mean, task by task, does not lie under 0, in ROUGE-L and in "
-    "BERTScore-F1. A task without a summary counts as 0."
-)
+COMPARED = {"rougeL": "ROUGE-L", BERTSCORE_F1: "BERTScore-F1"}  # the scores that the recommendation is about
+FEW_TASKS = 100  # under so many, an interval says little
 _DIGITS = 6
 _VERSION = 1  # of how a result is made; a stored one of another version is made again
 _ROW_SCHEMA = pa.schema(
@@ -113,7 +109,7 @@ def assess(recipe: AssessmentRecipe, tasks: Sequence[Task], folder_uri: str) -> 
         "num_tasks": len(tasks),
         "tasks_digest": about,
         "confidence": CONFIDENCE,
-        "candidates": [{k: v for k, v in found["figures"].items() if k != "digest"} for found in results.values()],
+        "candidates": [_told(found) for found in results.values()],
         "failed": {name: str(error) for name, error in errors.items()},
         "recommendation": recommend(results, recipe.seed),
     }
@@ -123,25 +119,38 @@ def assess(recipe: AssessmentRecipe, tasks: Sequence[Task], folder_uri: str) -> 
 
 
 def recommend(results: dict[str, dict[str, Any]], seed: int) -> dict[str, Any]:
-    """The recommended candidate by `RULE`, or None, with what was compared."""
+    """The recommended candidate, or None, with the rule and what was compared."""
     names = [name for name, found in results.items() if found["figures"]["num_summaries"]]
     compared = [score for score in COMPARED if all(score in results[name]["figures"]["scores"] for name in names)]
     if not names or not compared:
-        return {"rule": RULE, "candidate": None, "why": "no candidate wrote a summary that was scored", "compared": {}}
+        why = "no candidate wrote a summary that was scored"
+        return {"rule": _rule(()), "candidate": None, "why": why, "compared": {}}
     lists = {name: {score: _or_zero(results[name]["rows"], score) for score in compared} for name in names}
     against: dict[str, dict[str, Any]] = {name: {} for name in names}
     for score in compared:
-        best = max(names, key=lambda name: sum(lists[name][score]))
+        means = {name: sum(lists[name][score]) / len(lists[name][score]) for name in names}
+        best = max(names, key=lambda name: means[name])
         for name in names:
             low, high = difference_interval(lists[name][score], lists[best][score], seed)
             against[name][score] = {
                 "best": best,
+                "difference": round(means[name] - means[best], _DIGITS),
                 "interval": [round(low, _DIGITS), round(high, _DIGITS)],
                 "as_good": high >= 0,
             }
     as_good = [name for name in names if all(item["as_good"] for item in against[name].values())]
     chosen = min(as_good, key=lambda name: (results[name]["figures"]["seconds_a_task"], name), default=None)
-    return {"rule": RULE, "candidate": chosen, "why": _why(chosen, as_good, results), "compared": against}
+    return {"rule": _rule(compared), "candidate": chosen, "why": _why(chosen, as_good, results), "compared": against}
+
+
+def _rule(compared: Sequence[str]) -> str:
+    """How a candidate is chosen, by the scores that were compared."""
+    where = f", in {' and in '.join(COMPARED[score] for score in compared)}" if compared else ""
+    return (
+        "The fastest of the candidates that are not worse than the best: those for which the 95 % bootstrap interval "
+        "of the mean difference to the candidate with the best mean, task by task, does not lie under "
+        f"0{where}. A task without a summary counts as 0."
+    )
 
 
 def _why(chosen: str | None, as_good: list[str], results: dict[str, dict[str, Any]]) -> str:
@@ -152,7 +161,10 @@ def _why(chosen: str | None, as_good: list[str], results: dict[str, dict[str, An
     why = f"{chosen}, with {seconds:.3g} s a task, "
     why += f"is the fastest of {', '.join([chosen, *others])}" if others else "is the only one as good as the best"
     num_tasks = len(results[chosen]["rows"])
-    return f"{why}; {num_tasks} tasks are few to tell candidates apart" if num_tasks < FEW_TASKS else why
+    if num_tasks >= FEW_TASKS:
+        return why
+    few = f"{num_tasks} task{'s are' if num_tasks != 1 else ' is'} few to tell candidates apart"
+    return f"{why}; {few}: a difference of 0.05 in ROUGE-L may go unseen"
 
 
 def _or_zero(rows: Sequence[dict[str, Any]], score: str) -> list[float]:
@@ -283,6 +295,14 @@ def _figures(recipe: AssessmentRecipe, name: str, rows: list[dict[str, Any]], co
         "tokens_per_s": round(counted.tokens_per_s, 1) if counted.tokens_per_s else None,
         "scores": scores,
     }
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    """What ``assessment.json`` says of a candidate: its figures, and the median seconds of one of its summaries."""
+    figures = {name: value for name, value in found["figures"].items() if name != "digest"}
+    # Attempts of one task are added up, as they follow each other; a fallback is not the candidate's own.
+    own = [row for row in found["rows"] if row["text"] is not None and row["backend"] == figures["backend"]]
+    return {**figures, "latency_s": _rounded(statistics.median(row["seconds"] for row in own)) if own else None}
 
 
 def _digest(recipe: AssessmentRecipe, name: str, tasks: str) -> str:

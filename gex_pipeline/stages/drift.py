@@ -40,8 +40,8 @@ def compare_measured(database: Database, max_psi: float) -> list[dict[str, Any]]
         )
         counts = {item["bin"]: (item["before"], item["new"]) for item in found}
         change = compare(
-            Values(row["num_before"], row["mean_before"], row["std_before"]),
-            Values(row["num_new"], row["mean_new"], row["std_new"]),
+            Values(row["num_sources_before"], row["mean_before"], row["std_before"]),
+            Values(row["num_sources_new"], row["mean_new"], row["std_new"]),
             [counts.get(number, (0, 0)) for number in range(len(starts))],
             max_psi,
         )

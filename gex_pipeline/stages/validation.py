@@ -20,8 +20,7 @@ from gex_pipeline.errors import GexError, RejectedError
 from gex_pipeline.layout import Layout
 from gex_pipeline.model_places import placed_scores
 from gex_pipeline.progress import progress
-from gex_pipeline.ray_jobs import VideoToScore, frames_to_score
-from gex_pipeline.report.pictures import open_picture
+from gex_pipeline.ray_scorer import VideoToScore, frames_to_score
 from gex_pipeline.report.shard_pictures import samples_sheet
 from gex_pipeline.run_state import read_state
 from gex_pipeline.shard_format import IMAGE_EXTENSIONS, DamagedRunError
@@ -140,7 +139,8 @@ class _Validation:
         rows = self._picked(name, self._options.num_videos)
         if not rows:
             return []
-        score = {"integrate": VIDEO_LONG, "compress_text": VIDEO_SHORT}.get(operation, _OTHERS[is_picture])
+        of_videos = {"integrate": VIDEO_LONG, "compress_text": VIDEO_SHORT}
+        score = _OTHERS[is_picture] if is_picture else of_videos.get(operation, _OTHERS[is_picture])
         videos = self._embed_videos(name, rows)
         seen = [(row, vector) for row, vector in zip(rows, videos, strict=True) if vector is not None]
         texts = [row["text"] for row, _ in seen]
@@ -185,21 +185,21 @@ class _Validation:
 
     def _frames(self, row: dict[str, Any]) -> list[Any]:
         place = media_place(self._samples.target, row)
-        if row["media_extension"] in IMAGE_EXTENSIONS:
-            return [open_picture(storage.read_range(place, row["media_offset_bytes"], row["media_size_bytes"]))]
         video = VideoToScore(
             place, row["media_offset_bytes"], row["media_size_bytes"], row["media_extension"], "", row["text"]
         )
         return frames_to_score(video, self._scores.clip_frames)
 
     def _worst(self, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The samples with the lowest values of every score; CLIP's among those that were drawn."""
+        """The samples with the lowest values of every score; CLIP's among those that were drawn, where none, or
+        another model's, are stored of many more."""
         found: dict[tuple[str, str], list[tuple[float, str]]] = {}
         for row in self._samples.database.rows("validation_worst", num=NUM_WORST):
             found.setdefault((row["granularity"], row["score"]), []).append((row["value"], row["key"]))
         for item in measured:
-            lowest = sorted((value, key) for key, value in item["values"].items())[:NUM_WORST]
-            found[item["granularity"], item["score"]] = lowest
+            place = (item["granularity"], item["score"])
+            if place not in found or self._clip_model != self._scores.clip_model:
+                found[place] = sorted((value, key) for key, value in item["values"].items())[:NUM_WORST]
         keys = sorted({key for lowest in found.values() for _, key in lowest})
         texts = {row["key"]: row for row in rows_of(self._samples, keys)}
         above = sorted({texts[key]["parents"][0] for key in keys if texts[key]["source_text_digest"]})

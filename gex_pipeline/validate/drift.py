@@ -3,7 +3,8 @@
 The population stability index (PSI) sums (q - p) ln(q / p) over bins that hold a tenth of the old values each. It says
 how much changed, whatever the number of values; chance alone gives it a size, too, when values are few. So there is
 an alarm when the PSI is over the threshold and chance cannot explain it: when means differ by more than
-`MAX_ERRORS` standard errors, or the PSI is over what chance gives it once in a thousand times.
+`MAX_ERRORS` standard errors, or the PSI is over what chance gives it once in a thousand times. Values of one source are
+alike, so chance is reckoned with as many values as there are sources.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _HALF = 0.5  # added to every bin: an empty one would make the index infinite
 class Values:
     """Moments of one side."""
 
-    num: int
+    num: int  # of values that know nothing of each other: of sources, where these have several
     mean: float
     std: float  # of a sample, divided by num - 1
 
@@ -40,14 +41,17 @@ def compare(before: Values, new: Values, counts: Sequence[tuple[int, int]], max_
     """Compare two sides; `counts` are those before and new in each bin."""
     errors = standard_errors(before, new)
     index, chance = stability_index(counts), psi_by_chance(before.num, new.num, len(counts))
-    # Values that did not vary at all and are others now have no error to measure by.
-    is_real = index > chance or (abs(errors) > MAX_ERRORS if errors is not None else before.mean != new.mean)
+    is_real = index > chance or (errors is not None and abs(errors) > MAX_ERRORS)
     return Change(errors, index, chance, index > max_psi and is_real)
 
 
 def standard_errors(before: Values, new: Values) -> float | None:
-    """The difference of means in its standard errors (Welch); None where neither side varies."""
-    error = math.sqrt(before.std**2 / before.num + new.std**2 / new.num)
+    """The difference of means in its standard errors; None where neither side varies.
+
+    Welch's, but not smaller than the old spread makes it: a few new values have hardly a spread of their own.
+    """
+    welch = before.std**2 / before.num + new.std**2 / new.num
+    error = math.sqrt(max(welch, before.std**2 * (1 / before.num + 1 / new.num)))
     return (new.mean - before.mean) / error if error else None
 
 

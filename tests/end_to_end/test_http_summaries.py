@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
+from gex_pipeline.report.build import build_report
 from tests.end_to_end.running import NO_MODELS, expand_to, rows_of, source_table, sums, write_recipe
-from tests.summarize.chat_server import ChatServer, captions_of
+from tests.summarize.chat_server import ChatServer, Reply, captions_of
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,38 @@ accept_max_words = 60 }}
     again = expand_to(recipe)
     assert len(chat_server.bodies) == 4
     assert sums(again.folder) == before
+
+
+def test_what_the_fallback_wrote_is_counted_in_the_report(running, corpus, tmp_path):
+    """No gate looks at it, and the report's means hold its scores without a word about it."""
+    refused: dict[str, list[str]] = {}
+
+    def refuse_the_first(body):
+        captions = captions_of(body)
+        if refused.setdefault("captions", captions) == captions:
+            return Reply("I'm sorry, but I cannot help with that.")
+        return Reply(f"{captions[0]} and {' '.join(captions[-1].split()[:7])}")
+
+    server = ChatServer(refuse_the_first)
+    body = (
+        source_table(corpus)
+        + NO_MODELS
+        + f"""
+[granularity.SVST]
+[granularity.LVLT]
+operation = "integrate"
+from = "SVST"
+[granularity.LVST]
+operation = "compress_text"
+from = "LVLT"
+gates = {{}}
+summarizer = {{ backend = "http", model = "m", url = "{server.url}", api_key_env = "", max_attempts = 2, \
+max_words = 60, accept_max_words = 60, fallback = "extractive" }}
+"""
+    )
+    output = expand_to(write_recipe(tmp_path, body))
+    server.close()
+    build_report(str(output.folder))
+    content = json.loads((output.folder / "report/report.json").read_bytes())
+    assert content["fallbacks"] == {"LVST": {"num_summaries": 4, "num_fallback": 1}}
+    assert "1 of 4 summaries by fallback, not gated" in (output.folder / "report/report.html").read_text("utf-8")

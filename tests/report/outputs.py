@@ -164,6 +164,7 @@ def write_summaries(output: Path, records: list[SampleRecord]) -> list[str]:
             "backend": "extractive",
             "attempts": 1,
             "scores": json.dumps(record.scores),
+            "fallback_reason": None,
         }
         for record in records
     ]

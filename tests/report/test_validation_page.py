@@ -4,13 +4,17 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from gex_pipeline.cli.main import main
 from gex_pipeline.errors import GexError
 from gex_pipeline.report.build import build_report
 from gex_pipeline.report.validation import plane_chart
 from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.stages import validation
 from gex_pipeline.stages.validation import ValidationOptions, validate_output
 from tests.report import outputs
 from tests.report.page import Page
@@ -61,6 +65,66 @@ def test_a_validated_sample_that_is_gone_has_no_picture(output: Path) -> None:
         item["samples"][0]["key"] = "0" * 32
     file.write_text(json.dumps(content))
     assert "0000000000" in page_of(output).text
+
+
+def cosine(score: str, num: int, num_cut: int) -> dict[str, Any]:
+    """A row of validation.json."""
+    figures = dict.fromkeys(("mean", "std", "min", "p05", "median", "p95", "max"), 0.25)
+    return {"granularity": "LVST", "score": score, "num": num, **figures, "num_unreadable": 0, "num_cut": num_cut}
+
+
+def test_cut_texts_are_said_of_how_many_on_the_page_and_in_the_terminal(output: Path, monkeypatch, capsys) -> None:
+    """A long and a short text a sample were read, and one number of cut ones stood there for both; here for none."""
+    pairs = [
+        cosine("clip_video_short_text", 100, 1),
+        cosine("clip_text_cosine", 1000, 1012),
+        cosine("clip_video_text", 5, 0),
+    ]
+    file = output / "report/validation.json"
+    kept = file.read_bytes()
+    content = json.loads(kept) | {"pairs": pairs, "clip_model": "m", "clip_frames": 8}
+    file.write_text(json.dumps(content))
+    try:
+        text = page_of(output).text
+    finally:
+        file.write_bytes(kept)
+    assert "1 of 100 texts longer than CLIP reads" in text
+    assert "1 012 of 2 000 texts longer than CLIP reads" in text
+    assert text.count("longer than CLIP reads") == 2
+    assert "here a text is cut at the length that the model reads" in text
+
+    monkeypatch.setattr(validation, "validate_output", lambda *_: content)  # CLIP itself is not what this is about
+    assert main(["validate", str(output), "--no-report"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    ends = {" ".join(line[:3]): line for line in lines if line}
+    assert next(line for line in lines if line[:1] == ["score"])[-2:] == ["texts", "cut"]
+    assert ends["long video and"][-3:] == ["1", "of", "100"]
+    assert ends["long text and"][-3:] == ["1,012", "of", "2,000"]
+    assert ends["video and text"][-1] == "0"
+    assert ends["rouge1 LVST 2"][-2:] == ["-", "-"]  # of stored scores nobody counted
+
+
+def test_summaries_by_fallback_are_counted_above_the_scores_they_are_in(output: Path) -> None:
+    """They are gated by nothing, and the means did not say that they hold them."""
+    manifest = read_manifest(str(output))
+    (only,) = manifest.snapshots
+    assert "by fallback" not in page_of(output).text
+    keys = [row["key"] for row in pq.read_table(output / "tables/summaries-LVST-000000.parquet").to_pylist()]
+    rows = [
+        {"key": keys[0], "fallback_reason": "summary_refusal"},
+        {"key": keys[1], "fallback_reason": None},
+        {"key": "f" * 32, "fallback_reason": None},
+    ]
+    table = outputs.write_rows(output, "summaries-LVST-000001", rows)
+    again = replace(only, snapshot=1, granularities={}, tables=(table,))
+    outputs.publish(output, replace(manifest, snapshots=(only, again)))
+    try:
+        assert "1 of 3 summaries by fallback, not gated; their scores are among these." in page_of(output).text
+        content = json.loads((output / "report/report.json").read_bytes())
+        assert content["fallbacks"] == {"LVST": {"num_summaries": 3, "num_fallback": 1}}
+    finally:
+        outputs.publish(output, manifest)
+        (output / "tables/summaries-LVST-000001.parquet").unlink()
 
 
 def test_the_pace_of_a_model_stands_above_its_scores(output: Path) -> None:

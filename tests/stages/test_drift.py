@@ -12,14 +12,16 @@ SPREAD = "5 + 5.0 * i / 1000"  # uniform from 5 to 10
 WORDS = "10 + i % 20"
 
 
-def compared(quantity: str, before: str, new: str, num_new: int = NUM) -> dict:
-    """The row of one quantity; `before` and `new` are values as SQL over i."""
+def compared(quantity: str, before: str, new: str, num_new: int = NUM, num_sources: int = NUM) -> dict:
+    """The row of one quantity; `before` and `new` are values as SQL over i, of so many sources each."""
     with Database() as database:
         database.execute(
             "CREATE TEMP TABLE measured AS "
-            f"SELECT 'LVLT' AS granularity, '{quantity}' AS quantity, false AS is_new, ({before})::DOUBLE AS value "
+            f"SELECT 'LVLT' AS granularity, '{quantity}' AS quantity, false AS is_new, ({before})::DOUBLE AS value, "
+            f"hash(i % {num_sources}) AS source "
             f"FROM range({NUM}) AS numbers(i) UNION ALL "
-            f"SELECT 'LVLT', '{quantity}', true, ({new})::DOUBLE FROM range({num_new}) AS numbers(i)"
+            f"SELECT 'LVLT', '{quantity}', true, ({new})::DOUBLE, hash(i % {num_sources}) "
+            f"FROM range({num_new}) AS numbers(i)"
         )
         (row,) = compare_measured(database, 0.2)
         return row
@@ -62,6 +64,13 @@ def test_values_that_stay_as_they_were_are_none(quantity, values):
     assert not few["is_alarm"]
 
 
+def test_samples_of_a_few_sources_say_no_more_than_these():
+    """A thousand clips of two videos are alike; clips of as many videos are not so by chance."""
+    shifted = ("duration_s", SPREAD, f"2 + {SPREAD}")
+    assert compared(*shifted)["is_alarm"]
+    assert not compared(*shifted, num_sources=2)["is_alarm"]
+
+
 def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other():
     samples = [  # granularity, snapshot, duration_s, num_words, scores
         ("LVLT", 0, 2.0, 20, "MAP {'rouge1': 0.2}"),
@@ -71,11 +80,11 @@ def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other():
     ]
     with Database() as database:
         database.execute(
-            "CREATE TEMP TABLE samples (granularity VARCHAR, snapshot BIGINT, duration_s DOUBLE, num_words BIGINT, "
-            "scores MAP(VARCHAR, DOUBLE))"
+            "CREATE TEMP TABLE samples (granularity VARCHAR, source_id VARCHAR, snapshot BIGINT, duration_s DOUBLE, "
+            "num_words BIGINT, scores MAP(VARCHAR, DOUBLE))"
         )
         for name, *numbers, scores in samples:
-            database.execute(f"INSERT INTO samples VALUES ('{name}', {', '.join(map(str, numbers))}, {scores})")
+            database.execute(f"INSERT INTO samples VALUES ('{name}', 'v', {', '.join(map(str, numbers))}, {scores})")
         database.run("validation_values", newest=2)
         rows = database.query("SELECT granularity, quantity, value, is_new FROM measured")
     assert sorted(tuple(row.values()) for row in rows) == [

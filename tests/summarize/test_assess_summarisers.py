@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def test_every_candidate_is_scored_against_references_and_what_it_failed_at_is_c
     # 100 tokens a prompt and 12 an answer, as the server says; the extractive summariser counts none.
     assert (served["prompt_tokens_a_task"], served["generated_tokens_a_task"]) == (125, 15)
     assert served["seconds_a_task"] > 0
+    # BERTScore is off, so the rule does not speak of it.
+    assert content["recommendation"]["rule"].endswith("lie under 0, in ROUGE-L. A task without a summary counts as 0.")
+    compared = content["recommendation"]["compared"]["extractive"]["rougeL"]
+    assert compared["best"] == "served"
+    low, high = compared["interval"]
+    text = Page((tmp_path / "out/assessment.html").read_text(encoding="utf-8")).text.replace("\u2212", "-")
+    assert f"{compared['difference']:.3f} to the best ({low:.3f} to {high:.3f})" in text
+    assert "0.000 to the best" not in text  # beside the best itself stand these words alone
+    assert compared["difference"] == pytest.approx(extractive["scores"]["rougeL"]["mean_over_all"] - 0.75, abs=2e-6)
     assert extractive["prompt_tokens_a_task"] is None
     assert extractive["num_summaries"] == 4
 
@@ -91,6 +101,9 @@ def test_every_candidate_is_scored_against_references_and_what_it_failed_at_is_c
     assert [(row["candidate"], row["id"]) for row in rows] == [
         (name, task) for name in ("served", "extractive") for task in sorted(REFERENCES)
     ]
+    told = [row["seconds"] for row in rows[:4] if row["text"] is not None]
+    assert served["latency_s"] == statistics.median(told) > 0
+    assert extractive["latency_s"] == pytest.approx(statistics.median(row["seconds"] for row in rows[4:]), abs=1e-6)
     library = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
     for row in rows[4:]:
         expected = library.score(REFERENCES[row["id"]], row["text"])
@@ -157,6 +170,8 @@ def test_the_page_shows_the_table_beside_the_papers_and_runs_nothing(serve, tmp_
     assert page.scripts == []
     for words in ("extractive recommended", "Vicuna-13b-v1.5 paper, table 7", "summary prompt echo", "The rule:"):
         assert words in page.text
+    assert "with up to hundreds of them in flight" in page.text
+    assert "Seconds a task Latency, s Tokens a task" in page.text
     assert [attributes["content"][:18] for attributes in page.of("meta") if "http-equiv" in attributes] == [
         "default-src 'none'"
     ]
@@ -177,14 +192,32 @@ def results(**candidates: tuple[float, list[float | None]]) -> dict[str, dict[st
 
 
 def test_the_fastest_that_is_as_good_as_the_best_is_recommended():
-    good = [0.4 + 0.01 * (n % 7) for n in range(40)]
+    good = [0.4 + 0.01 * (n % 7) for n in range(100)]
     nearly = [value + (0.02 if n % 2 else -0.021) for n, value in enumerate(good)]
     worse = [value - 0.1 for value in good]
     found = recommend(results(slow=(7.0, good), fast=(1.0, nearly), bad=(0.1, worse)), seed=0)
     assert found["candidate"] == "fast"
     assert found["compared"]["bad"]["rougeL"]["as_good"] is False
     assert found["compared"]["bad"]["rougeL"]["interval"] == pytest.approx([-0.1, -0.1], abs=1e-6)
+    assert found["compared"]["bad"]["rougeL"]["difference"] == pytest.approx(-0.1, abs=1e-6)
+    assert found["compared"]["slow"]["rougeL"] == {"best": "slow", "difference": 0, "interval": [0, 0], "as_good": True}
     assert "few" not in found["why"]
+
+
+def test_under_a_hundred_tasks_it_is_said_what_may_go_unseen():
+    found = recommend(results(one=(1.0, [0.4] * 99), two=(2.0, [0.4] * 99)), seed=0)
+    words = "99 tasks are few to tell candidates apart: a difference of 0.05 in ROUGE-L may go unseen"
+    assert found["why"] == f"one, with 1 s a task, is the fastest of one, two; {words}"
+
+
+def test_the_rule_names_the_scores_that_were_compared():
+    both = results(a=(1.0, [0.4] * 100))
+    both["a"]["figures"]["scores"]["bertscore_f1"] = {}
+    for row in both["a"]["rows"]:
+        row["bertscore_f1"] = 0.9
+    assert "lie under 0, in ROUGE-L and in BERTScore-F1. A task" in recommend(both, seed=0)["rule"]
+    nobody = {"a": {"figures": {"num_summaries": 0, "scores": {}}, "rows": [{"rougeL": None}]}}
+    assert "does not lie under 0. A task" in recommend(nobody, seed=0)["rule"]
 
 
 def test_a_candidate_that_answers_the_easy_half_is_not_as_good():

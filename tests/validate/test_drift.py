@@ -21,7 +21,10 @@ def change(before: np.ndarray, new: np.ndarray, max_psi: float = 0.2):
     counts = list(
         zip(*(np.bincount(np.searchsorted(edges, side), minlength=BINS) for side in (before, new)), strict=True)
     )
-    sides = [Values(len(side), float(side.mean()), float(side.std(ddof=1))) for side in (before, new)]
+    sides = [
+        Values(len(side), float(side.mean()), float(side.std(ddof=1)) if len(side) > 1 else 0.0)
+        for side in (before, new)
+    ]
     return compare(*sides, counts, max_psi)
 
 
@@ -34,9 +37,11 @@ def test_the_stability_index_is_that_of_the_formula():
     assert math.isfinite(stability_index([(10, 0), (0, 10)]))
 
 
-def test_standard_errors_are_those_of_welch():
+def test_standard_errors_are_those_of_welch_and_not_smaller_than_the_old_spread_makes_them():
+    errors = standard_errors(Values(100, 10.0, 2.0), Values(25, 11.0, 3.0))
+    assert errors == pytest.approx(1 / math.sqrt(4 / 100 + 9 / 25))
     errors = standard_errors(Values(100, 10.0, 2.0), Values(25, 11.0, 1.0))
-    assert errors == pytest.approx(1 / math.sqrt(4 / 100 + 1 / 25))
+    assert errors == pytest.approx(1 / math.sqrt(4 / 100 + 4 / 25))
     assert standard_errors(Values(3, 1.0, 0.0), Values(3, 2.0, 0.0)) is None
 
 
@@ -47,6 +52,19 @@ def test_chance_alone_exceeds_its_bound_about_once_in_a_thousand_times():
     assert sum(item.is_alarm for item in found) <= 2
     # chi-squared, nine degrees of freedom, quantile 0.999: 27.88
     assert psi_by_chance(40, 40, 10) == pytest.approx(27.88 * 2 / 40, rel=0.01)
+
+
+@pytest.mark.parametrize("num_new", [1, 2, 3, 5, 10, 30])
+@pytest.mark.parametrize("kind", ["words", "seconds", "often zero"])
+def test_a_few_new_values_of_the_same_kind_raise_no_alarm(kind, num_new):
+    """Two to four of ten such snapshots were alarmed about: two new values are often much alike by chance."""
+    random = np.random.default_rng(num_new)
+    draw = {
+        "words": lambda num: np.round(random.normal(12, 4, num)),
+        "seconds": lambda num: random.lognormal(3, 1, num),
+        "often zero": lambda num: random.normal(0.6, 0.1, num) * (random.random(num) > 0.3),
+    }[kind]
+    assert sum(change(draw(1000), draw(num_new)).is_alarm for _ in range(300)) <= 3
 
 
 def test_a_shift_of_the_mean_raises_the_alarm_with_few_samples_and_a_trifle_not_with_many():
