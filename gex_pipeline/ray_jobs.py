@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -19,12 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gex_pipeline import ray_node, ray_usage, run_log, storage, timeline
+from gex_pipeline import ray_node, ray_usage, run_log, timeline
 from gex_pipeline.errors import GexError, TransientError, innermost
 from gex_pipeline.ray_code import copied_code
+from gex_pipeline.ray_scorer import Scorer, VideoScores, VideoToScore
 from gex_pipeline.ray_worker import TRIES, Builder, verify_patiently
 from gex_pipeline.recipe import RaySettings
-from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.shards.findings import Finding, ShardCheck
 from gex_pipeline.validate.settings import ScorerSettings
@@ -34,7 +32,6 @@ _ASK_S = 5.0  # a worker that is busy with what nobody waits for any more is not
 _SCORER_CPUS = 0.5
 _NAMED = 5
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
-CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
 _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -248,7 +245,7 @@ class ScorerPool:
 
         _check_scorers(settings, engine_gpus)
         worker = ray.remote(num_cpus=_SCORER_CPUS, num_gpus=settings.scorer_gpus, max_restarts=2, max_task_retries=2)(
-            _Scorer
+            Scorer
         )
         # Ray hides no GPU from a worker that takes none: left to itself it would score beside the engine, on its GPU.
         device = None if settings.scorer_gpus else "cpu"
@@ -269,11 +266,11 @@ class ScorerPool:
         """Scores of each summary against its long text, in the order given."""
         return self._spread("score_texts", list(zip(summaries, long_texts, strict=True)))
 
-    def score_videos(self, rows: Sequence[VideoToScore]) -> list[dict[str, float]]:
+    def score_videos(self, rows: Sequence[VideoToScore]) -> list[VideoScores]:
         """CLIP cosines of each video with its long and its short text, in the order given."""
         return self._spread("score_videos", list(rows))
 
-    def _spread(self, method: str, items: list[Any]) -> list[dict[str, float]]:
+    def _spread(self, method: str, items: list[Any]) -> list[Any]:
         import ray
 
         pieces = [items[start : start + self._PIECE] for start in range(0, len(items), self._PIECE)]
@@ -288,57 +285,6 @@ class ScorerPool:
         except ray.exceptions.RayError as error:
             first = str(error).strip().partition("\n")[0]
             raise TransientError(f"the scoring workers died ({first}); parts that were written stay") from error
-
-
-@dataclass(frozen=True)
-class VideoToScore:
-    """A sample's video, or its frames, in its tar, and the texts it is compared with."""
-
-    uri: str
-    offset_bytes: int
-    size_bytes: int
-    extension: str
-    long_text: str
-    short_text: str
-
-
-def frames_to_score(row: VideoToScore, num_frames: int) -> list[Any]:
-    """Frames that stand for a video, or for the frames in its place, as RGB of shape (H, W, 3)."""
-    from gex_pipeline.media.frames import sample_frames
-    from gex_pipeline.media.sampling import run_pictures
-
-    if row.extension == FRAMES_EXTENSION:
-        return list(run_pictures(storage.read_range(row.uri, row.offset_bytes, row.size_bytes), num_frames))
-    with tempfile.TemporaryDirectory(prefix="gex-clip-") as folder:
-        video = Path(folder) / "video.mp4"
-        storage.copy_range(row.uri, row.offset_bytes, row.size_bytes, video)
-        return list(sample_frames(video, num_frames))
-
-
-class _Scorer:
-    """The scoring worker: loads its models at the first call and keeps them on `device` (None: the GPU it has)."""
-
-    def __init__(self, scores: ScorerSettings, device: str | None) -> None:
-        from gex_pipeline.validate.scorers import TextScorers
-
-        self._scorers = TextScorers(scores, device=device)
-        self._num_frames = scores.clip_frames
-
-    def score_texts(self, pairs: list[tuple[str, str]]) -> list[dict[str, float]]:
-        return self._scorers.score([summary for summary, _ in pairs], [long_text for _, long_text in pairs])
-
-    def score_videos(self, rows: list[VideoToScore]) -> list[dict[str, float]]:
-        return [self._score_video(row) for row in rows]
-
-    def cpu_s(self) -> float:
-        """Processor seconds of this worker."""
-        return time.process_time()
-
-    def _score_video(self, row: VideoToScore) -> dict[str, float]:
-        clip = self._scorers.clip
-        seen = clip.embed_video(frames_to_score(row, self._num_frames))
-        long_text, short_text = clip.embed_texts([row.long_text, row.short_text])
-        return dict(zip(CLIP_VIDEO_NAMES, (float(seen @ long_text), float(seen @ short_text)), strict=True))
 
 
 def _configure_data() -> None:

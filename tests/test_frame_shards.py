@@ -15,7 +15,7 @@ import pytest
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.media.sampling import decode_jpeg
-from gex_pipeline.ray_jobs import VideoToScore, frames_to_score
+from gex_pipeline.ray_scorer import VideoToScore, frames_to_score
 from gex_pipeline.receipts import RECEIPT_SCHEMA
 from gex_pipeline.shard_format import split_run
 from gex_pipeline.shard_job import build_shard

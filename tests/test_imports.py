@@ -42,7 +42,7 @@ LAYERS = (
     ("ray_node", "ray_code", "ray_usage"),
     ("rehearsal",),
     ("ray_worker", "timeline"),
-    ("ray_jobs", "ray_submit", "report"),
+    ("ray_jobs", "ray_scorer", "ray_submit", "report"),
     ("browse",),
     ("stages",),
     ("flows",),

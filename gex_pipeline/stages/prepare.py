@@ -49,7 +49,7 @@ def check_gate_names(recipe: Recipe) -> None:
     written = list(_written_gates(recipe))
     if not written:
         return
-    from gex_pipeline.ray_jobs import CLIP_VIDEO_NAMES
+    from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES
     from gex_pipeline.validate.scorers import TextScorers
 
     names = [*TextScorers(recipe.scores).names(), *(CLIP_VIDEO_NAMES if recipe.scores.clip_model else ())]

@@ -21,7 +21,8 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.model_places import scores_of, summarizer_of
 from gex_pipeline.planning import find_long_texts
 from gex_pipeline.progress import progress
-from gex_pipeline.ray_jobs import ScorerPool, VideoToScore
+from gex_pipeline.ray_jobs import ScorerPool
+from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES, VideoScores, VideoToScore
 from gex_pipeline.receipts import write_table
 from gex_pipeline.recipe import Bound
 from gex_pipeline.run_state import Run
@@ -209,27 +210,53 @@ def _score_videos(run: Run, node: Node, rows: list[dict[str, Any]], pool: Scorer
     settings, gates = run.recipe.scores, run.recipe.granularity[node.name].gates
     if settings.clip_model is None:
         return rows
-    chosen = [row for row in rows if row["state"] == "accepted" and row["parent"]["clip_rank"] <= settings.clip_videos]
-    videos = [
-        VideoToScore(
-            storage.join(run.layout.output_uri, row["parent"]["media_uri"]),
-            row["parent"]["media_offset_bytes"],
-            row["parent"]["media_size_bytes"],
-            row["parent"]["media_extension"],
-            row["parent"]["text"],
-            row["text"],
-        )
-        for row in chosen
-    ]
-    for row, scores in zip(chosen, pool.score_videos(videos), strict=True):
-        added = {name: round(value, _SCORE_DIGITS) for name, value in scores.items()}
-        row["scores"] |= added
+    chosen = [row for row in rows if row["state"] == "accepted"]
+    if not _on_videos(gates):  # a gate is for every summary, and not for the first ones
+        chosen = [row for row in chosen if row["parent"]["clip_rank"] <= settings.clip_videos]
+    found = pool.score_videos([_to_score(run, row) for row in chosen])
+    for row, seen in zip(chosen, found, strict=True):
+        taken = {name: round(value, _SCORE_DIGITS) for name, value in seen.scores.items()}
+        row["scores"] |= taken
         # An accepted row with a reason is a fallback: scored, but not gated away. The text's own gates were open.
-        failing = failing_gates(gates, added) if row["reason"] is None else []
+        failing = _failing_by_video(gates, taken, seen.refusal) if row["reason"] is None else []
         if failing:
-            detail = f"{'; '.join(failing)}: {row['text']}"
+            detail = f"{'; '.join(failing)}: {row['text']}"[:2000]
             row |= {"state": "rejected", "reason": str(Reason.gate_failed), "detail": detail, "text": None}
+    _note_unseen(node, chosen, found)
     return rows
+
+
+def _on_videos(gates: dict[str, Bound]) -> list[str]:
+    """The gates for which a video has to be looked at."""
+    return [name for name in gates if name in CLIP_VIDEO_NAMES]
+
+
+def _to_score(run: Run, row: dict[str, Any]) -> VideoToScore:
+    parent = row["parent"]
+    return VideoToScore(
+        storage.join(run.layout.output_uri, parent["media_uri"]),
+        parent["media_offset_bytes"],
+        parent["media_size_bytes"],
+        parent["media_extension"],
+        parent["text"],
+        row["text"],
+    )
+
+
+def _failing_by_video(gates: dict[str, Bound], taken: dict[str, float], refusal: str) -> list[str]:
+    """The gates that fail by a sample's video, in words; where it could not be looked at, none of them is passed."""
+    if refusal:
+        return [f"{name} cannot be taken ({refusal})" for name in _on_videos(gates)]
+    return failing_gates(gates, taken)
+
+
+def _note_unseen(node: Node, chosen: list[dict[str, Any]], found: list[VideoScores]) -> None:
+    unseen = [(row, seen.refusal) for row, seen in zip(chosen, found, strict=True) if seen.refusal]
+    if unseen:
+        row, refusal = unseen[0]
+        progress().note(
+            f"{node.name}: {len(unseen)} videos cannot be looked at and have no score; first {row['key']}: {refusal}"
+        )
 
 
 def _num_parts(run: Run, node: Node) -> int:

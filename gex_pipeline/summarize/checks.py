@@ -38,7 +38,27 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"\[/?(?:captions|end|inst)\b|one-sentence summary|```|<[^>]{1,60}>|#{2,}|[{}\\]", re.IGNORECASE)
-_META = re.compile(r"\b(?:videos?|clips?|captions?|footage|montage)\b", re.IGNORECASE)
+# One group a kind, too. A video game is a thing to play, and hair is held by a clip.
+_META = re.compile(
+    r"\b(videos?(?![ -]games?\b)|(?<!hair[ -])(?<!paper[ -])clips?|captions?|footage|montage)\b"
+    r"|\b(the (?:camera|scene|viewer)s?)\b",
+    re.IGNORECASE,
+)
+_UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_VALUES = {
+    **{word: value for value, word in enumerate(_UNITS, 1)},
+    **dict(zip(("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"), range(10, 16), strict=True)),
+    **dict(zip(("sixteen", "seventeen", "eighteen", "nineteen"), range(16, 20), strict=True)),
+    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+    **{"dozen": 12, "dozens": 12, "hundred": 100, "hundreds": 100, "thousand": 1000, "thousands": 1000},
+}
+_LEAST_COUNTED = 4  # a man and a woman are two people, though no caption counts them
+_NUMBER = re.compile(
+    rf"\b(?P<tens>{'|'.join(_TENS)})[- ](?P<unit>{'|'.join(_UNITS)})\b"
+    rf"|\b(?P<word>{'|'.join(_VALUES)})\b"
+    r"|(?P<digits>[0-9]{1,15}(?:,[0-9]{3}){0,4})"
+)
 _ADDRESS = re.compile(r"https?://|www\.|\S@\S", re.IGNORECASE)
 
 
@@ -65,7 +85,9 @@ def check_summary(
         Reason.summary_meta: _speaks_of_itself(candidate, request),
         Reason.summary_repetition: _repeats(words),
         Reason.summary_ungrounded: (
-            grounding(candidate, request.captions) < settings.min_grounding or _new_match(_ADDRESS, candidate, request)
+            grounding(candidate, request.captions) < settings.min_grounding
+            or _new_match(_ADDRESS, candidate, request)
+            or bool(new_numbers(candidate, request, settings))
         ),
     }
     return [reason for reason, wrong in found.items() if wrong]
@@ -80,11 +102,41 @@ def grounding(summary: str, captions: Sequence[str]) -> float:
     return sum(word in known for word in words) / len(words)
 
 
+def new_numbers(summary: str, request: SummaryRequest, settings: SummarizerSettings) -> list[str]:
+    """Numbers of the summary, from four upwards and as it writes them, that no caption holds, in digits or words.
+
+    None with `min_grounding = 0`: the captions may be in a language whose numbers are not known here.
+    """
+    if settings.min_grounding == 0:
+        return []
+    known: set[int] = set()
+    for caption in request.captions:
+        for match in _NUMBER.finditer(_folded(caption)):
+            parts = [part for part in (match["tens"], match["unit"]) if part]
+            known |= {_value(match), *(_VALUES[part] for part in parts)}
+    found = _NUMBER.finditer(_folded(summary))
+    return [match[0] for match in found if _value(match) >= _LEAST_COUNTED and _value(match) not in known]
+
+
+def _value(match: re.Match[str]) -> int:
+    """What a number is; dozens are a dozen, hundreds a hundred."""
+    if match["digits"]:
+        return int(match["digits"].replace(",", ""))
+    if match["word"]:
+        return _VALUES[match["word"]]
+    return _VALUES[match["tens"]] + _VALUES[match["unit"]]
+
+
+def _folded(text: str) -> str:
+    """In small letters, without accents; full-width digits are plain ones."""
+    folded = unicodedata.normalize("NFKD", text.lower())
+    return "".join(char for char in folded if not unicodedata.combining(char))
+
+
 def _content_stems(text: str) -> list[str]:
     stem = _stemmer()
-    folded = unicodedata.normalize("NFKD", text.lower())
-    plain = "".join(char for char in folded if not unicodedata.combining(char))
-    return [stem(word) for word in _WORD.findall(plain) if len(word) >= _MIN_STEM_CHARS and word not in _STOP_WORDS]
+    words = _WORD.findall(_folded(text))
+    return [stem(word) for word in words if len(word) >= _MIN_STEM_CHARS and word not in _STOP_WORDS]
 
 
 @functools.cache
@@ -102,8 +154,11 @@ def _new_match(pattern: re.Pattern[str], candidate: str, request: SummaryRequest
 
 
 def _speaks_of_itself(candidate: str, request: SummaryRequest) -> bool:
-    """Whether a summary names a video or a caption where no caption does; who is 'clipping' nails 'clips' them."""
-    named = _content_stems(" ".join(_META.findall(candidate)))
+    """Whether a summary names a video, a caption or the camera where no caption does.
+
+    Who is 'clipping' nails 'clips' them, and who holds a camera may show the camera.
+    """
+    named = _content_stems(" ".join(match[0] for match in _META.finditer(candidate)))
     return _new_match(_META, candidate, request) and not set(named) <= set(_content_stems(" ".join(request.captions)))
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 from gex_pipeline.errors import BalanceError, GexError, Reason
 from gex_pipeline.summarize.backends import Backend
 from gex_pipeline.summarize.cache import ResponseCache
-from gex_pipeline.summarize.checks import check_summary
+from gex_pipeline.summarize.checks import check_summary, new_numbers
 from gex_pipeline.summarize.clean import clean_summary
 from gex_pipeline.summarize.extractive import ExtractiveBackend
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, readable, request_digest
@@ -295,7 +295,9 @@ def _check(
     candidate = clean_summary(answer.raw_text)
     reasons = check_summary(candidate.text, request, job.settings, None if candidate.ended else answer.finish)
     if reasons:
-        detail = f"{', '.join(reasons)}: {candidate.text or answer.raw_text!r}"
+        added = new_numbers(candidate.text, request, job.settings) if Reason.summary_ungrounded in reasons else []
+        what = f" (no caption says {', '.join(added)})" if added else ""
+        detail = f"{', '.join(reasons)}{what}: {candidate.text or answer.raw_text!r}"
         return _Judged(request, replace(result, reason=reasons[0], detail=detail[:2000]))
     return _Judged(request, replace(result, text=candidate.text, state="accepted"))
 

@@ -1,11 +1,13 @@
 """Cosine of sentence embeddings: pairs of texts in, one cosine in [-1, 1] a pair out.
 
-A text is cut at the model's own length (256 tokens for MiniLM). The composition of a batch moves a
-score by float rounding only. Inference only; nothing is trained or stored.
+A text that is longer than the model reads (256 tokens for MiniLM) is read in windows of whole sentences; its vector is
+their mean, weighted by their tokens. The composition of a batch moves a score by float rounding only. Inference only;
+nothing is trained or stored.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +17,8 @@ from gex_pipeline.validate.pairs import check_parallel, is_blank
 from gex_pipeline.validate.weights import find_weights, loading, need_module, pick_device
 
 _BATCH = 32  # larger is not faster on a CPU
+_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])(?=\s)|(?<=[\u3002\uff01\uff1f])")
+_WORD = re.compile(r"\s*\S+")
 
 
 class SentenceCosine:
@@ -39,15 +43,50 @@ class SentenceCosine:
         """Embeddings (n, dim), float32 of unit norm; the row of a blank text is zero."""
         filled = [row for row, text in enumerate(texts) if not is_blank(text)]
         vectors = np.zeros((len(texts), self._dim()), dtype=np.float32)
-        if filled:
-            vectors[filled] = self._model.encode(
-                [texts[row] for row in filled],
-                batch_size=_BATCH,
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
+        if not filled:
+            return vectors
+        windows = [self._windows(texts[row]) for row in filled]
+        units = self._model.encode(
+            [text for of_text in windows for text, _ in of_text],
+            batch_size=_BATCH,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        start = 0
+        for row, of_text in zip(filled, windows, strict=True):
+            end = start + len(of_text)
+            vectors[row] = (
+                units[start] if end == start + 1 else _unit_mean(units[start:end], [num for _, num in of_text])
             )
+            start = end
         return vectors
+
+    def _windows(self, text: str) -> list[tuple[str, int]]:
+        """A text in pieces that the model reads whole, with their tokens: sentences, of a longer one words."""
+        room = self._room_tokens()
+        if room is None or len(text) <= room or self._num_tokens([text])[0] <= room:
+            return [(text, 1)]
+        sentences = [sentence for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+        pieces: list[tuple[str, int]] = []
+        for sentence, num_tokens in zip(sentences, self._num_tokens(sentences), strict=True):
+            if num_tokens <= room:
+                pieces.append((sentence, num_tokens))
+            else:
+                words = _WORD.findall(sentence)
+                pieces += zip(words, self._num_tokens(words), strict=True)
+        return _filled(pieces, room)
+
+    def _room_tokens(self) -> int | None:
+        """Tokens of a text that the model reads, without those that it sets around it; None: as many as there are."""
+        limit, tokenizer = self._model.max_seq_length, getattr(self._model, "tokenizer", None)
+        if limit is None or not callable(tokenizer):  # a mean of word vectors has no limit, and no such tokenizer
+            return None
+        return max(1, int(limit) - int(tokenizer.num_special_tokens_to_add()))
+
+    def _num_tokens(self, texts: list[str]) -> list[int]:
+        ids = self._model.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return [len(one) for one in ids]
 
     def __call__(self, a: Sequence[str], b: Sequence[str]) -> list[float]:
         """One cosine a pair, in the order given; 0 where either text is blank.
@@ -64,6 +103,25 @@ class SentenceCosine:
         name = "get_embedding_dimension"
         ask = getattr(self._model, name, None) or self._model.get_sentence_embedding_dimension
         return int(ask())
+
+
+def _filled(pieces: list[tuple[str, int]], room: int) -> list[tuple[str, int]]:
+    """Neighbours joined as long as they fit; a piece that alone does not is left to the model, which cuts it."""
+    windows: list[tuple[str, int]] = []
+    for text, num_tokens in pieces:
+        if windows and windows[-1][1] + num_tokens <= room:
+            before, num_before = windows[-1]
+            windows[-1] = (before + text, num_before + num_tokens)
+        else:
+            windows.append((text.lstrip(), min(num_tokens, room)))
+    return windows
+
+
+def _unit_mean(units: npt.NDArray[np.float32], weights: list[int]) -> npt.NDArray[np.float32]:
+    """The weighted mean of unit vectors (n, dim), brought to unit norm."""
+    mean = np.average(units.astype(np.float64), axis=0, weights=weights)
+    unit: npt.NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return unit
 
 
 def row_cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> list[float]:

@@ -35,7 +35,7 @@ class ScorerSettings(BaseModel):
     clip_model: Model = None
     """CLIP model for the text-text cosine (and for video-text, where a stage asks): a local directory or a hub id."""
     clip_videos: int = Field(default=1000, ge=0)
-    """How many samples get video-text cosines (the first by key, which is a random choice); with clip_model only."""
+    """Samples with video-text cosines (of clip_model): the first by key, at random; all where `gates` name one."""
     clip_frames: int = Field(default=8, ge=1)
     """Frames a video that stand for it in the video-text cosines."""
 

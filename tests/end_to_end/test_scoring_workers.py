@@ -22,14 +22,14 @@ from gex_pipeline.recipe import RaySettings
 from gex_pipeline.validate.settings import ScorerSettings
 from tests.end_to_end.test_scoring_workers import Telling
 
-ray_jobs._Scorer = Telling
+ray_jobs.Scorer = Telling
 ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=10**8, include_dashboard=False)
 with ray_jobs.ScorerPool(ScorerSettings(), RaySettings(scorer_gpus=0.5)) as pool:
     print("FOUND", *pool.score_texts(["a"], ["b"]))
 """
 
 
-class BesideEngine(ray_jobs._Scorer):
+class BesideEngine(ray_jobs.Scorer):
     """A scoring worker on a machine whose GPU an engine has: Ray hides it from nobody who asks for none."""
 
     def __init__(self, *arguments):
@@ -55,7 +55,7 @@ class Telling(BesideEngine):
 
 def test_workers_without_a_gpu_score_on_the_cpu_where_there_is_one(ray_local, monkeypatch):
     """They used to score on the first GPU, and the engine there found too little memory and did not start."""
-    monkeypatch.setattr(ray_jobs, "_Scorer", BesideEngine)
+    monkeypatch.setattr(ray_jobs, "Scorer", BesideEngine)
     scores = ScorerSettings(rouge=False, bertscore_model=None)
     with ScorerPool(scores, RaySettings(scorer_gpus=0)) as pool:
         (row,) = pool.score_texts(["a dog runs"], ["a dog runs"])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gex_pipeline.errors import BalanceError, Reason
+from gex_pipeline.ray_scorer import VideoScores
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.stages import summaries
@@ -88,20 +89,28 @@ class Wordless:
 
 
 class Cosines:
-    """In place of the workers that score videos: these cosines for every one."""
+    """In place of the workers that score videos: these cosines for every one, or none for what cannot be decoded."""
 
-    def __init__(self, long, short):
-        self._row = {"clip_video_long_text": long, "clip_video_short_text": short}
+    def __init__(self, long, short, refusal=""):
+        self._row = {} if refusal else {"clip_video_long_text": long, "clip_video_short_text": short}
+        self._refusal = refusal
 
     def score_videos(self, videos):
-        return [dict(self._row) for _ in videos]
+        return [VideoScores(dict(self._row), self._refusal) for _ in videos]
 
 
-def scored(folder, told, pool):
-    """Rows of three texts whose summaries are under the text gate when they are the fallback's; two are looked at."""
+VIDEO_GATE = {"clip_video_short_text": {"min": 0.25}}
+TOLD = {
+    "a": "A man in a blue jacket rides a motorcycle down a mountain road.",
+    "c": "A man rides a motorcycle on a winding mountain road.",
+}
+
+
+def scored(folder, told, pool, video_gate=VIDEO_GATE):
+    """Rows of three texts whose summaries are under the text gate when they are the fallback's; `clip_videos` is 2."""
     write_jsonl(folder / "clips.jsonl", [clip_row()])
     server = {"backend": "http", "model": "m", "url": "http://h/v1", "fallback": "extractive", "max_attempts": 1}
-    gates = {"sentence_cosine": {"min": 0.5}, "clip_video_short_text": {"min": 0.25}}
+    gates = {"sentence_cosine": {"min": 0.5}, **video_gate}
     short = {"operation": "compress_text", "from": "LVLT", "summarizer": server, "gates": gates}
     nodes = {"SVST": {}, "LVLT": LVLT, "LVST": short}
     run = open_run(recipe_of(folder, granularity=nodes, scores={"clip_model": "org/clip", "clip_videos": 2}))
@@ -125,30 +134,50 @@ def scored(folder, told, pool):
     return _score_videos(run, run.recipe.graph.nodes["LVST"], rows, pool)
 
 
-def test_a_fallback_is_scored_by_its_video_and_not_gated_away(tmp_path):
+@pytest.mark.parametrize(("video_gate", "third"), [({}, None), (VIDEO_GATE, 0.2)])
+def test_a_fallback_is_scored_by_its_video_and_not_gated_away(tmp_path, video_gate, third):
     """Those whose videos were looked at were rejected, by the text gate that a fallback does not have to pass."""
-    rows = scored(tmp_path, {}, Cosines(0.2, 0.2))
+    rows = scored(tmp_path, {}, Cosines(0.2, 0.2), video_gate)
     assert [(row["state"], row["backend"], row["reason"]) for row in rows] == [
         ("accepted", "extractive", str(Reason.summary_too_short))
     ] * 3
     assert all(row["text"] and row["detail"].startswith("instead of summary_too_short") for row in rows)
-    assert [row["scores"].get("clip_video_short_text") for row in rows] == [0.2, 0.2, None]
+    assert [row["scores"].get("clip_video_short_text") for row in rows] == [0.2, 0.2, third]
     assert {row["scores"]["sentence_cosine"] for row in rows} == {0.4}
 
 
 def test_what_the_model_wrote_has_to_pass_the_gates_of_its_video(tmp_path):
-    told = {
-        "a": "A man in a blue jacket rides a motorcycle down a mountain road.",
-        "c": "A man rides a motorcycle on a winding mountain road.",
-    }
-    rows = scored(tmp_path, told, Cosines(0.3, 0.2))
+    """The third, behind `clip_videos`, passed without a look at its video."""
+    rows = scored(tmp_path, TOLD, Cosines(0.3, 0.2))
     assert [(row["state"], row["reason"]) for row in rows] == [
         ("rejected", str(Reason.gate_failed)),
         ("accepted", str(Reason.summary_too_short)),
-        ("accepted", None),
+        ("rejected", str(Reason.gate_failed)),
     ]
-    assert rows[0]["detail"] == f"clip_video_short_text 0.2000 is under 0.25 by 0.0500: {told['a'].rstrip('.')}"
-    assert [row["state"] for row in scored(tmp_path, told, Cosines(0.3, 0.3))] == ["accepted"] * 3
+    for row, key in ((rows[0], "a"), (rows[2], "c")):
+        assert row["detail"] == f"clip_video_short_text 0.2000 is under 0.25 by 0.0500: {TOLD[key].rstrip('.')}"
+    assert [row["state"] for row in scored(tmp_path, TOLD, Cosines(0.3, 0.3))] == ["accepted"] * 3
+
+
+def test_without_a_gate_on_videos_only_the_first_are_looked_at(tmp_path):
+    rows = scored(tmp_path, TOLD, Cosines(0.3, 0.2), video_gate={})
+    assert [row["state"] for row in rows] == ["accepted"] * 3
+    assert [row["scores"].get("clip_video_short_text") for row in rows] == [0.2, 0.2, None]
+
+
+def test_a_summary_whose_video_cannot_be_looked_at_does_not_pass_its_gate(tmp_path):
+    """What could not be decoded ended the run, and every one after it."""
+    unread = Cosines(0.3, 0.3, "undecodable: a picture cannot be decoded: OSError")
+    rows = scored(tmp_path, TOLD, unread)
+    assert [(row["state"], row["reason"]) for row in rows] == [
+        ("rejected", str(Reason.gate_failed)),
+        ("accepted", str(Reason.summary_too_short)),
+        ("rejected", str(Reason.gate_failed)),
+    ]
+    why = "clip_video_short_text cannot be taken (undecodable: a picture cannot be decoded: OSError)"
+    assert (rows[0]["text"], rows[0]["detail"]) == (None, f"{why}: {TOLD['a'].rstrip('.')}")
+    ungated = scored(tmp_path, TOLD, unread, video_gate={})
+    assert [(row["state"], set(row["scores"])) for row in ungated] == [("accepted", {"sentence_cosine"})] * 3
 
 
 @pytest.mark.parametrize("results", [["a", "b"], ["a"], ["a", "a"], ["a", "b", "b"], ["a", "c"], ["a", "b", "c"]])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gex_pipeline.errors import Reason
-from gex_pipeline.summarize.checks import check_summary, grounding
+from gex_pipeline.summarize.checks import check_summary, grounding, new_numbers
 from gex_pipeline.summarize.extractive import extract
 from gex_pipeline.summarize.prompt import EXAMPLE_SUMMARY
 from gex_pipeline.summarize.settings import SummarizerSettings
@@ -83,6 +83,74 @@ def test_who_is_clipping_nails_clips_them() -> None:
     about = "a clip of a video with a person and a dog on a table"
     assert Reason.summary_meta in check_summary(about, groomer, SETTINGS)
     assert Reason.summary_meta in reasons("a man clips a motorcycle to a winding mountain road")
+
+
+COOKS = ("12 men are cutting twenty-five onions", "a woman pours 1,200 beans into a pot", "seven dogs watch her")
+
+
+@pytest.mark.parametrize(
+    ("text", "new"),
+    [
+        ("twelve men cut 25 onions while a woman pours 1200 beans", []),
+        ("a dozen men cut twenty five onions and seven dogs watch", []),
+        ("three men and 2 women cut onions while dogs watch", []),
+        ("Seventeen men are cutting onions while dogs watch", ["seventeen"]),
+        ("men are cutting 13 onions and four dogs watch", ["13", "four"]),
+        ("men are cutting forty-two onions and dozens of dogs watch", ["forty-two"]),
+        ("hundreds of men are cutting onions while dogs watch", ["hundreds"]),
+        ("men are cutting \uff11\uff13 onions while 7 dogs watch", ["13"]),
+        ("men are often cutting onions while eighty dogs watch", ["eighty"]),
+    ],
+)
+def test_a_number_that_no_caption_holds_is_not_grounded(text: str, new: list[str]) -> None:
+    asked = request(COOKS)
+    assert new_numbers(text, asked, SETTINGS) == new
+    assert (Reason.summary_ungrounded in check_summary(text, asked, SETTINGS)) == bool(new)
+
+
+def test_numbers_are_not_compared_where_captions_may_be_in_another_language() -> None:
+    chosen = SETTINGS.model_copy(update={"min_grounding": 0.0})
+    assert check_summary("seventeen men are cutting onions", request(COOKS), chosen) == []
+
+
+def test_the_reviewer_s_men_were_cutting_onions_that_nobody_counted() -> None:
+    text = "Seventeen men are cutting 12 onions"
+    assert new_numbers(text, request(BREAKFAST), SETTINGS) == ["seventeen", "12"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The camera pans as a man rides a motorcycle",
+        "the scene shows a man riding a motorcycle",
+        "a man rides a motorcycle towards the viewer",
+        "a video shows a man riding a motorcycle",
+        "two clips of a man riding a motorcycle",
+    ],
+)
+def test_a_summary_that_speaks_of_the_film_is_about_itself(text: str) -> None:
+    assert reasons(text) == [Reason.summary_meta]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a man plays a video game and rides a motorcycle",
+        "a man plays video games and rides a motorcycle",
+        "a man on a motorcycle fastens his jacket with a hair clip",
+        "a man on a motorcycle fastens his jacket with paper clips",
+        "a man rides a motorcycle down a scenic mountain road",
+    ],
+)
+def test_things_that_are_called_like_a_film_are_none(text: str) -> None:
+    assert Reason.summary_meta not in reasons(text)
+
+
+def test_a_camera_may_be_named_when_a_caption_names_it() -> None:
+    filming = replace(request(), captions=(*RIDE, "a man holds up a camera"))
+    assert check_summary("a man on a motorcycle holds up the camera", filming, SETTINGS) == []
+    about = "a video of a man on a motorcycle with the camera"
+    assert check_summary(about, filming, SETTINGS) == [Reason.summary_meta]
 
 
 def test_texts_in_a_script_without_spaces_are_compared_by_their_letters() -> None:

@@ -392,3 +392,14 @@ def test_starting_is_told_apart_from_answering_and_tokens_a_second_are_those_of_
     assert last.answering_s == pytest.approx(0.4, abs=0.15)
     assert last.tokens_per_s == pytest.approx(8 * 40 / last.answering_s)
     assert Progress(num_generated_tokens=5, answering_s=1.0).tokens_per_s is None  # words that no model counted
+
+
+def test_a_reject_for_a_number_that_no_caption_holds_names_it() -> None:
+    def counting(answers: list[SummaryAnswer]) -> Iterator[SummaryAnswer]:
+        yield from (
+            replace(answer, raw_text="seventeen men ride 12 motorcycles on a mountain road") for answer in answers
+        )
+
+    (result,) = summarise([request()], Compression(EXTRACTIVE, backend=FaultInjector(counting, max_attempts=1)))
+    assert (result.state, result.reason) == ("rejected", Reason.summary_ungrounded)
+    assert result.detail.startswith("summary_ungrounded (no caption says seventeen, 12): 'seventeen men ride")

@@ -67,6 +67,62 @@ def test_lists_of_different_length_are_refused(sentence):
         sentence(["a"], [])
 
 
+COOKING = (
+    "a cook chops onions on a wooden board. a cook stirs vegetables in a frying pan. tomato sauce is poured over the "
+    "vegetables. a plate of pasta with red sauce stands on a kitchen table. "
+)
+SAILING = (
+    "two sailors hoist a white sail on a boat. a sailing boat leans in the wind at sea. a sailor pulls a rope at the "
+    "mast of the boat. the sailing boat returns to a harbour full of yachts. "
+)
+OF_COOKING = "a cook fries vegetables with tomato sauce and serves pasta in a kitchen"
+OF_SAILING = "sailors hoist the sail of a boat and sail it in the wind back to a harbour"
+
+
+def test_the_second_half_of_a_long_text_counts_as_much_as_the_first(sentence):
+    """Of the second half nothing was read: its summary was rejected by a gate that let one of the first half pass."""
+    summaries = [OF_COOKING, OF_SAILING, f"{OF_COOKING}, then {OF_SAILING}", SUMMARIES[3]]
+    for text in (COOKING * 8 + SAILING * 8, SAILING * 8 + COOKING * 8):
+        of_cooking, of_sailing, of_both, foreign = sentence(summaries, [text] * 4)
+        assert of_cooking == pytest.approx(of_sailing, abs=0.2)
+        assert of_both > 0.5, "as a good summary is scored, over the default gate"
+        assert min(of_cooking, of_sailing) > 0.35
+        assert foreign < 0.25
+    assert sentence([OF_SAILING], [COOKING * 5])[0] < 0.1, "what the second half's summary scored before"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        COOKING * 12,
+        (COOKING * 12).replace(".", ""),
+        COOKING + SAILING.replace(".", "") * 12 + COOKING,
+        "onion" * 800,
+        "\u4e00\u4e2a\u7537\u4eba\u5728\u8d70\u8def\u3002" * 60,
+    ],
+    ids=["sentences", "one sentence", "one long among short", "one word", "no spaces"],
+)
+def test_every_window_of_a_long_text_is_read_whole_and_no_word_is_left_out(sentence, text):
+    windows = sentence._windows(text)
+    limit = sentence._model.max_seq_length
+    read = sentence._model.tokenizer([window for window, _ in windows], verbose=False)["input_ids"]
+    assert [min(len(ids), limit) for ids in read] == [num + 2 for _, num in windows]
+    assert "".join("".join(window.split()) for window, _ in windows) == "".join(text.split())
+    if text != "onion" * 800:  # one word that is longer than the model reads is cut
+        assert max(len(ids) for ids in read) <= limit
+        assert len(windows) > 1
+    assert np.linalg.norm(sentence.encode([text])[0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_texts_that_fit_have_the_vectors_they_had(sentence):
+    texts = [*SUMMARIES, *LONG_TEXTS, " ".join(["dog"] * 254)]
+    before = sentence._model.encode(texts, batch_size=32, normalize_embeddings=True)
+    assert np.array_equal(sentence.encode(texts), before)
+    (window,) = sentence._windows(texts[-1])
+    assert window[0] == texts[-1]
+    assert len(sentence._windows(texts[-1] + " dog")) == 2
+
+
 def test_row_cosines_refuse_matrices_of_different_shape():
     with pytest.raises(ValueError, match=r"found \(2, 3\) and \(3, 3\)"):
         row_cosines(np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32))
