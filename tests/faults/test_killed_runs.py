@@ -239,7 +239,7 @@ def test_a_run_whose_node_dies_ends_at_once_with_the_code_for_now_and_takes_its_
     assert done.returncode == 75
     assert "the Ray node of this run has died" in done.stderr
     assert "Run the same command again to go on" in done.stderr
-    assert state_of(child) in ("", "Z")
+    wait_for(lambda: state_of(child) in ("", "Z"), 5)  # it is killed, and on a busy machine not gone at once
 
 
 @pytest.mark.slow
