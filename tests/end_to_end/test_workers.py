@@ -7,7 +7,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from gex_pipeline import ray_jobs
+from gex_pipeline import ray_jobs, storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.ray_jobs import ScorerPool, run_shards
 from gex_pipeline.receipts import read_receipt
@@ -44,7 +44,7 @@ def test_a_clip_that_kills_its_worker_every_time_is_lost_and_its_shard_is_built(
 
 def read_losses(job, shard):
     path = job.layout.losses("LVLT", shard)
-    return pq.read_table(path).to_pylist() if ray_jobs.storage.exists(path) else []
+    return pq.read_table(path).to_pylist() if storage.exists(path) else []
 
 
 def test_a_worker_that_dies_for_no_clip_s_fault_ends_the_job_and_what_is_missing_is_named(
