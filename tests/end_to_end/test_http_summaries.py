@@ -19,11 +19,9 @@ def chat_server():
     server.close()
 
 
-def test_answers_are_kept_when_everything_else_is_deleted(running, corpus, chat_server, tmp_path):
-    body = (
-        source_table(corpus)
-        + NO_MODELS
-        + f"""
+def summarised_by(server: ChatServer, corpus, folder, more: str = "max_attempts = 3"):
+    """A recipe whose long texts this server sums up, with `more` said of the summarizer."""
+    body = f"""
 [granularity.SVST]
 [granularity.LVLT]
 operation = "integrate"
@@ -32,11 +30,14 @@ from = "SVST"
 operation = "compress_text"
 from = "LVLT"
 gates = {{}}
-summarizer = {{ backend = "http", model = "m", url = "{chat_server.url}", api_key_env = "", max_words = 60, \
-accept_max_words = 60 }}
+summarizer = {{ backend = "http", model = "m", url = "{server.url}", api_key_env = "", max_words = 60, \
+accept_max_words = 60, {more} }}
 """
-    )
-    recipe = write_recipe(tmp_path, body)
+    return write_recipe(folder, source_table(corpus) + NO_MODELS + body)
+
+
+def test_answers_are_kept_when_everything_else_is_deleted(running, corpus, chat_server, tmp_path):
+    recipe = summarised_by(chat_server, corpus, tmp_path)
     output = expand_to(recipe)
     assert len(chat_server.bodies) == 4
     asked = {tuple(captions_of(body)) for body in chat_server.bodies}
@@ -69,23 +70,7 @@ def test_what_the_fallback_wrote_is_counted_in_the_report(running, corpus, tmp_p
         return Reply(f"{captions[0]} and {' '.join(captions[-1].split()[:7])}")
 
     server = ChatServer(refuse_the_first)
-    body = (
-        source_table(corpus)
-        + NO_MODELS
-        + f"""
-[granularity.SVST]
-[granularity.LVLT]
-operation = "integrate"
-from = "SVST"
-[granularity.LVST]
-operation = "compress_text"
-from = "LVLT"
-gates = {{}}
-summarizer = {{ backend = "http", model = "m", url = "{server.url}", api_key_env = "", max_attempts = 2, \
-max_words = 60, accept_max_words = 60, fallback = "extractive" }}
-"""
-    )
-    output = expand_to(write_recipe(tmp_path, body))
+    output = expand_to(summarised_by(server, corpus, tmp_path, 'max_attempts = 2, fallback = "extractive"'))
     server.close()
     build_report(str(output.folder))
     content = json.loads((output.folder / "report/report.json").read_bytes())
