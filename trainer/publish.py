@@ -176,6 +176,8 @@ def _content(recipe: TrainRecipe) -> dict[str, Any]:
 
 def _difference(before: dict[str, Any], recipe: TrainRecipe) -> str:
     """The first key that decides what is trained and is another one; empty where there is none."""
+    if recipe.data.annotations is not None and "frame_sampling" not in before["data"]:
+        return "it was begun by a version that took public data in another order"
     # earlier versions, which knew no parts, wrote down the defaults, whatever it started from
     has_all = "iam" in before["model"] and not before.get("start_from_parts")
     now = recipe.model_dump(mode="json") if has_all else _content(recipe)

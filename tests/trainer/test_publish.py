@@ -7,9 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from gex_pipeline.errors import RecipeError
 from tests.trainer.tiny_recipes import tiny_recipe, train_here
+from trainer.data_settings import AnnotationSettings
+from trainer.processes import Processes
+from trainer.publish import check_output
+
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 ONE_EPOCH = {"optim": {"epochs": 1}}
 
@@ -69,6 +75,22 @@ def test_how_it_runs_and_what_it_tells_may_change_when_a_training_goes_on(again,
     }
     outcome, _ = train_here(tiny_recipe(numbered_output, output, ONE_EPOCH, changes))
     assert outcome.first_step == outcome.num_steps
+
+
+def test_a_training_on_public_data_in_the_order_of_an_earlier_version_is_refused(again):
+    """Its samples have other numbers now: gone on with, some would come twice in an epoch and some not at all."""
+    recipe, output = again
+    annotations = AnnotationSettings(kind="msrvtt", file="a.csv", media="videos")
+    granularities = dict(list(recipe.data.granularities.items())[:1])
+    data = recipe.data.model_copy(update={"dataset": None, "annotations": annotations, "granularities": granularities})
+    recipe = recipe.model_copy(update={"data": data})
+    content = recipe.model_dump(mode="json")
+    (output / "recipe.json").write_text(json.dumps(content))
+    assert check_output(recipe, ALONE) == recipe
+    del content["data"]["frame_sampling"]
+    (output / "recipe.json").write_text(json.dumps(content))
+    with pytest.raises(RecipeError, match="begun by a version that took public data in another order"):
+        check_output(recipe, ALONE)
 
 
 def test_a_training_of_an_earlier_version_goes_on_though_its_recipe_lacks_keys_that_came_since(again):
