@@ -288,7 +288,8 @@ def current_receipts(run: Run, granularity: str) -> list[str]:
     """The receipts that count: those of published shards, and those that this very run has built."""
     published = run.published_receipts(granularity)
     found = [file.uri for file in storage.list_files(f"{run.layout.output_uri}/{granularity}/*.parquet")]
-    new = [uri for uri in found if uri not in set(published)]
+    known = set(published)
+    new = [uri for uri in found if uri not in known]
     receipts = zip(new, storage.for_each(read_receipt, new), strict=True)
     return published + [uri for uri, receipt in receipts if receipt and receipt.plan_digest == run.run_id]
 
