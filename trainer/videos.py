@@ -55,6 +55,10 @@ MAX_PICTURE_PX = 36_000_000
 """8K; headers lie about the size that a decoder will meet."""
 _DECODER_LIMITS = {"max_pixels": str(MAX_PICTURE_PX)}
 _SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
+# Decoders that leave out frames as they are told with each packet, and only those that nothing needs. That of AV1 is
+# told when it opens and then never again, HEVC's higher layers need what it calls unneeded, and a packet of MPEG-4 may
+# hold two frames.
+_SKIPPING_DECODERS = frozenset({"h264", "vp9"})
 _TIME_HZ = 1_000_000  # times in seconds are taken as whole numbers of this part of one, or simpler fractions
 
 
@@ -206,8 +210,8 @@ def _decode(
         awaited, missing = set(stretch), set(stretch)
         for packet in _packets_from(container, stream, index, stretch[0]):
             pts = packet.pts if packet.pts is not None else packet.dts
-            # frames that no other one needs are skipped, unless they are wanted themselves
-            stream.codec_context.skip_frame = "DEFAULT" if pts in awaited else "NONREF"
+            if stream.codec_context.name in _SKIPPING_DECODERS:  # unless they are wanted themselves
+                stream.codec_context.skip_frame = "DEFAULT" if pts in awaited else "NONREF"
             for frame in packet.decode():
                 shown = frame.pts if frame.pts is not None else frame.dts
                 if shown in missing:

@@ -34,6 +34,14 @@ from gex_pipeline.media.source import check_size, container_start_s, open_video
 _ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
 _LIMIT_S = 600.0  # for the pictures of one file: the next key frame may be millions of frames away
 SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
+# Decoders that leave out frames as they are told with each packet, and only those that nothing needs. That of AV1 is
+# told when it opens and then never again, HEVC's higher layers need what it calls unneeded, and a packet of MPEG-4 may
+# hold two frames.
+_SKIPPING_DECODERS = frozenset({"h264", "vp9"})
+# Decoders that leave out frames as they are told with each packet, and only those that nothing needs. That of AV1 is
+# told when it opens and then never again, HEVC's higher layers need what it calls unneeded, and a packet of MPEG-4 may
+# hold two frames.
+_SKIPPING_DECODERS = frozenset({"h264", "vp9"})
 
 
 @dataclass(frozen=True)
@@ -199,6 +207,18 @@ def picture_of(
     width_px, height_px = orientation.size_px(*shown_px)
     scaled = reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="BICUBIC")
     return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+
+def skip_unless(is_wanted: bool, stream: av.video.stream.VideoStream) -> None:
+    """Before a packet is decoded: leave its frame out if it is not wanted, no other needs it and the decoder can."""
+    if stream.codec_context.name in _SKIPPING_DECODERS:
+        stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+
+
+def skip_unless(is_wanted: bool, stream: av.video.stream.VideoStream) -> None:
+    """Before a packet is decoded: leave its frame out if it is not wanted, no other needs it and the decoder can."""
+    if stream.codec_context.name in _SKIPPING_DECODERS:
+        stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
 
 
 def _with_height(height_px: int, shown_px: tuple[int, int]) -> tuple[int, int]:

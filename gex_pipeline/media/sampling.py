@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
-from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index
+from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index, skip_unless
 from gex_pipeline.media.outline import read_outline
 from gex_pipeline.media.settings import FrameSettings
 from gex_pipeline.media.source import DECODER_LIMITS, open_video
@@ -154,8 +154,7 @@ def _decode(
         pts = packet.pts if packet.pts is not None else packet.dts
         if pts is not None and pts < key_pts:
             continue  # shown before the key frame: may need what comes before it, and is not needed
-        # frames that no other one needs are skipped, unless they are wanted themselves
-        stream.codec_context.skip_frame = "DEFAULT" if pts in awaited else "NONREF"
+        skip_unless(pts in awaited, stream)
         yield from _whole(packet.decode(), missing)
         awaited.discard(pts)
         if not awaited:  # all that these frames need comes before them: the rest of the stream may stay

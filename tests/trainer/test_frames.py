@@ -91,6 +91,7 @@ def test_time_counts_and_not_the_number_of_frames_where_the_rate_varies(tmp_path
         ("a.mpg", "mpeg2video", {"g": "12", "bf": "2"}),
         ("a.wmv", "wmv2", {"g": "10"}),  # does not say how long a frame is shown
         ("a.flv", "flv", {"g": "10"}),
+        ("a.mp4", "libsvtav1", {"preset": "12", "svtav1-params": "lp=1"}),  # dav1d hears only at first what to skip
     ],
 )
 def test_other_containers_and_codecs_give_the_same_frames(tmp_path, name, codec, options):
