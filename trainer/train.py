@@ -159,17 +159,19 @@ def _steps(run: TrainingRun, steps: range, record: Record, say: Callable[[str], 
                 _warn(figures, warned, say)
             if step + 1 == steps.stop:
                 return ""
-            with log.rates.excluded():
-                found: Figures = {}
-                if recipe.evaluation.every_steps and (step + 1) % recipe.evaluation.every_steps == 0:
+            found: Figures = {}
+            if recipe.evaluation.every_steps and (step + 1) % recipe.evaluation.every_steps == 0:
+                with log.rates.excluded():
                     found = run.evaluate()
                     record.write(step, as_held_out(found))
-                told = told_to_stop(run.processes, hear())
-                if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
+            # a process that is ahead waits here for the others, at every step: that is part of how fast they train
+            told = told_to_stop(run.processes, hear())
+            if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
+                with log.rates.excluded():
                     record.keep()
                     run.save(step + 1, found)
-                if told:
-                    return told
+            if told:
+                return told
     return ""
 
 

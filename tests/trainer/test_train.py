@@ -25,6 +25,8 @@ from tests.trainer.tiny_recipes import (
     train_here,
     weights_of,
 )
+from trainer import record
+from trainer import train as train_module
 from trainer.build import build
 from trainer.catalog import read_catalog
 from trainer.checkpoint_files import read_index
@@ -337,6 +339,34 @@ def test_an_evaluation_on_the_way_is_written_chooses_the_best_checkpoint_and_cha
     best = evaluated[ranks.index(min(ranks))]["step"] + 1
     kept = sorted(path.name for path in (tmp_path / "training" / "checkpoints").iterdir())
     assert kept == sorted({f"step-{best:09d}", f"step-{outcome.num_steps:09d}"})
+
+
+def test_waiting_for_the_others_to_say_whether_to_stop_counts_as_training_evaluation_and_saving_do_not(
+    numbered_output, tmp_path, monkeypatch
+):
+    """The question was left out with what follows it: of a training held up by its slowest process nothing was seen."""
+    clock = SimpleNamespace(now_s=0.0)
+    asked = train_module.told_to_stop
+
+    def slowly(seconds, function):
+        def call(*arguments):
+            clock.now_s += seconds
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(record, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
+    monkeypatch.setattr(train_module, "told_to_stop", slowly(5.0, asked))
+    monkeypatch.setattr(TrainingRun, "evaluate", slowly(1000.0, TrainingRun.evaluate))
+    monkeypatch.setattr(TrainingRun, "save", slowly(1000.0, TrainingRun.save))
+    changes = {
+        "data": {"granularities": {"IT": {}}},
+        "evaluation": {"every_steps": 1},
+        "checkpoints": {"every_steps": 1},
+    }
+    train_here(tiny_recipe(numbered_output, tmp_path / "training", changes))
+    rates = [line["samples_per_s"] for line in steps_of(tmp_path / "training")[1:]]
+    assert rates == [4 / 5.0] * 5
 
 
 def test_a_frame_size_that_the_image_tower_does_not_read_is_refused(trained, numbered_output, tmp_path):
