@@ -39,7 +39,6 @@ class StepLog:
     def __init__(self, recipe: TrainRecipe, built: Built, processes: Processes) -> None:
         self.recipe, self.built, self.device = recipe, built, processes.device
         self.rates = Rates(num_devices=processes.world_size, peak_flops_per_s=_peak(recipe, processes.device))
-        self._flops = {name: _flops_a_sample(recipe, built, name) for name in recipe.data.granularities}
         self._processes = processes
         self._last: StepFigures | None = None
         self._start_anew()
@@ -48,11 +47,8 @@ class StepLog:
         """Count one step."""
         num_own, num_frames = batch.frames_BT3HW.shape[:2]
         num_samples = self.recipe.data.batch_size
-        self.rates.count(
-            num_samples=num_samples,
-            num_frames=num_samples * num_frames,
-            flops=num_samples * self._flops[batch.granularity],
-        )
+        self.rates.count(num_samples=num_samples, num_frames=num_samples * num_frames)
+        self._flops += num_own * _flops_a_sample(self.recipe, self.built, batch)
         if not figures.skipped:
             self._losses[batch.granularity].append(figures.loss)
         self._truncated[batch.granularity] += batch.num_truncated
@@ -75,13 +71,15 @@ class StepLog:
                     found[f"learning_rate/{part}"] = rates[0]
         if not isinstance(self.built.module, VideoClassifier):
             found["temperature"] = 1.0 / self._scale()
-        found |= self.rates.figures()
         names = sorted(self.recipe.data.granularities)
         kinds = (self._truncated, self._alone, self._seen)
-        counts = self._processes.sum([self._num_damaged, *(kind[name] for name in names for kind in kinds)])
-        found["num_damaged"], found["num_skipped_steps"] = int(counts[0]), self._num_skipped
+        own = [self._flops, self._num_damaged, *(kind[name] for name in names for kind in kinds)]
+        flops, num_damaged, *counts = self._processes.sum(own)
+        self.rates.count(flops=flops)
+        found |= self.rates.figures()
+        found["num_damaged"], found["num_skipped_steps"] = int(num_damaged), self._num_skipped
         for number, name in enumerate(names):
-            num_truncated, num_alone, num_seen = counts[1 + 3 * number : 4 + 3 * number]
+            num_truncated, num_alone, num_seen = counts[3 * number : 3 + 3 * number]
             if num_seen and not isinstance(self.built.module, VideoClassifier):
                 found[f"truncated_share/{name}"] = num_truncated / num_seen
                 found[f"{WITHOUT_NEGATIVES}{name}"] = num_alone / num_seen
@@ -99,18 +97,23 @@ class StepLog:
         self._alone: defaultdict[str, int] = defaultdict(int)
         self._seen: defaultdict[str, int] = defaultdict(int)
         self._num_damaged = self._num_skipped = 0
+        self._flops = 0.0
         self._last = None
 
 
-def _flops_a_sample(recipe: TrainRecipe, built: Built, name: str) -> float:
-    """Operations of training on one sample; recomputation is not counted, as it does no work of the model's."""
-    reading = recipe.data.granularities[name]
+def _flops_a_sample(recipe: TrainRecipe, built: Built, batch: Prepared) -> float:
+    """Operations of training on one sample; recomputation is not counted, as it does no work of the model's.
+
+    All texts of a process's batch have as many windows as its longest, and its tower computes them all.
+    """
+    reading = recipe.data.granularities[batch.granularity]
     found = model_flops(
         built.settings,
         built.clip_config,
         num_frames=reading.num_frames,
         n_iter_video=reading.n_iter_video,
         n_iter_text=reading.n_iter_text,
+        num_windows=1 if batch.texts is None else batch.texts.ids_BWL.shape[1],
     )
     if isinstance(built.module, VideoClassifier):
         towers = (1 if built.settings.towers.frozen else 3) * found.image_tower

@@ -115,19 +115,27 @@ def iam_flops(
 
 
 def model_flops(
-    settings: ModelSettings, clip_config: Any, *, num_frames: int, n_iter_video: int, n_iter_text: int
+    settings: ModelSettings,
+    clip_config: Any,
+    *,
+    num_frames: int,
+    n_iter_video: int,
+    n_iter_text: int,
+    num_windows: int = 1,
 ) -> ModelFlops:
-    """Operations for one video of `num_frames` frames and one text of one window."""
+    """Operations for one video of `num_frames` frames and one text of `num_windows` windows."""
     image, text, towers = image_tower_shape(clip_config), text_tower_shape(clip_config), settings.towers
     image_features = image.num_patches + int(towers.class_token)
     image_dim, text_dim = (shape.projection_dim if towers.projected else shape.width for shape in (image, text))
     return ModelFlops(
         image_tower=num_frames * tower_flops(image, num_projected=image_features if towers.projected else 0),
-        text_tower=tower_flops(text, num_projected=text.num_tokens if towers.projected else 0),
+        text_tower=num_windows * tower_flops(text, num_projected=text.num_tokens if towers.projected else 0),
         video_iam=iam_flops(
             settings.iam, num_features=num_frames * image_features, feature_dim=image_dim, n_iter=n_iter_video
         ),
-        text_iam=iam_flops(settings.iam, num_features=text.num_tokens, feature_dim=text_dim, n_iter=n_iter_text),
+        text_iam=iam_flops(
+            settings.iam, num_features=num_windows * text.num_tokens, feature_dim=text_dim, n_iter=n_iter_text
+        ),
         num_frames=num_frames,
         frozen=towers.frozen,
     )

@@ -190,8 +190,8 @@ class Rates:
         self._clock = clock or time.perf_counter
         self._start_anew()
 
-    def count(self, *, num_samples: int, num_frames: int, flops: float = 0.0) -> None:
-        """Add a step: samples and frames of all ranks, and the operations that their training needs."""
+    def count(self, *, num_samples: int = 0, num_frames: int = 0, flops: float = 0.0) -> None:
+        """Add samples and frames of all ranks, and the operations that their training needs."""
         self._num_samples += num_samples
         self._num_frames += num_frames
         self._flops += flops

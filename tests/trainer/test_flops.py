@@ -17,6 +17,7 @@ from trainer.flops import (
     tower_flops,
 )
 from trainer.settings import IamSettings, ModelSettings, TowerSettings, read_model_settings
+from trainer.tokens import TextTokens
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,18 @@ def test_the_counter_of_torch_agrees_for_the_whole_model(settings, n_iter):
     model, (video, texts) = tiny_model(settings).requires_grad_(False), draw_batch(1, num_frames=3)
     expected = flops_of(tiny_clip_config(), frames=3, video=n_iter, text=1, settings=settings).forward
     assert count(model, video, texts, n_iter_video=n_iter, n_iter_text=1) == expected
+
+
+def test_a_text_of_several_windows_takes_the_operations_of_all_of_them(vit_b_32):
+    model, (video, texts) = tiny_model(settings_of()).requires_grad_(False), draw_batch(1, num_frames=3)
+    wide = TextTokens(texts.ids_BWL.repeat(1, 4, 1), texts.mask_BWL.repeat(1, 4, 1), texts.truncated_B)
+    counts = {"num_frames": 3, "n_iter_video": 1, "n_iter_text": 2, "num_windows": 4}
+    expected = model_flops(settings_of(), tiny_clip_config(), **counts).forward
+    assert count(model, video, wide, n_iter_video=1, n_iter_text=2) == expected
+    counts = {"num_frames": 1, "n_iter_video": 0, "n_iter_text": 1}  # an image with a long text: most of it is text
+    one, eight = (model_flops(ModelSettings(), vit_b_32, **counts, num_windows=number) for number in (1, 8))
+    assert eight.text_tower == 8 * one.text_tower and eight.video_iam == one.video_iam
+    assert round(eight.training / one.training, 2) == 3.67
 
 
 @pytest.mark.parametrize(
