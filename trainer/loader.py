@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gex_pipeline.errors import GexError
 from trainer.catalog import CatalogPart
@@ -299,7 +299,7 @@ def collate(samples: Sequence[_Loaded]) -> Batch:
     return Batch(
         samples[0].step,
         samples[0].granularity,
-        torch.stack([torch.from_numpy(sample.frames) for sample in samples]),
+        default_collate([sample.frames for sample in samples]),  # in a worker straight into shared memory
         [sample.text for sample in samples],
         torch.tensor([sample.sources for sample in samples], dtype=torch.int64),
         [sample.key for sample in samples],

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gex_pipeline.errors import GexError
 from trainer.catalog import CatalogPart
@@ -182,7 +182,7 @@ def _collate(reading: Reading, reads: Sequence[_Read]) -> tuple[SequenceBatch, s
     nothing = torch.empty((0, reading.num_frames, 3, reading.image_size_px, reading.image_size_px), dtype=torch.uint8)
     batch = SequenceBatch(
         [read.number for read, _ in good],
-        torch.stack([torch.from_numpy(frames) for _, frames in good]) if good else nothing,
+        default_collate([frames for _, frames in good]) if good else nothing,  # in a worker straight into shared memory
         [read.text for read, _ in good],
         [read.key for read, _ in good],
         [Damaged(read.key, read.damage) for read in reads if read.damage],
