@@ -17,7 +17,8 @@ Paper: GEXIA appendix G.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def align(
     reporter = progress()
     reporter.stage("masked frames", len(frames_T3HW) * len(places), "frames")
     scores = []
-    with torch.inference_mode():
+    with torch.inference_mode(), without_tf32():
         pixels_T3HW = model.image_tower.normalised(frames_T3HW.to(device))
         swapped = SwappedFrames(model, pixels_T3HW, n_iter, masking.batch_size)
         text_DK = text_KD.to(device, pixels_T3HW.dtype).T
@@ -93,6 +94,18 @@ def align(
                 reporter.advance(len(chosen))
     rows = masking.num_rows(frames_T3HW.shape[-2])
     return Alignment(similarity_K, torch.cat(scores).T.unflatten(1, (len(frames_T3HW), rows, -1)).contiguous())
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """A region in which CUDA rounds no 32-bit number to TF32's ten bits, as PyTorch lets convolutions do by default."""
+    convolution, product = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolution.allow_tf32, product.allow_tf32
+    convolution.allow_tf32 = product.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolution.allow_tf32, product.allow_tf32 = before
 
 
 def masked(pixels_3HW: Tensor, places: list[tuple[int, int]], patch_px: int) -> Tensor:

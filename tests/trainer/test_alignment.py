@@ -72,6 +72,22 @@ def test_without_positions_and_norms_and_with_projections_scores_are_the_same(on
     torch.testing.assert_close(found.scores_KTYX, naive(model, one_video, text_KD, 2, MASKING)[1], rtol=0, atol=1e-10)
 
 
+@torch.inference_mode()
+def test_32_bit_numbers_keep_their_bits_while_scores_are_computed(one_video):
+    """PyTorch lets CUDA's convolutions round to TF32: the patches' were rounded, and differences of cosines with it."""
+    model, seen = tiny_model(), []
+
+    def flags():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = flags()
+    model.image_tower.register_forward_hook(lambda *_: seen.append(flags()))
+    _, texts = draw_batch(1)
+    align(model, one_video, model.encode_text(texts, 1), 1, MASKING)
+    assert before[0] and set(seen) == {(False, False)}
+    assert flags() == before
+
+
 def test_masking_what_is_mean_colour_already_changes_nothing():
     model = tiny_model().float()
     mean_3 = (model.image_tower.pixel_mean.flatten() * 255).round().to(torch.uint8)
