@@ -34,10 +34,7 @@ from gex_pipeline.media.source import check_size, container_start_s, open_video
 _ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
 _LIMIT_S = 600.0  # for the pictures of one file: the next key frame may be millions of frames away
 SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
-# Decoders that leave out frames as they are told with each packet, and only those that nothing needs. That of AV1 is
-# told when it opens and then never again, HEVC's higher layers need what it calls unneeded, and a packet of MPEG-4 may
-# hold two frames.
-_SKIPPING_DECODERS = frozenset({"h264", "vp9"})
+_KEPT_FRAMES = 4  # decoded before a wanted one, whether needed or not: the last of them stands in where it is lost
 # Decoders that leave out frames as they are told with each packet, and only those that nothing needs. That of AV1 is
 # told when it opens and then never again, HEVC's higher layers need what it calls unneeded, and a packet of MPEG-4 may
 # hold two frames.
@@ -148,6 +145,7 @@ class _Reader:
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._frame: av.VideoFrame | None = None  # the last one that was decoded and shown
         self._ahead: av.VideoFrame | None = None  # decoded already, shown later
+        self._kept_from_pts = self.index.pts[0]
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def picture(self, ticks: Fraction, height_px: int | None) -> NDArray[np.uint8]:
@@ -158,6 +156,7 @@ class _Reader:
 
     def _decoded(self, pts: int) -> av.VideoFrame:
         """The frame with this time, or the last one before it that can be decoded."""
+        self._kept_from_pts = self.index.pts[max(bisect_right(self.index.pts, pts) - 1 - _KEPT_FRAMES, 0)]
         key_pts, key_dts = self.index.key_before(pts)
         shown = self._shown_pts()
         if shown is None or shown > pts or self.index.num_between(shown, key_pts) > SEEK_FRAMES:
@@ -183,8 +182,14 @@ class _Reader:
 
     def _seek(self, ticks: int) -> None:
         self._container.seek(ticks, stream=self._stream)
-        self._frames = iter(self._container.decode(self._stream))
+        self._frames = self._decode_on()
         self._frame, self._ahead = next(self._frames, None), None
+
+    def _decode_on(self) -> Iterator[av.VideoFrame]:
+        """The frames from here on, but for those that nothing needs and that are shown well before the wanted one."""
+        for packet in self._container.demux(self._stream):
+            skip_unless(packet.pts is None or packet.pts >= self._kept_from_pts, self._stream)
+            yield from packet.decode()
 
 
 def picture_of(
@@ -207,12 +212,6 @@ def picture_of(
     width_px, height_px = orientation.size_px(*shown_px)
     scaled = reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="BICUBIC")
     return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
-
-
-def skip_unless(is_wanted: bool, stream: av.video.stream.VideoStream) -> None:
-    """Before a packet is decoded: leave its frame out if it is not wanted, no other needs it and the decoder can."""
-    if stream.codec_context.name in _SKIPPING_DECODERS:
-        stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
 
 
 def skip_unless(is_wanted: bool, stream: av.video.stream.VideoStream) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
-from gex_pipeline.media.frames import frame_at, middle_frame_jpeg, sample_frames
+from gex_pipeline.media import frames
+from gex_pipeline.media.frames import frame_at, middle_frame_jpeg, sample_frames, skip_unless
 from gex_pipeline.media.settings import VideoSettings
 from tests.media.making_clips import Make, make_clip, number_of, read_number, run_real_ffmpeg
 
@@ -94,6 +95,21 @@ def test_samples_are_the_same_with_and_without_seeking(tmp_path: Path, name: str
     assert [read_number(frame) for frame in sample_frames(path, 60)] == [number_of(2, frame) for frame in range(60)]
     expected = [number_of(2, frame) for frame in (3, 10, 16, 23, 30, 36, 43, 50, 56)]
     assert [read_number(frame) for frame in sample_frames(path, 9)] == expected
+
+
+def test_frames_that_nothing_needs_are_left_out_on_the_way_and_no_picture_changes(tmp_path: Path, monkeypatch) -> None:
+    """Every frame up to the wanted one was decoded, at 720p half of them for nothing."""
+    options = {"preset": "ultrafast", "crf": "12", "bf": "3", "g": "250", "b_strategy": "0"}
+    path = make_clip(tmp_path / "a.mp4", 2, Make(num_frames=60, options=options))
+    told: list[bool] = []
+
+    def skip(is_wanted: bool, stream) -> None:
+        told.append(is_wanted)
+        skip_unless(is_wanted, stream)
+
+    monkeypatch.setattr(frames, "skip_unless", skip)
+    assert number_in_jpeg(middle_frame_jpeg(path, SETTINGS)[0]) == number_of(2, 30)
+    assert (told.count(False), told.count(True) < 15) == (26, True)
 
 
 def test_more_samples_than_frames_repeat_frames(tmp_path: Path) -> None:
