@@ -4,7 +4,9 @@ Random weights in the sizes of ViT-B/32, one text a video, everything on the dev
 and how. The median over rounds is shown with its range. The IAM runs with the same number of passes in both branches.
 Beside it stand the ratio of operations and the ratio made of parts that are timed apart. On a CPU the clock is this
 process's processor time, on a GPU the wall after a synchronisation. Paper: GEXIA figure 5, at most 3.3 % more at
-#iter = 3. Exits with 1 when an embedding is no unit vector, or differs between two rounds.
+#iter = 3: on a CPU by parts, since the whole scatters by more than that; on a GPU whole, since a part timed apart shows
+the launches of its many small kernels, which otherwise hide behind the towers' work. Exits with 1 when an embedding is
+no unit vector, or differs between two rounds.
 """
 
 from __future__ import annotations
@@ -37,15 +39,16 @@ def wrong_embeddings(subject: Subject, load: Load, device: torch.device) -> list
     return wrong
 
 
-def show(name: str, timing: Timing) -> None:
-    """A line for each number of passes."""
+def show(name: str, timing: Timing, *, on_gpu: bool) -> None:
+    """A line for each number of passes; whether the goal is met is said of what is more certain on the device."""
     load = timing.load
     print(f"{name}: mean pooling {timing.pooling_s:.4f} s, {load.num_videos} x {load.num_frames}")
     for ratio in timing.ratios:
-        met = "met" if ratio.by_parts <= GOAL else "MISSED"
-        goal = f"   goal {GOAL:.1%}: {met} by parts" if ratio.n_iter == GOAL_N_ITER else ""
+        whole = statistics.median(ratio.whole)
+        met = "met" if (whole if on_gpu else ratio.by_parts) <= GOAL else "MISSED"
+        goal = f"   goal {GOAL:.1%}: {met} {'whole' if on_gpu else 'by parts'}" if ratio.n_iter == GOAL_N_ITER else ""
         print(
-            f"  n_iter {ratio.n_iter}: {statistics.median(ratio.whole):+7.1%} whole"
+            f"  n_iter {ratio.n_iter}: {whole:+7.1%} whole"
             f" ({min(ratio.whole):+.1%} to {max(ratio.whole):+.1%})"
             f"   {ratio.by_parts:+6.1%} by parts   {ratio.flops:+6.1%} operations{goal}"
         )
@@ -68,7 +71,7 @@ def main() -> int:
     for name in options.trees:
         subject = subject_of(name)
         wrong += wrong_embeddings(subject, load, device)
-        show(name, measure(subject, load, device))
+        show(name, measure(subject, load, device), on_gpu=device.type == "cuda")
     print(*wrong, sep="\n")
     return 1 if wrong else 0
 
