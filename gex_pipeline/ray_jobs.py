@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from gex_pipeline.ray_worker import TRIES, Builder, verify_patiently
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.shards.findings import Finding, ShardCheck
+from gex_pipeline.summarize.pending import Pending
 from gex_pipeline.validate.settings import ScorerSettings
 
 _AHEAD = 4  # shards that wait for a core beside twice as many as there are cores
 _ASK_S = 5.0  # a worker that is busy with what nobody waits for any more is not waited for
 _SCORER_CPUS = 0.5
+_CPUS_A_SCORER = 4  # it keeps one of them busy; the others are for what answers meanwhile, and its memory
 _NAMED = 5
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
 _QUIET = {
@@ -198,6 +200,18 @@ def _check_room(settings: RaySettings) -> None:
     )
 
 
+def _num_scorers(settings: RaySettings, engine_gpus: int = 0) -> int:
+    """Scoring workers; where the recipe leaves it open, more on a larger machine, since one holds a GPU's engine up."""
+    import ray
+
+    if settings.scorers:
+        return settings.scorers
+    room = ray.cluster_resources()
+    if settings.scorer_gpus or (engine_gpus and not room.get("GPU")):
+        return 1  # quicker than an engine on CPUs, or a GPU's share that was asked for once
+    return max(1, int(room.get("CPU", 0) / _CPUS_A_SCORER))
+
+
 def _check_scorers(settings: RaySettings, engine_gpus: int = 0) -> None:
     """Fail where a scoring worker, or an engine beside them, would never start, and who asks it would wait.
 
@@ -208,20 +222,21 @@ def _check_scorers(settings: RaySettings, engine_gpus: int = 0) -> None:
 
     needed = {"CPU": _SCORER_CPUS, "GPU": settings.scorer_gpus}
     rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = _num_scorers(settings, engine_gpus)
     num = sum(min(int(room.get(name, 0) / of + 1e-9) for name, of in needed.items() if of) for room in rooms)
     if settings.autoscaling:
         return
-    num_gpus, scorers_gpus = sum(room.get("GPU", 0) for room in rooms), settings.scorers * settings.scorer_gpus
-    if num >= settings.scorers and num_gpus and scorers_gpus + engine_gpus > num_gpus:
+    num_gpus, scorers_gpus = sum(room.get("GPU", 0) for room in rooms), asked * settings.scorer_gpus
+    if num >= asked and num_gpus and scorers_gpus + engine_gpus > num_gpus:
         raise GexError(
             f"the Ray cluster has {num_gpus:g} GPUs; one vLLM engine takes {engine_gpus} (tensor_parallel_size) and "
             f"the scoring workers {scorers_gpus:g} beside it, which [ray] scorers and scorer_gpus ask for; ask for "
             "less (scorer_gpus = 0 scores on CPUs), or say autoscaling = true when the cluster adds nodes by itself"
         )
-    if num >= settings.scorers:
+    if num >= asked:
         return
     raise GexError(
-        f"the Ray cluster has room for {num} of {settings.scorers} scoring workers with {needed['CPU']:g} CPUs and "
+        f"the Ray cluster has room for {num} of {asked} scoring workers with {needed['CPU']:g} CPUs and "
         f"{needed['GPU']:g} GPUs each, which [ray] scorers and scorer_gpus ask for; ask for less (scorer_gpus = 0 "
         "scores on CPUs), or say autoscaling = true when the cluster adds nodes by itself"
     )
@@ -230,7 +245,8 @@ def _check_scorers(settings: RaySettings, engine_gpus: int = 0) -> None:
 class ScorerPool:
     """Workers that hold the scoring models, for the time of a stage. Use as a context manager.
 
-    Pairs are scored in pieces of a fixed size in the order given, so that the same pairs get the same scores.
+    Pairs are scored in pieces of a fixed size in the order given, so that the same pairs get the same scores. Asking
+    begins the work and waits for nothing.
     """
 
     _PIECE = 64
@@ -249,7 +265,8 @@ class ScorerPool:
         )
         # Ray hides no GPU from a worker that takes none: left to itself it would score beside the engine, on its GPU.
         device = None if settings.scorer_gpus else "cpu"
-        self._workers = [worker.remote(scores, device) for _ in range(settings.scorers)]
+        self._workers = [worker.remote(scores, device) for _ in range(_num_scorers(settings, engine_gpus))]
+        self._turn = cycle(self._workers)
 
     def __enter__(self) -> ScorerPool:
         return self
@@ -262,29 +279,33 @@ class ScorerPool:
         for worker in self._workers:
             ray.kill(worker)
 
-    def score_texts(self, summaries: Sequence[str], long_texts: Sequence[str]) -> list[dict[str, float]]:
+    def score_texts(self, summaries: Sequence[str], long_texts: Sequence[str]) -> Pending[list[dict[str, float]]]:
         """Scores of each summary against its long text, in the order given."""
         return self._spread("score_texts", list(zip(summaries, long_texts, strict=True)))
 
-    def score_videos(self, rows: Sequence[VideoToScore]) -> list[VideoScores]:
+    def score_videos(self, rows: Sequence[VideoToScore]) -> Pending[list[VideoScores]]:
         """CLIP cosines of each video with its long and its short text, in the order given."""
         return self._spread("score_videos", list(rows))
 
-    def _spread(self, method: str, items: list[Any]) -> list[Any]:
+    def _spread(self, method: str, items: list[Any]) -> Pending[list[Any]]:
         import ray
 
         pieces = [items[start : start + self._PIECE] for start in range(0, len(items), self._PIECE)]
-        calls = [
-            getattr(self._workers[index % len(self._workers)], method).remote(piece)
-            for index, piece in enumerate(pieces)
-        ]
-        try:
-            return [scores for piece in ray.get(calls) for scores in piece]
-        except ray.exceptions.RayTaskError:
-            raise  # the scorer's own error; it would come again
-        except ray.exceptions.RayError as error:
-            first = str(error).strip().partition("\n")[0]
-            raise TransientError(f"the scoring workers died ({first}); parts that were written stay") from error
+        calls = [getattr(worker, method).remote(piece) for piece, worker in zip(pieces, self._turn, strict=False)]
+
+        def is_done() -> bool:
+            return not calls or len(ray.wait(calls, num_returns=len(calls), timeout=0)[0]) == len(calls)
+
+        def result() -> list[Any]:
+            try:
+                return [scores for piece in ray.get(calls) for scores in piece]
+            except ray.exceptions.RayTaskError:
+                raise  # the scorer's own error; it would come again
+            except ray.exceptions.RayError as error:
+                first = str(error).strip().partition("\n")[0]
+                raise TransientError(f"the scoring workers died ({first}); parts that were written stay") from error
+
+        return Pending(is_done, result)
 
 
 def _configure_data() -> None:

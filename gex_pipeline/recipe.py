@@ -124,7 +124,7 @@ class RaySettings(Settings):
     memory_a_shard_bytes: int | None = Field(default=None, ge=1)  # memory it takes; None: it is not counted
     max_shards: int | None = Field(default=None, ge=1)  # shards at once at most; None: as many as there is room for
     autoscaling: bool = False  # the cluster adds nodes: a shard that fits on none of those there waits
-    scorers: int = Field(default=1, ge=1)  # workers that score summaries
+    scorers: int | None = Field(default=None, ge=1)  # workers that score summaries; None: by the CPUs there are
     scorer_gpus: float = Field(default=0, ge=0)  # GPUs each of them takes
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gex_pipeline import ray_jobs
 from gex_pipeline.errors import Reason
 from gex_pipeline.media.frames import encode_jpeg
 from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES, Scorer, VideoToScore, frames_to_score
+from gex_pipeline.recipe import RaySettings
 from gex_pipeline.validate.clip import ClipCosine
 from gex_pipeline.validate.settings import ScorerSettings
 from tests.media.making_clips import make_clip
@@ -54,3 +56,20 @@ def test_one_that_cannot_be_read_has_no_score_and_does_not_stop_the_others(tmp_p
     assert noise.scores == {}
     assert noise.refusal.startswith(str(Reason.not_a_video))
     assert (tuple(video.scores), video.refusal) == (CLIP_VIDEO_NAMES, "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine_gpus", "room", "num"),
+    [
+        ({}, 1, {"CPU": 16.0, "GPU": 1.0}, 4),
+        ({}, 0, {"CPU": 64.0}, 16),
+        ({}, 0, {"CPU": 2.0}, 1),
+        ({}, 1, {"CPU": 16.0}, 1),
+        ({"scorer_gpus": 0.25}, 1, {"CPU": 16.0, "GPU": 2.0}, 1),
+        ({"scorers": 7}, 1, {"CPU": 16.0, "GPU": 1.0}, 7),
+    ],
+)
+def test_a_gpus_engine_has_more_than_one_scorer_where_the_machine_has_cores(monkeypatch, asked, engine_gpus, room, num):
+    """By default one worker with one thread, 28 summaries a second, held every engine up on machines of any size."""
+    monkeypatch.setattr("ray.cluster_resources", lambda: room)
+    assert ray_jobs._num_scorers(RaySettings(**asked), engine_gpus) == num

@@ -32,6 +32,7 @@ from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.chat_template import chat_template_text
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
 from gex_pipeline.summarize.model_identity import model_identity
+from gex_pipeline.summarize.pending import Pending, done
 from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
 from gex_pipeline.validate.bootstrap import CONFIDENCE, difference_interval, mean_interval
@@ -230,8 +231,8 @@ def _gate_scorer(recipe: AssessmentRecipe, candidate: Candidate) -> Any:
     if not scorers.names():
         return None
 
-    def score(asked: list[SummaryRequest], candidates: list[str]) -> list[dict[str, float]]:
-        return scorers.score(candidates, [request.text for request in asked])
+    def score(asked: list[SummaryRequest], candidates: list[str]) -> Pending[list[dict[str, float]]]:
+        return done(scorers.score(candidates, [request.text for request in asked]))
 
     return score
 

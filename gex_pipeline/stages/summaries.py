@@ -30,12 +30,14 @@ from gex_pipeline.stages.engine_cluster import cluster_of
 from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise
+from gex_pipeline.summarize.pending import Pending, done, in_turn
 from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.tables import Database, literal
 
 _PART_ROWS = 1000
 _PART_SECONDS = 60.0
 _TEXTS_READ = 2048  # at a time; what DuckDB writes as one piece at the least
+_LONG_WAIT = 0.1  # of the time of answering: worth a word
 _SCORE_DIGITS = 4  # a model's last digits depend on what else is in its batch
 
 _PART_SCHEMA = pa.schema(
@@ -95,10 +97,11 @@ def _summarise_texts(run: Run, node: Node, texts: _Texts) -> None:
     with ScorerPool(scores_of(run.recipe), run.recipe.ray, engine_gpus) as pool:
         counted = _Counted()
         results = _results(run, node, texts.requests(), pool, counted)
-        for number, part in enumerate(_batched(results), start=_num_parts(run, node)):
-            rows = _score_videos(run, node, [_row(result, texts.take(result.key)) for result in part], pool)
+        parts = ([_row(result, texts.take(result.key)) for result in part] for part in _batched(results))
+        scored = in_turn(_score_videos(run, node, rows, pool) for rows in parts)
+        for number, rows in enumerate(scored, start=_num_parts(run, node)):
             _write_part(run, node, number, rows)
-            progress().advance(len(part))
+            progress().advance(len(rows))
     _publish_pace(run, node, counted.last)
 
 
@@ -151,6 +154,11 @@ def _publish_pace(run: Run, node: Node, counted: Progress) -> None:
         f"{node.name}: {counted.num_answers} answers, {counted.tokens_per_s:,.0f} tokens/s for "
         f"{counted.answering_s:.1f} s after {counted.startup_s:.1f} s of starting"
     )
+    if counted.waiting_s > _LONG_WAIT * counted.answering_s:
+        progress().note(
+            f"{node.name}: {counted.waiting_s:.0f} s of waiting for scores, in which nothing was answered; more "
+            "[ray] scorers make that less"
+        )
 
 
 def _results(
@@ -158,9 +166,10 @@ def _results(
 ) -> Iterator[SummaryResult]:
     gates = run.recipe.granularity[node.name].gates
 
-    def score(asked: list[SummaryRequest], candidates: list[str]) -> list[dict[str, float]]:
-        rows = pool.score_texts(candidates, [request.text for request in asked])
-        return [{name: round(value, _SCORE_DIGITS) for name, value in row.items()} for row in rows]
+    def score(asked: list[SummaryRequest], candidates: list[str]) -> Pending[list[dict[str, float]]]:
+        return pool.score_texts(candidates, [request.text for request in asked]).then(
+            lambda rows: [{name: round(value, _SCORE_DIGITS) for name, value in row.items()} for row in rows]
+        )
 
     settings = summarizer_of(run.recipe, node.name)
     compression = Compression(
@@ -205,25 +214,32 @@ def _row(result: SummaryResult, parent: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _score_videos(run: Run, node: Node, rows: list[dict[str, Any]], pool: ScorerPool) -> list[dict[str, Any]]:
+def _score_videos(run: Run, node: Node, rows: list[dict[str, Any]], pool: ScorerPool) -> Pending[list[dict[str, Any]]]:
     """Add video-text cosines to accepted rows, as far as the recipe wants them, and gate what a model wrote by them."""
     settings, gates = run.recipe.scores, run.recipe.granularity[node.name].gates
     if settings.clip_model is None:
-        return rows
+        return done(rows)
     chosen = [row for row in rows if row["state"] == "accepted"]
     if not _on_videos(gates):  # a gate is for every summary, and not for the first ones
         chosen = [row for row in chosen if row["parent"]["clip_rank"] <= settings.clip_videos]
-    found = pool.score_videos([_to_score(run, row) for row in chosen])
-    for row, seen in zip(chosen, found, strict=True):
-        taken = {name: round(value, _SCORE_DIGITS) for name, value in seen.scores.items()}
-        row["scores"] |= taken
-        # An accepted row with a reason is a fallback: scored, but not gated away. The text's own gates were open.
-        failing = _failing_by_video(gates, taken, seen.refusal) if row["reason"] is None else []
-        if failing:
-            detail = f"{'; '.join(failing)}: {row['text']}"[:2000]
-            row |= {"state": "rejected", "reason": str(Reason.gate_failed), "detail": detail, "text": None}
-    _note_unseen(node, chosen, found)
-    return rows
+
+    def add(found: list[VideoScores]) -> list[dict[str, Any]]:
+        for row, seen in zip(chosen, found, strict=True):
+            _add_video_scores(row, seen, gates)
+        _note_unseen(node, chosen, found)
+        return rows
+
+    return pool.score_videos([_to_score(run, row) for row in chosen]).then(add)
+
+
+def _add_video_scores(row: dict[str, Any], seen: VideoScores, gates: dict[str, Bound]) -> None:
+    taken = {name: round(value, _SCORE_DIGITS) for name, value in seen.scores.items()}
+    row["scores"] |= taken
+    # An accepted row with a reason is a fallback: scored, but not gated away. The text's own gates were open.
+    failing = _failing_by_video(gates, taken, seen.refusal) if row["reason"] is None else []
+    if failing:
+        detail = f"{'; '.join(failing)}: {row['text']}"[:2000]
+        row |= {"state": "rejected", "reason": str(Reason.gate_failed), "detail": detail, "text": None}
 
 
 def _on_videos(gates: dict[str, Bound]) -> list[str]:

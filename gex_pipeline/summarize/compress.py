@@ -3,6 +3,7 @@
 An answer counts only when its key, the digest of its long text and its request digest are those of an
 open request; anything else is dropped and the request it should have answered ends as `no_answer`.
 Results come as they are ready and in any order. What is done with them is the caller's business.
+Who scores does so behind the answers: while a batch is scored, the next ones are answered and cached.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +23,12 @@ from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.checks import check_summary, new_numbers
 from gex_pipeline.summarize.clean import clean_summary
 from gex_pipeline.summarize.extractive import ExtractiveBackend
+from gex_pipeline.summarize.pending import Pending, done, in_turn
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, readable, request_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 
 Scores = dict[str, float]
-Scorer = Callable[[list[SummaryRequest], list[str]], list[Scores]]
+Scorer = Callable[[list[SummaryRequest], list[str]], Pending[list[Scores]]]
 Gate = Callable[[Scores], list[str]]
 _LOST_CHARACTER = "\ufffd"
 _BATCH_S = 60.0  # a slower batch is handed on when it is this old
@@ -64,6 +66,11 @@ class Progress:
     num_generated_tokens: int = 0
     startup_s: float = 0.0  # until the backend began with a first request, over all passes: engines starting
     answering_s: float = 0.0  # from there to its last answer
+    waiting_s: float = 0.0  # for scores, while nothing was asked
+
+    def add_waiting(self, seconds: float) -> None:
+        """Count seconds of waiting for scores."""
+        self.waiting_s += seconds
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -101,7 +108,8 @@ class Compression:
     score: Scorer | None = None
     gate: Gate | None = None  # scores -> descriptions of the gates they fail
     on_progress: Callable[[Progress], None] | None = None
-    chunk_size: int = 50_000  # requests in memory at a time, for each engine; every attempt over them starts all once
+    chunk_size: int = 50_000  # requests in memory at a time
+    pass_size: int = 500_000  # as many for each engine, where there is room: every attempt over them starts it once
     batch_size: int = 1000  # answers that are cached, scored and yielded together
 
 
@@ -133,10 +141,11 @@ def summarise(requests: Iterable[SummaryRequest], job: Compression) -> Iterator[
 
 
 def _chunk(remaining: Iterator[SummaryRequest], job: Compression) -> list[SummaryRequest]:
-    """The next requests: so many an engine, but no more than one engine's where memory ends before."""
+    """The next requests; where engines have to start for them, as many as are worth it and memory has room for."""
     chunk = list(itertools.islice(remaining, job.chunk_size))
+    most = job.pass_size * job.settings.most_engines if job.settings.backend == "vllm" else job.chunk_size
     room_bytes = _memory_bytes() * _MEMORY_SHARE - sum(map(_memory_of, chunk))
-    while len(chunk) < job.chunk_size * job.settings.most_engines and room_bytes > 0:
+    while len(chunk) < most and room_bytes > 0:
         request = next(remaining, None)
         if request is None:
             break
@@ -174,19 +183,18 @@ def _chunk_results(chunk: list[SummaryRequest], job: Compression, progress: Prog
         before = {item.request.key: item.result for item in pending if isinstance(item, _Judged)}
         asked = [_next_attempt(item, attempt) if isinstance(item, _Judged) else item for item in pending]
         pending = []
-        for batch in _answers(asked, job, progress):
-            judged = _judge(batch, job, before)
+        judging = (_judge(batch, job, before) for batch in _answers(asked, job, progress))
+        for judged in in_turn(judging, progress.add_waiting):
             pending.extend(item for item in judged if item.result.state == "rejected")
             yield [item.result for item in judged if item.result.state == "accepted"]
         if not pending:
             return
     failed = [item for item in pending if isinstance(item, _Judged)]
-    for i in range(0, len(failed), job.batch_size):
-        batch_failed = failed[i : i + job.batch_size]
-        if job.settings.fallback == "extractive" and job.backend.name != ExtractiveBackend.name:
-            yield _fall_back(batch_failed, job)
-        else:
-            yield [item.result for item in batch_failed]
+    falls_back = job.settings.fallback == "extractive" and job.backend.name != ExtractiveBackend.name
+    batches = (failed[i : i + job.batch_size] for i in range(0, len(failed), job.batch_size))
+    ended = (_fall_back(batch, job) if falls_back else done(batch) for batch in batches)
+    for batch in in_turn(ended, progress.add_waiting):
+        yield [item.result for item in batch]
 
 
 def _next_attempt(item: _Judged, attempt: int) -> SummaryRequest:
@@ -257,7 +265,7 @@ def _undamaged(answer: SummaryAnswer, request: SummaryRequest) -> SummaryAnswer:
     return replace(answer, error=what, error_kind=Reason.engine_error)
 
 
-def _judge(batch: Answered, job: Compression, before: dict[str, SummaryResult]) -> list[_Judged]:
+def _judge(batch: Answered, job: Compression, before: dict[str, SummaryResult]) -> Pending[list[_Judged]]:
     """Clean, check, score and gate one batch."""
     judged = [_check(request, answer, job, job.backend.name, before.get(request.key)) for request, answer in batch]
     return _scored(judged, job, gated=True)
@@ -302,21 +310,25 @@ def _check(
     return _Judged(request, replace(result, text=candidate.text, state="accepted"))
 
 
-def _scored(judged: Sequence[_Judged], job: Compression, *, gated: bool) -> list[_Judged]:
+def _scored(judged: list[_Judged], job: Compression, *, gated: bool) -> Pending[list[_Judged]]:
     """The same items in the same order, those with a text scored and, where asked, gated."""
-    if job.score is None:
-        return list(judged)
     passed = [(item, item.result.text) for item in judged if item.result.text is not None]
-    scores = iter(
-        job.score([item.request for item, _ in passed], [text for _, text in passed]) if passed else [],
-    )
+    if job.score is None or not passed:
+        return done(judged)
+    scoring = job.score([item.request for item, _ in passed], [text for _, text in passed])
+    gate = job.gate if gated else None
+    return scoring.then(lambda rows: _with_scores(judged, rows, gate))
+
+
+def _with_scores(judged: list[_Judged], rows: list[Scores], gate: Gate | None) -> list[_Judged]:
+    scores = iter(rows)
     out = []
     for item in judged:
         if item.result.text is None:
             out.append(item)
             continue
         result = replace(item.result, scores=next(scores))
-        failing = job.gate(result.scores) if job.gate and gated else []
+        failing = gate(result.scores) if gate else []
         if failing:
             detail = f"{'; '.join(failing)}: {result.text}"
             result = replace(result, text=None, state="rejected", reason=Reason.gate_failed, detail=detail[:2000])
@@ -324,7 +336,7 @@ def _scored(judged: Sequence[_Judged], job: Compression, *, gated: bool) -> list
     return out
 
 
-def _fall_back(failed: list[_Judged], job: Compression) -> list[SummaryResult]:
+def _fall_back(failed: list[_Judged], job: Compression) -> Pending[list[_Judged]]:
     """Extractive summaries of what the model could not do; checked and scored, but not gated away."""
     writer = ExtractiveBackend()
     requests = [item.request for item in failed]
@@ -344,4 +356,4 @@ def _fall_back(failed: list[_Judged], job: Compression) -> list[SummaryResult]:
             scores={},
         )
         out.append(_Judged(item.request, result))
-    return [item.result for item in _scored(out, job, gated=False)]
+    return _scored(out, job, gated=False)

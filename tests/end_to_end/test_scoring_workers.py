@@ -25,7 +25,7 @@ from tests.end_to_end.test_scoring_workers import Telling
 ray_jobs.Scorer = Telling
 ray.init(address="local", num_cpus=2, num_gpus=1, object_store_memory=10**8, include_dashboard=False)
 with ray_jobs.ScorerPool(ScorerSettings(), RaySettings(scorer_gpus=0.5)) as pool:
-    print("FOUND", *pool.score_texts(["a"], ["b"]))
+    print("FOUND", *pool.score_texts(["a"], ["b"]).result())
 """
 
 
@@ -58,7 +58,10 @@ def test_workers_without_a_gpu_score_on_the_cpu_where_there_is_one(ray_local, mo
     monkeypatch.setattr(ray_jobs, "Scorer", BesideEngine)
     scores = ScorerSettings(rouge=False, bertscore_model=None)
     with ScorerPool(scores, RaySettings(scorer_gpus=0)) as pool:
-        (row,) = pool.score_texts(["a dog runs"], ["a dog runs"])
+        scoring = pool.score_texts(["a dog runs"], ["a dog runs"])
+        assert not scoring.is_done(), "who asks goes on while the model is loaded"
+        (row,) = scoring.result()
+        assert scoring.is_done()
     assert row == {"sentence_cosine": pytest.approx(1, abs=1e-5), "device": "cpu"}
 
 

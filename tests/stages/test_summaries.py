@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 
 from gex_pipeline.errors import BalanceError, Reason
+from gex_pipeline.progress import Progress, shown_by
 from gex_pipeline.ray_scorer import VideoScores
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.stages import summaries
 from gex_pipeline.stages.summaries import (
     _PART_SCHEMA,
+    _publish_pace,
     _publish_tables,
     _row,
     _score_videos,
@@ -21,7 +23,9 @@ from gex_pipeline.stages.summaries import (
     _write_part,
     failing_gates,
 )
+from gex_pipeline.summarize import compress
 from gex_pipeline.summarize.compress import Compression, summarise
+from gex_pipeline.summarize.pending import done
 from gex_pipeline.summarize.request import SummaryAnswer, request_digest
 from gex_pipeline.tables import Database
 from tests.making_runs import LVLT, clip_row, recipe_of, write_jsonl
@@ -96,7 +100,7 @@ class Cosines:
         self._refusal = refusal
 
     def score_videos(self, videos):
-        return [VideoScores(dict(self._row), self._refusal) for _ in videos]
+        return done([VideoScores(dict(self._row), self._refusal) for _ in videos])
 
 
 VIDEO_GATE = {"clip_video_short_text": {"min": 0.25}}
@@ -117,7 +121,7 @@ def scored(folder, told, pool, video_gate=VIDEO_GATE):
     settings = run.recipe.granularity["LVST"]
 
     def score(asked, candidates):
-        return [{"sentence_cosine": 0.9 if one.key in told else 0.4} for one in asked]
+        return done([{"sentence_cosine": 0.9 if one.key in told else 0.4} for one in asked])
 
     job = Compression(
         settings=settings.summarizer,
@@ -131,7 +135,7 @@ def scored(folder, told, pool, video_gate=VIDEO_GATE):
     place = {"media_uri": "LVLT/0.tar", "media_offset_bytes": 0, "media_size_bytes": 1, "media_extension": "mp4"}
     parents = [{"parent_id": str(i), "source_id": "s", "clip_rank": i, "text": "long", **place} for i in (1, 2, 3)]
     rows = [_row(result, parent) for result, parent in zip(results, parents, strict=True)]
-    return _score_videos(run, run.recipe.graph.nodes["LVST"], rows, pool)
+    return _score_videos(run, run.recipe.graph.nodes["LVST"], rows, pool).result()
 
 
 @pytest.mark.parametrize(("video_gate", "third"), [({}, None), (VIDEO_GATE, 0.2)])
@@ -178,6 +182,19 @@ def test_a_summary_whose_video_cannot_be_looked_at_does_not_pass_its_gate(tmp_pa
     assert (rows[0]["text"], rows[0]["detail"]) == (None, f"{why}: {TOLD['a'].rstrip('.')}")
     ungated = scored(tmp_path, TOLD, unread, video_gate={})
     assert [(row["state"], set(row["scores"])) for row in ungated] == [("accepted", {"sentence_cosine"})] * 3
+
+
+@pytest.mark.parametrize(("waiting_s", "num_words"), [(9.0, 1), (11.0, 2)])
+def test_a_run_that_long_waited_for_scores_says_so(tmp_path, waiting_s, num_words):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    run = open_run(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": LVLT}))
+    said = []
+    with shown_by(type("Heard", (Progress,), {"note": lambda _, text: said.append(text)})()):
+        counted = compress.Progress(num_answers=10, num_prompt_tokens=900, answering_s=100.0, waiting_s=waiting_s)
+        _publish_pace(run, run.recipe.graph.nodes["LVLT"], counted)
+    assert said[0] == "LVLT: 10 answers, 9 tokens/s for 100.0 s after 0.0 s of starting"
+    more = "LVLT: 11 s of waiting for scores, in which nothing was answered; more [ray] scorers make that less"
+    assert said[1:] == [more][: num_words - 1]
 
 
 @pytest.mark.parametrize("results", [["a", "b"], ["a"], ["a", "a"], ["a", "b", "b"], ["a", "c"], ["a", "b", "c"]])

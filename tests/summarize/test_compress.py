@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import Counter
@@ -15,6 +16,8 @@ from gex_pipeline.summarize.backends import Backend, backend
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, _memory_of, summarise
 from gex_pipeline.summarize.extractive import ExtractiveBackend
+from gex_pipeline.summarize.http import HttpBackend
+from gex_pipeline.summarize.pending import Pending, done
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
 from tests.summarize.chat_server import ChatServer, Reply, captions_of, joined_captions
@@ -116,12 +119,12 @@ def test_every_request_gets_exactly_one_result_from_a_hostile_backend(batch_size
 
 @pytest.mark.parametrize(
     ("engines", "texts_with_room", "passes"),
-    [(1, 100, [10] * 10), (4, 100, [40, 40, 20]), (4, 20, [20] * 5), (4, 0, [10] * 10)],
+    [(1, 100, [40, 40, 20]), (2, 100, [80, 20]), (1, 20, [20] * 5), (4, 0, [10] * 10)],
 )
 def test_a_pass_grows_with_the_engines_as_far_as_the_memory_goes(
     monkeypatch: pytest.MonkeyPatch, engines: int, texts_with_room: int, passes: list[int]
 ) -> None:
-    """Each pass starts every engine: a hundred of them got 500 texts each for it."""
+    """Each pass starts every engine: one of them was started for every 50,000 texts, whatever memory there was."""
     asked = [request(("a man rides a motorcycle down a road", "he stops at a house"), key=f"k{n}") for n in range(100)]
     memory_bytes = 4 * sum(_memory_of(item) for item in asked[:texts_with_room])
     monkeypatch.setattr("gex_pipeline.summarize.compress._memory_bytes", lambda: memory_bytes)
@@ -132,9 +135,75 @@ def test_a_pass_grows_with_the_engines_as_far_as_the_memory_goes(
         return answers
 
     chosen = SummarizerSettings(model="m", concurrency=1, max_concurrency=engines)
-    job = Compression(chosen, backend=FaultInjector(count, max_attempts=1), chunk_size=10)
+    job = Compression(chosen, backend=FaultInjector(count, max_attempts=1), chunk_size=10, pass_size=40)
     assert len(by_key(summarise(asked, job))) == 100
     assert seen == passes
+
+
+class Held:
+    """Scores that are there when all texts have been answered twice, or never."""
+
+    def __init__(self, requests: list[SummaryRequest], *, ever: bool = True) -> None:
+        self._ever, self._waited_for = ever, {item.key for item in requests}
+        self.given: list[str] = []
+        self.begun: list[tuple[list[str], int]] = []  # keys, and how many answers had been given by then
+
+    def tell(self, answers: list[SummaryAnswer]) -> Iterator[SummaryAnswer]:
+        for answer in answers:
+            self.given.append(answer.key)
+            yield answer
+
+    def score(self, requests: list[SummaryRequest], texts: list[str]) -> Pending[list[dict[str, float]]]:
+        assert len(requests) == len(texts)
+        self.begun.append(([item.key for item in requests], len(self.given)))
+        first = len(self.given) == len(requests) * len(self.begun)  # of the first attempt
+        rows = [{"cosine": 0.1 if first and item.key == "k3" else float(item.key[1:])} for item in requests]
+
+        def result() -> list[dict[str, float]]:
+            assert self.is_done()
+            return rows
+
+        return Pending(self.is_done, result)
+
+    def is_done(self) -> bool:
+        return self._ever and set(self.given) == self._waited_for
+
+
+def test_texts_are_answered_and_kept_while_others_are_scored(serve: Serve, tmp_path: Path) -> None:
+    """Answers were asked for when the last ones had been scored, and those that an engine had given by then were lost
+    with the run."""
+    requests = many(20)
+    held = Held(requests)
+
+    def gate(scores: dict[str, float]) -> list[str]:
+        return ["cosine 0.1"] if scores["cosine"] == 0.1 else []
+
+    injector = FaultInjector(held.tell)
+    job = Compression(EXTRACTIVE, injector, score=held.score, gate=gate, batch_size=5)
+    results = by_key(summarise(requests, job))
+    assert [num_given for _, num_given in held.begun] == [5, 10, 15, 20, 21]
+    assert {key: result.scores["cosine"] for key, result in results.items()} == {f"k{n}": float(n) for n in range(20)}
+    assert [(item.key, item.attempt) for item in injector.asked[20:]] == [("k3", 1)]
+    assert {key: result.attempts for key, result in results.items() if result.attempts > 1} == {"k3": 2}
+    assert list(results) == [f"k{n}" for n in range(20) if n != 3] + ["k3"]
+
+
+def test_a_run_that_is_told_to_stop_waits_for_no_scores_and_keeps_the_answers(serve: Serve, tmp_path: Path) -> None:
+    requests, server = many(20), serve()
+    held = Held(requests, ever=False)
+
+    class Stopped(HttpBackend):
+        def answer(self, asked: Iterable[SummaryRequest], settings: SummarizerSettings) -> Iterator[SummaryAnswer]:
+            yield from itertools.islice(super().answer(asked, settings), 12)
+            raise KeyboardInterrupt
+
+    chosen = http(server, max_in_flight=1)
+    job = Compression(chosen, Stopped(chosen), ResponseCache(str(tmp_path)), score=held.score, batch_size=5)
+    with pytest.raises(KeyboardInterrupt):
+        list(summarise(requests, job))
+    assert [keys for keys, _ in held.begun] == [[f"k{n + i}" for i in range(5)] for n in (0, 5)]
+    digests = [request_digest(item, chosen) for item in requests]
+    assert len(ResponseCache(str(tmp_path)).lookup(digests)) == 12
 
 
 @pytest.mark.parametrize(
@@ -230,7 +299,7 @@ def test_a_model_that_never_gets_it_right_is_rejected_with_reason_and_raw_text(s
 def test_a_fallback_is_accepted_and_says_what_it_stands_for(serve: Serve) -> None:
     server = serve(lambda _: Reply("BANANA"))
     chosen = http(server, fallback="extractive", max_attempts=2)
-    job = job_of(chosen, score=lambda _, texts: [{"words": float(len(t.split()))} for t in texts])
+    job = job_of(chosen, score=lambda _, texts: done([{"words": float(len(t.split()))} for t in texts]))
     result = by_key(summarise([request()], replace(job, gate=lambda _: ["never good enough"])))["k0"]
     assert (result.state, result.backend, result.attempts) == ("accepted", "extractive", 2)
     assert result.reason == Reason.summary_too_short
@@ -245,10 +314,10 @@ def test_only_sentences_that_pass_the_checks_are_scored_and_a_failed_gate_keeps_
     )
     scored: list[str] = []
 
-    def score(requests: list[SummaryRequest], texts: list[str]) -> list[dict[str, float]]:
+    def score(requests: list[SummaryRequest], texts: list[str]) -> Pending[list[dict[str, float]]]:
         scored.extend(item.key for item in requests)
         assert len(requests) == len(texts)
-        return [{"cosine": 0.1 if item.key == "k1" else 0.9} for item in requests]
+        return done([{"cosine": 0.1 if item.key == "k1" else 0.9} for item in requests])
 
     def gate(scores: dict[str, float]) -> list[str]:
         return ["cosine 0.1 is under 0.5"] if scores["cosine"] < 0.5 else []
