@@ -359,7 +359,7 @@ def test_a_key_that_no_header_can_hold_is_named_by_its_variable_and_not_shown(
     server = serve()
     with pytest.raises(GexError, match="environment variable GEX_TEST_KEY holds a line end, a space or") as caught:
         ask([request()], settings(server.url))
-    assert "4711" not in str(caught.value)
+    assert "4711" not in str(caught.value).replace(server.url, "")
     assert "0815" not in str(caught.value)
     assert server.bodies == []
 
