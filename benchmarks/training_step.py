@@ -1,11 +1,16 @@
-"""Training as `gex train` runs it against the plain step: the same model and batches, without loader and bookkeeping.
+r"""Training as `gex train` runs it against the plain step: the same model and batches, without loader and bookkeeping.
 
 Frame shards of drawn noise are written by the real writers, read by the real loader. Both sides take turns. Told are
 samples a second by granularity, the ratio, the share of time that waited for data, and utilisation where the device's
 peak is known (or given). Towers are ViT-B/32 with random weights; --small takes a model that a CPU can train.
+What the workers read ahead while the plain steps ran is thrown away, and the steps that are timed are whole turns of
+the workers: the ratio is that of a training that goes on for hours. Exits with 1 when a loss is not finite, or when
+the batches that were timed are not the whole ones of the steps, in order.
 
     python benchmarks/training_step.py --small
-    python benchmarks/training_step.py --batch-size 64 --precision bf16        # on a GPU
+    # on an H100 with 16 cores; batches of 64 as a GPU of eight has them, of 32 frames they take 7.4 GB of /dev/shm
+    python benchmarks/training_step.py --batch-size 64 --precision bf16 --workers 12 \
+        --granularity SVST --granularity LVLT
 """
 
 from __future__ import annotations
@@ -13,16 +18,19 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from transformers import CLIPConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -40,8 +48,11 @@ from gex_pipeline.shard_format import (
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot
 from trainer.build import build
 from trainer.figures import StepLog
+from trainer.loader import Loader
 from trainer.processes import joined
 from trainer.run_data import open_data
+from trainer.settings import ClipShape
+from trainer.small_clip import write_small_clip
 from trainer.steps import Prepared
 from trainer.train import TrainingRun
 from trainer.train_recipe import TrainRecipe, make_train_recipe
@@ -97,11 +108,16 @@ def write_dataset(output: Path, num_samples: int, short_side_px: int, num_frames
     storage.publish_bytes(Manifest("noise", (snapshot,)).to_json(), str(output / "dataset.json"))
 
 
+def write_clip(folder: Path) -> None:
+    """The shape of ViT-B/32, which is what transformers takes where nothing is said, and a tokenizer."""
+    write_small_clip(folder, ClipShape(patch_px=32), [" ".join(_WORDS)], 224)
+    CLIPConfig().save_pretrained(folder)
+
+
 def recipe_of(folder: Path, arguments: argparse.Namespace, name: str) -> TrainRecipe:
     """One granularity's training."""
     num_frames, video, text, _ = _READ[name]
-    model: dict = {"settings": "iam-recommended", "towers": {"shape": {"patch_px": 32, "width": 768, "num_layers": 12}}}
-    model["towers"]["shape"] |= {"num_heads": 12}
+    model: dict = {"settings": "iam-recommended", "towers": {"clip": str(folder / "clip"), "weights": "random"}}
     image_px = 224
     if arguments.small:
         image_px, num_frames = 64, min(num_frames, 8)
@@ -136,6 +152,8 @@ def recipe_of(folder: Path, arguments: argparse.Namespace, name: str) -> TrainRe
 def measure(folder: Path, arguments: argparse.Namespace, name: str) -> dict:
     """Rounds of plain steps and of training, in turn."""
     recipe = recipe_of(folder, arguments, name)
+    turn = max(recipe.data.num_workers, 1)
+    num_steps = -(-arguments.steps // turn) * turn
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()  # or the peak would be that of the largest granularity so far
     with joined() as processes, open_data(recipe.data) as data:
@@ -144,20 +162,24 @@ def measure(folder: Path, arguments: argparse.Namespace, name: str) -> dict:
         with run.loader(range(10**6)) as loader:
             batch = run.task.prepare(next(loader))
             step = plain(run, batch, 0, arguments.warmup)
-            plains, ours, figures = [], [], {}
+            plains, ours, figures, wrong = [], [], {}, []
             for _ in range(arguments.rounds):
                 started_s = time.perf_counter()
                 step = plain(run, batch, step, arguments.steps)
                 plains.append((time.perf_counter() - started_s) / arguments.steps)
+                step = settle(run, loader, log, step)
                 log.figures(0)
                 upcoming = run.next(loader, log)
+                taken = []
                 started_s = time.perf_counter()
-                for _ in range(arguments.steps):
+                for _ in range(num_steps):
+                    taken.append(shape_of(upcoming))
                     upcoming = run.step(step, upcoming, loader, log)
                     step += 1
                 _finish()
-                ours.append((time.perf_counter() - started_s) / arguments.steps)
+                ours.append((time.perf_counter() - started_s) / num_steps)
                 figures = log.figures(0)
+                wrong += wrong_batches(recipe, name, taken) + wrong_figures(figures, name)
     size = arguments.batch_size
     return {
         "granularity": name,
@@ -167,7 +189,44 @@ def measure(folder: Path, arguments: argparse.Namespace, name: str) -> dict:
         "data_wait_share": figures["data_wait_share"],
         "mfu": figures.get("mfu"),
         "peak_device_bytes": figures.get("peak_device_bytes"),
+        "wrong": wrong,
     }
+
+
+def settle(run: TrainingRun, loader: Loader, log: StepLog, step: int) -> int:
+    """Bring the loader to where it is in the middle of a training; the next step.
+
+    While the plain steps run, its workers fill all the room that they have: batches that would be timed and cost
+    nothing. These are thrown away; then each worker gives one to a step that is not timed.
+    """
+    data = run.recipe.data
+    for _ in range(data.num_workers * data.prefetch_batches):
+        next(loader)
+    upcoming = run.next(loader, log) if data.num_workers else None
+    for _ in range(data.num_workers):
+        upcoming = run.step(step, upcoming, loader, log)
+        step += 1
+    return step
+
+
+def shape_of(batch: Prepared | None) -> tuple[Any, ...]:
+    """Step, granularity and shape of a batch, without holding its memory."""
+    return () if batch is None else (batch.step, batch.granularity, *batch.frames_BT3HW.shape)
+
+
+def wrong_batches(recipe: TrainRecipe, name: str, taken: Sequence[tuple[Any, ...]]) -> list[str]:
+    """What is not a whole batch of its step."""
+    data = recipe.data
+    shape = (data.batch_size, data.granularities[name].num_frames, 3, data.image_size_px, data.image_size_px)
+    first = taken[0][0] if taken[0] else 0
+    expected = [(first + number, name, *shape) for number in range(len(taken))]
+    return [f"a batch is {one}; expected {two}" for one, two in zip(taken, expected, strict=True) if one != two]
+
+
+def wrong_figures(figures: Mapping[str, Any], name: str) -> list[str]:
+    """What tells that steps were not those of a training."""
+    found = (math.isfinite(figures.get(f"loss/{name}", math.nan)), figures["num_skipped_steps"], figures["num_damaged"])
+    return [] if found == (True, 0, 0) else [f"loss is finite, skipped steps, damaged samples: {found}"]
 
 
 def plain(run: TrainingRun, batch: Prepared | None, step: int, num: int) -> int:
@@ -187,7 +246,7 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
-def main() -> None:
+def main() -> int:
     """Measure every granularity and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a model of 2 million weights, 64 px, 8 frames")
@@ -206,8 +265,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gex-training-step-") as scratch:
         folder = Path(scratch)
         write_dataset(folder / "data", 256 if arguments.small else 512, 64 if arguments.small else 224, 32)
+        write_clip(folder / "clip")
+        wrong = []
         for name in arguments.granularity or _READ:
-            print(json.dumps({key: _rounded(value) for key, value in measure(folder, arguments, name).items()}))
+            found = measure(folder, arguments, name)
+            wrong += found["wrong"]
+            print(json.dumps({key: _rounded(value) for key, value in found.items()}), flush=True)
+    return 1 if wrong else 0
 
 
 def _rounded(value: Any) -> Any:
@@ -215,4 +279,4 @@ def _rounded(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
