@@ -39,7 +39,15 @@ from trainer.data_settings import AnnotationSettings
 from trainer.encoding import EncodedTexts, EncodedVideos, Floats, encode_texts
 from trainer.evaluate import MEAN_AVERAGE_PRECISION, Evaluation, Options, ReadAs, chosen_numbers, read_as
 from trainer.evaluate_retrieval import retrieval_of_captions
-from trainer.history import HeldOut, Training, told_part, trainings_of, trainings_on_annotations, what_to_take
+from trainer.history import (
+    HeldOut,
+    Training,
+    span_of_kind,
+    told_part,
+    trainings_of,
+    trainings_on_annotations,
+    what_to_take,
+)
 from trainer.loader import Damaged
 from trainer.media_encoding import encode_media, is_image
 from trainer.media_reader import DamagedMediaError
@@ -59,8 +67,8 @@ class PublicData:
     """Prompts for classes, which make it zero-shot whatever head the model has; None: a head for just these classes,
     else the paper's prompt, and for Charades-Ego the names of the classes alone."""
     span_s: float | None = None
-    """LVU: videos are cut into as few equal spans as are no longer than this; None: as `annotations` says, whole ones
-    where it says nothing."""
+    """LVU: videos are cut into as few equal spans as are no longer than this; None: as `annotations` says, else as
+    the model was trained on LVU, else whole ones."""
     held_out: tuple[HeldOut, ...] = ()
     """Only rows of videos that all of these splits hold out; none: all rows."""
 
@@ -289,7 +297,8 @@ def _classify(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
 
 
 def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
-    span_s = job.data.span_s or job.data.annotations.span_s
+    trained = span_of_kind(job.pretrained.trained, job.data.annotations.kind)
+    span_s = job.data.span_s or job.data.annotations.span_s or trained
     spans: list[MediaText] = []
     damaged: list[Damaged] = []
     for sample in _whole(rows):

@@ -66,10 +66,21 @@ def last_granularities(trained: Training, known: Iterable[str]) -> list[str]:
 
 def granularity_of_kind(trained: Training, kind: str) -> str | None:
     """As what the newest training on annotations of a kind read them; None: there was no such training."""
+    newest = _newest_of_kind(trained, kind)
+    return None if newest is None else next(iter(newest.get("samples") or ()), None)
+
+
+def span_of_kind(trained: Training, kind: str) -> float | None:
+    """The longest span into which the newest training on annotations of a kind cut videos; None: it took them whole."""
+    newest = _newest_of_kind(trained, kind)
+    return None if newest is None else newest["annotations"].get("span_s")
+
+
+def _newest_of_kind(trained: Training, kind: str) -> Training | None:
     for one in reversed(trainings_of(trained)):
         annotations = one.get("annotations")
         if isinstance(annotations, dict) and annotations.get("kind") == kind:
-            return next(iter(one.get("samples") or ()), None)
+            return one
     return None
 
 

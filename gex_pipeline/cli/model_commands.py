@@ -129,7 +129,9 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     public.add_argument("--class-names", metavar="FILE", help="Charades-Ego: list of classes; folders: their names")
     public.add_argument("--subset", metavar="S", help="COIN: training or testing (default); ActivityNet: file of ids")
     public.add_argument("--templates", metavar="FILE", help="prompts for classes, a line each with {label} once")
-    public.add_argument("--span-s", type=number(above=0), metavar="S", help="LVU: longest span (default: whole videos)")
+    public.add_argument(
+        "--span-s", type=number(above=0), metavar="S", help="LVU: longest span (default: as trained, or whole videos)"
+    )
 
 
 MODEL_COMMANDS: CommandTable = {

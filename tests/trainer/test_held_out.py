@@ -205,6 +205,12 @@ def test_videos_in_spans_are_measured_whole_as_gex_eval_has_it(captioned, tmp_pa
     assert (measured.data["span_s"], measured.data["num_spans"]) == (0.05, 3 * measured.num_samples)
     assert outcome.figures["MSRVTT/num_samples"] == measured.num_samples >= 3
     assert outcome.figures["MSRVTT/top1_percent"] == pytest.approx(measured.figures["top1_percent"])
+    # a model that was trained on spans was measured on whole videos where nothing was said
+    silent = recipe.data.annotations.model_copy(update={"span_s": None})
+    again = evaluate_annotations(model, PublicData(silent, held_out=split), Options())
+    assert (again.data["span_s"], again.figures) == (0.05, measured.figures)
+    longer = evaluate_annotations(model, PublicData(silent, span_s=1e6, held_out=split), Options())
+    assert longer.data["num_spans"] == longer.num_samples == measured.num_samples
 
 
 def test_captions_that_are_classes_are_measured_by_the_head(captioned, tmp_path):
