@@ -23,6 +23,7 @@ def model_card(recipe: TrainRecipe, built: Built, trained: Mapping[str, Any]) ->
     card: str = template.render(
         recipe=recipe,
         trained=trained,
+        granularities={**built.granularities, **recipe.data.granularities},
         class_names=built.class_names,
         num_parameters=sum(parameter.numel() for parameter in built.module.parameters()),
         dim=built.settings.iam.dim,

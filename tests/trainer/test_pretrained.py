@@ -318,6 +318,10 @@ def test_a_model_keeps_how_its_start_read_the_granularities_that_it_does_not_go_
     assert found.granularities["LVLT"] == recipe.data.granularities["LVLT"]
     assert found.granularities["LVST"] == recipe.data.granularities["LVST"]
     assert found.granularities["IT"].n_iter_text == 2
+    # the card knew images alone
+    card = (Path(outcome.model) / "README.md").read_text()
+    assert "\n| LVLT | 2 | 3 | 3 | trained before |\n" in card
+    assert f"\n| IT | 1 | 0 | 2 | {found.trained['samples']['IT']} |\n" in card
     assert list(found.trained["samples"]) == ["IT"]
 
 
