@@ -6,7 +6,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 import uvicorn
 
@@ -54,11 +54,7 @@ def address_of(listening: socket.socket, host: str) -> str:
 
 
 def serve(index: Index, title: str, listening: socket.socket, host: str, begun: Callable[[], None]) -> None:
-    """Answer requests until the process is told to stop; `begun` is called when it can be asked.
-
-    Raises:
-        KeyboardInterrupt: it was stopped, by Ctrl-C or SIGTERM.
-    """
+    """Answer requests until Ctrl-C or SIGTERM, the ways to end it; `begun` is called when it can be asked."""
     hosts = (*_LOOPBACK_NAMES, host.lower(), listening.getsockname()[0]) if is_loopback(listening) else None
     config = uvicorn.Config(
         make_app(index, title, hosts),
@@ -72,7 +68,7 @@ def serve(index: Index, title: str, listening: socket.socket, host: str, begun: 
         ws="none",
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the scratch files are removed on the way out
-    with closing(listening):
+    with closing(listening), suppress(KeyboardInterrupt):
         _Server(config, begun).run(sockets=[listening])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,8 +126,8 @@ def browse(arguments: argparse.Namespace) -> int:
         def begun() -> None:
             _print(arguments, {"address": address}, lambda _: say(f"{title} at {address} (Ctrl-C ends it)"))
             sys.stdout.flush()
-            if arguments.open:
-                webbrowser.open(address)
+            if arguments.open:  # beside the server: a browser in the terminal ends only when it is left
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         server.serve(index, title, listening, arguments.host, begun)
     return 0

@@ -19,9 +19,11 @@ from gex_pipeline.layout import Layout
 from gex_pipeline.receipts import read_receipt
 from gex_pipeline.run_lock import Holder, read_holder
 from gex_pipeline.run_state import command_to_finish, is_unfinished, num_told, read_output, stored_retry
+from gex_pipeline.stopping import listening
 from gex_pipeline.tables import Database
 
 _AGAIN_S = 2.0
+_STOPPED = 130  # and not 0, which says that the run has ended
 
 
 @dataclass
@@ -34,8 +36,20 @@ class _Known:
 
 def command(arguments: argparse.Namespace) -> int:
     """Show an output; with --watch again and again until nobody holds it."""
+    if not arguments.watch:
+        return _show(arguments, _Known())
+    try:
+        return _watch(arguments)
+    except KeyboardInterrupt:
+        told = listening()
+        if told is not None and told.to_stop:
+            raise
+        return _STOPPED  # without a word: who looks on stops nothing
+
+
+def _watch(arguments: argparse.Namespace) -> int:
     known = _Known()
-    while arguments.watch:
+    while True:
         if sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
         _show(arguments, known)
@@ -44,7 +58,6 @@ def command(arguments: argparse.Namespace) -> int:
         if holder is None or holder.has_ended:
             return 0
         time.sleep(_AGAIN_S)
-    return _show(arguments, known)
 
 
 def _show(arguments: argparse.Namespace, known: _Known) -> int:

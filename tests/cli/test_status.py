@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 import urllib.parse
@@ -44,6 +45,24 @@ def test_watching_ends_with_the_run_that_holds_the_output(tmp_path, capsys):
     assert said.count("not finished: snapshot 0") == 2  # at once, and two seconds later
     assert said.count("held by") == 1
     assert said.count("next     run the same 'gex run' again") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, ""),  # not 0: the run it watched goes on
+        (signal.SIGTERM, 75, "gex: told to stop by SIGTERM; run the same command again to go on\n"),
+    ],
+)
+def test_who_stops_watching_is_not_told_to_go_on(tmp_path, capsys, monkeypatch, number, code, said):
+    """It said `stopped; run the same command again to go on`, as if the run had been stopped."""
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    run = begin(open_run(recipe_of(tmp_path)))
+    with held(run.layout, run.run_id):
+        monkeypatch.setattr(time, "sleep", lambda _: signal.raise_signal(number))
+        assert main(["status", str(tmp_path / "output"), "--watch"]) == code
+    found = capsys.readouterr()
+    assert (found.out.count("held by"), found.err) == (1, said)
 
 
 def publish_nothing(run: Run) -> None:
