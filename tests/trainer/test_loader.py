@@ -12,16 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from tests.trainer.outputs import make_numbered_output, numbers_of, settings_of
-from trainer import sequence
 from trainer.catalog import read_catalog, source_number
-from trainer.loader import DamageCount, Damaged, Loader, Rank, SampleReader, StepSampler, agree_over, collate, order_of
-from trainer.sequence import Reading
-from trainer.workers import worker_options
+from trainer.loader import DamageCount, Damaged, Loader, Rank, agree_over, order_of
 
 NUM_SOURCES = 18  # with batches of 4: 4 steps of each granularity an epoch
 
@@ -114,30 +110,6 @@ def test_three_workers_give_what_none_give_see_no_accelerator_and_are_gone_after
         assert torch.equal(mine.frames_BT3HW, theirs.frames_BT3HW)
         assert torch.equal(mine.sources_BS, theirs.sources_BS)
     assert not multiprocessing.active_children()
-
-
-def collated_in_shared_memory(samples) -> tuple[bool, bool, torch.Tensor]:
-    """In a worker."""
-    frames = collate(samples).frames_BT3HW
-    reads = [sequence._Read(number, sample.frames, "", "") for number, sample in enumerate(samples)]
-    batch, _ = sequence._collate(Reading(1, 48), reads)
-    return frames.is_shared(), batch.frames_BT3HW.is_shared(), frames
-
-
-def test_a_worker_collates_frames_into_shared_memory(output):
-    """They were put together in the worker's own memory and copied from there: a batch was written twice."""
-    settings = settings_of(output, granularities={"IT": {"num_frames": 1}})
-    with read_catalog(settings.dataset, None, ["IT"]) as catalog:
-        part = catalog.split(0).training
-        reader = SampleReader(settings, part, order_of(settings, part))
-        sampler = StepSampler(range(1), range(4))
-        loader = DataLoader(reader, batch_sampler=sampler, collate_fn=collated_in_shared_memory, **worker_options(1, 1))
-        [(first, second, frames)] = list(loader)
-        expected = np.stack([reader[0, slot].frames for slot in range(4)])
-        reader.close()
-    assert first and second
-    assert np.array_equal(frames.numpy(), expected)
-    assert not collate([reader[0, 0]]).frames_BT3HW.is_shared()
 
 
 RANDOM = {"frame_sampling": "random", "granularities": {"LVLT": {"num_frames": 3}}}
