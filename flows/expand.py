@@ -6,6 +6,7 @@ so a retry, a re-run after a crash and a scheduled run are the same thing. `gex 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import State, flow, get_run_logger
@@ -167,13 +168,14 @@ def _expand(parameters: ExpandParameters) -> int | None:
 
 
 def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) -> int | None:
-    run = look(recipe, parameters)  # again: another run may have published before this one got the lease
+    # Again: another run may have published before this one got the lease.
+    run = replace(look(recipe, parameters), lease=lease)
     if run.is_current:
         snapshot = None
-        _end_begun(run, lease)
+        _end_begun(run)
     else:
         run = begin(_go_on(run))
-        snapshot = _expand_rows(run, lease)
+        snapshot = _expand_rows(run)
     if snapshot is not None:
         _tell(run, snapshot, parameters)
         mark_done(run)
@@ -204,25 +206,23 @@ def _go_on(run: Run) -> Run:
     return run if num_changed else as_begun(run)
 
 
-def _end_begun(run: Run, lease: Lease) -> None:
+def _end_begun(run: Run) -> None:
     """Nothing is new: what a run that was stopped has begun is given up. Its finished shards stay."""
     logger = get_run_logger()
     logger.info("the inputs are those of snapshot %d: nothing to do", run.snapshot - 1)
     if run.is_begun:
         logger.warning("snapshot %d was begun by a run that was stopped, and is given up", run.snapshot)
-        lease.check()
         end_without_snapshot(run)
 
 
-def _expand_rows(run: Run, lease: Lease) -> Snapshot | None:
+def _expand_rows(run: Run) -> Snapshot | None:
     """From metadata to a snapshot; None where they bring nothing new."""
     account = ingest_clips(run)
     if run.manifest.snapshots and account.num_used == 0 and run.retry is None and not run.changes:
-        lease.check()
         end_without_snapshot(run)
         get_run_logger().info("no new clips in %d rows: nothing to do", account.num_in)
         return None
-    return _expand_clips(run, lease)
+    return _expand_clips(run)
 
 
 def _tell(run: Run, snapshot: Snapshot, parameters: ExpandParameters) -> None:
@@ -248,16 +248,14 @@ def _mark_drift(rows: list[dict[str, Any]]) -> None:
             progress().note(f"drift: {drift.in_words(row)}")
 
 
-def _expand_clips(run: Run, lease: Lease) -> Snapshot | None:
+def _expand_clips(run: Run) -> Snapshot | None:
     progress().stage("start Ray", None, "")
     with ray_session(run.recipe.ray):
         for node in publish.built_nodes(run):
-            lease.check()
             if publish.needs_summaries(run, node):
                 summarise_texts(run, node)
             plan_shards(run, node)
             build_shards(run, node)
-    lease.check()
     try:
         return publish_snapshot(run)
     except (BalanceError, GateError):

@@ -3,10 +3,10 @@
 In: an output and a run's id. Out: `held`, for the time of a run. The holder renews its lease; one whose process
 has ended, or who has not renewed it for long, is taken over, so a holder that died does not block for ever.
 Invariants: on a disk one run only gets a lease; whoever lost it to another (a machine that slept) is told so by
-`Lease.check` before it publishes. Not so on object stores, for want of a conditional write: these are asked, written,
+`Lease.check` before its next stage. Not so on object stores, for want of a conditional write: these are asked, written,
 and read again after a second or twice the time that took. Of two runs that start at once the one that wrote last goes
 on; both do only where a request of one takes longer than the other waits, until the next `check` of the one that
-wrote first. Clocks of machines that share an output must agree within `_EXPIRES_S`.
+wrote first. Clocks of machines that share an output must agree within `_EXPIRES_S` less `_RENEW_S`.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Lease:
     def keep(self, ended: threading.Event) -> None:
         """Renew until `ended` is set."""
         while not ended.wait(_RENEW_S):
-            # A failure of storage has its next turn before the lease expires; a loss is told to who publishes.
+            # A failure of storage has its next turn before the lease expires; a loss is told at the next stage.
             with suppress(GexError, OSError):
                 self.check()
 
@@ -176,7 +176,7 @@ class Lease:
             if holder is None or holder.token != self._holder.token:
                 by = holder.words if holder else "somebody who removed run.lock"
                 raise GexError(
-                    f"the hold of this run on {self._layout.output_uri} was ended by {by}. Nothing is published; "
+                    f"the hold of this run on {self._layout.output_uri} was ended by {by}. It publishes nothing more; "
                     "finished shards stay. Run the same command again when the other run has ended"
                 )
             self._holder = replace(self._holder, renewed=_now())

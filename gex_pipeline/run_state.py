@@ -15,7 +15,7 @@ import os
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, deciding, load_recipe, make_recipe
 from gex_pipeline.recipe_changes import changes_in, check_same_nodes
-from gex_pipeline.run_lock import read_holder
+from gex_pipeline.run_lock import Lease, read_holder
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
@@ -64,6 +64,7 @@ class Run:
     is_begun: bool = False  # whether a run, this one or another, has begun the next snapshot and not ended it
     begun_inputs: tuple[dict[str, Any], ...] = ()  # of the snapshot that was begun and planned, where they are others
     is_behind: bool = False  # whether these are not the files of today, but those the snapshot was begun with
+    lease: Lease | None = field(default=None, compare=False, repr=False)  # its hold; one that only looks has none
 
     @property
     def layout(self) -> Layout:
@@ -313,6 +314,7 @@ def end_without_snapshot(run: Run, accounts: Sequence[Account] = ()) -> None:
 
 def _remove_tables(run: Run) -> None:
     """Remove the tables of a snapshot that is not published; what vouches for them goes first."""
+    _check_held(run)
     for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", f"tables/*-{run.snapshot:06d}.parquet"):
         found = storage.list_files(f"{run.layout.output_uri}/{pattern}")
         storage.for_each(storage.remove, [file.uri for file in found])
@@ -338,7 +340,7 @@ def mark_told(run: Run) -> None:
     state = read_state(run.layout) or {}
     if state.get("snapshot") == run.snapshot - 1:
         state["stage"] = _DONE
-    _publish_state(run.layout, {**state, "told": run.snapshot})
+    _publish_state(run, {**state, "told": run.snapshot})
 
 
 def _write_state(run: Run, extra: dict[str, Any]) -> None:
@@ -356,11 +358,18 @@ def _write_state(run: Run, extra: dict[str, Any]) -> None:
         "told": run.num_told,
         **extra,
     }
-    _publish_state(run.layout, state)
+    _publish_state(run, state)
 
 
-def _publish_state(layout: Layout, state: dict[str, Any]) -> None:
-    storage.publish_bytes(json.dumps(state, indent=1).encode() + b"\n", layout.run_state)
+def _publish_state(run: Run, state: dict[str, Any]) -> None:
+    _check_held(run)
+    storage.publish_bytes(json.dumps(state, indent=1).encode() + b"\n", run.layout.run_state)
+
+
+def _check_held(run: Run) -> None:
+    """Fail where another run has taken the output over: shards are published for the run that `run.json` names."""
+    if run.lease is not None:
+        run.lease.check()
 
 
 def read_state(layout: Layout) -> dict[str, Any] | None:

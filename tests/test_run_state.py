@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gex_pipeline import storage
+from gex_pipeline import storage, timeline
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.run_lock import held
@@ -416,3 +416,34 @@ def test_a_longer_wait_over_a_published_output_is_no_other_recipe(folder):
     published(open_run(asking(folder)))
     run = open_run(asking(folder, timeout_s=600))
     assert (run.changes, run.recipe.hash) == ((), asking(folder).hash)
+
+
+def stages_of_one_that_slept(run) -> list:
+    """All by which a run touches `run.json` or what it stands for, after it has begun."""
+
+    def stage() -> None:
+        with timeline.stage(run, "plan", "LVLT"):
+            raise AssertionError("the stage was begun")
+
+    changes = (begin, mark_refused, mark_done, mark_told, end_without_snapshot)
+    return [stage, *(lambda change=change: change(run) for change in changes)]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_run_that_lost_its_hold_leaves_run_json_to_the_one_that_has_it(folder, number):
+    """It named itself there at its next stage; then the shards of the other were refused, and both runs failed."""
+    layout = open_run(recipe_of(folder)).layout
+    with held(layout, "slept") as lost:
+        slept = begin(replace(open_run(recipe_of(folder)), lease=lost))
+        storage.remove(layout.run_lock)  # the machine slept, and was taken for dead
+        write_jsonl(folder / "clips.jsonl", [clip_row(), clip_row("v2")])
+        with held(layout, "other") as lease:
+            other = begin(replace(open_run(recipe_of(folder)), lease=lease))
+            mark(other, "LVLT build")
+            plan(other, "SVST")
+            begun = read_state(layout)
+            assert begun["run_id"] == other.run_id != slept.run_id
+            with pytest.raises(GexError, match=r"was ended by process \d+ .*It publishes nothing more"):
+                stages_of_one_that_slept(slept)[number]()
+            assert read_state(layout) == begun
+            assert storage.exists(layout.table("plan-SVST", 0))

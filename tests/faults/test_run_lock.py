@@ -181,7 +181,7 @@ def test_a_run_that_lost_its_hold_is_told_before_it_publishes_and_leaves_the_new
     with held(layout, "slept") as lease:
         lease.check()
         rewrite(layout, token="of another", host="elsewhere")
-        with pytest.raises(GexError, match=r"was ended by process \d+ on elsewhere since .*Nothing is published"):
+        with pytest.raises(GexError, match=r"was ended by process \d+ on elsewhere since .*It publishes nothing more"):
             lease.check()
     assert read_holder(layout).token == "of another"
     storage.remove(layout.run_lock)
