@@ -39,19 +39,21 @@ CONTROL_BYTES = 20_000_000
 STORE_LIMIT_BYTES = 200_000
 
 
-def draw_clip(path: Path, seed: int) -> None:
+def draw_clip(
+    path: Path, seed: int, *, duration_s: int = CLIP_S, width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX
+) -> None:
     """Write one clip: drifting waves with grain, so that it compresses about as filmed video does."""
     import av
     import numpy as np
 
     random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX]
+    rows, columns = np.mgrid[0:height_px, 0:width_px]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "23", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        for index in range(CLIP_S * FPS):
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        for index in range(duration_s * FPS):
             wave = np.sin((columns + index * (2 + seed % 3)) / 17) + np.cos((rows + index) / (11 + seed % 5))
-            grain = random.integers(0, 24, (HEIGHT_PX // 4, WIDTH_PX // 4, 1)).repeat(4, axis=0).repeat(4, axis=1)
+            grain = random.integers(0, 24, (height_px // 4, width_px // 4, 1)).repeat(4, axis=0).repeat(4, axis=1)
             picture = (wave[..., None] * (40, 30, 20) + 110 + grain).clip(0, 255)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")))
         container.mux(stream.encode())
