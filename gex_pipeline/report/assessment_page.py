@@ -15,6 +15,7 @@ from markupsafe import Markup
 from gex_pipeline import storage
 from gex_pipeline.report import paper, wording
 from gex_pipeline.report.axis import Axis, value_axis
+from gex_pipeline.report.charts import add_tick_labels
 from gex_pipeline.report.svg import Svg
 from gex_pipeline.report.wording import markdown_table
 
@@ -24,11 +25,11 @@ _PLOT_PX = (460, 300)
 _EDGES_PX = (46, 16, 34, 46)  # left, right, top, bottom
 _NUM_EXAMPLES = 6
 _PLAIN_STYLE = (
-    "svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1d1f24}.grid{stroke:#e4e1db}.base{stroke:#8b919c}"
-    ".tick{fill:#5d636f;font-size:12px;text-anchor:middle}.end{text-anchor:end}.mark{fill:#fff;font-size:11px;"
+    "svg{background:#fff}text{font:13px system-ui,sans-serif;fill:#1d1f24}.grid{stroke:#e4e1db}.base{stroke:#676d79}"
+    ".tick{fill:#676d79;font-size:12px;text-anchor:middle}.end{text-anchor:end}.mark{fill:#fff;font-size:11px;"
     "font-weight:700;text-anchor:middle}.row-name{font-weight:650}.fill{fill:currentColor}.bar-line{stroke:currentColor;"
-    "stroke-width:2}.g1{color:#2f6fde}.g2{color:#0e9384}.g3{color:#d07a1c}.g4{color:#8250df}.g5{color:#cf3f7f}"
-    ".g6{color:#6a9a1f}.g7{color:#1391bd}.g0{color:#7a8190}"
+    "stroke-width:2}.g1{color:#2466d8}.g2{color:#0b796d}.g3{color:#a35a08}.g4{color:#7c49dc}.g5{color:#c22f72}"
+    ".g6{color:#4f7715}.g7{color:#0c7396}.g0{color:#596070}"
 )
 
 
@@ -102,7 +103,7 @@ def quality_chart(content: dict[str, Any], score: str) -> Markup:
     high = max(found["interval"][1] for _, _, found in points)
     space = max((high - low) * 0.12, 0.01)
     across = value_axis(min(seconds) / 1.4, max(seconds) * 1.4, 10)
-    upright = value_axis(low - space, high + space, 10)
+    upright = value_axis(low - space, high + space, 10, linear=True)
     svg = Svg(*_PLOT_PX, f"{SCORE_NAMES[score]} against seconds a task")
     _draw_axes(svg, across, upright, SCORE_NAMES[score])
     for index, second, found in points:
@@ -118,19 +119,19 @@ def quality_chart(content: dict[str, Any], score: str) -> Markup:
 def _draw_axes(svg: Svg, across: Axis, upright: Axis, title: str) -> None:
     left_px, right_px, top_px, bottom_px = _EDGES_PX
     width_px, height_px = _PLOT_PX
-    for tick in upright.ticks:
+    for tick, label in zip(upright.ticks, upright.labels, strict=True):
         y = _upright_px(upright, tick)
         svg.add("line", x1=left_px, x2=width_px - right_px, y1=y, y2=y, class_="grid")
-        svg.add("text", wording.number(tick), x=left_px - 6, y=y + 4, class_="tick end")
+        svg.add("text", label, x=left_px - 6, y=y + 4, class_="tick end")
     for tick in across.ticks:
         x = _across_px(across, tick)
         svg.add("line", x1=x, x2=x, y1=top_px, y2=height_px - bottom_px, class_="grid")
-        svg.add("text", wording.number(tick), x=x, y=height_px - bottom_px + 17, class_="tick")
     base_px = height_px - bottom_px
+    add_tick_labels(svg, across, (left_px, width_px - left_px - right_px), base_px + 17)
     svg.add("line", x1=left_px, x2=width_px - right_px, y1=base_px, y2=base_px, class_="base")
     svg.add("text", title, x=left_px, y=18, class_="row-name")
-    label = "seconds a task" + (", logarithmic" if across.is_log else "")
-    svg.add("text", label, x=(left_px + width_px - right_px) / 2, y=height_px - 8, class_="tick")
+    unit = "seconds a task" + (", logarithmic" if across.is_log else "")
+    svg.add("text", unit, x=(left_px + width_px - right_px) / 2, y=height_px - 8, class_="tick")
 
 
 def _across_px(axis: Axis, value: float) -> float:

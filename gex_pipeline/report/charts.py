@@ -13,7 +13,7 @@ from markupsafe import Markup
 from gex_pipeline.report import paper
 from gex_pipeline.report.axis import Axis
 from gex_pipeline.report.figures import Distribution, NodeFigures, Panel, ScoreFigures
-from gex_pipeline.report.svg import Svg
+from gex_pipeline.report.svg import Svg, fitted
 from gex_pipeline.report.wording import count, duration, number
 
 _NODE_PX = (206, 84)
@@ -21,6 +21,8 @@ _GAP_PX = (150, 22)
 _ROW_PX = 86
 _PANEL_PX = (460, 14)  # width of a panel and of its margins
 _SCORE_PX = (260, 96)
+# Widths of letters in a wide font, DejaVu Sans: in others there is room left. Of row names and figures, of ticks.
+_BOLD_LETTER_PX, _LETTER_PX, _TICK_LETTER_PX = 8.0, 7.3, 7.7
 NUM_COLOURS = 8
 _Box = tuple[float, float, float, float]  # left, bottom, width, height
 
@@ -92,26 +94,22 @@ def _add_edge(svg: Svg, start: tuple[float, float], end: tuple[float, float], no
     content = Markup("{}<tspan dy='4' class='sub'>{}</tspan>").format(symbol, below) if below else symbol
     if node.symbol != node.operation:
         svg.add("text", content, x=middle, y=y1 - 9, class_="symbol")
-    svg.add("text", node.operation, x=middle, y=y1 + 16, class_="operation")
+    room_px = 2 * (end[0] - middle) - 4
+    svg.add("text", node.operation, x=middle, y=y1 + 16, class_="operation", **fitted(node.operation, room_px, 7))
 
 
 def _add_node(svg: Svg, place: tuple[float, float], node: NodeFigures, colour: str) -> None:
     (x, y), (width_px, height_px) = place, _NODE_PX
     svg.add("rect", x=x, y=y, width=width_px, height=height_px, rx=12, class_="node")
     svg.add("rect", x=x + 12, y=y + 14, width=4, height=height_px - 28, rx=2, class_=f"{colour} fill")
-    svg.add("text", node.name, x=x + 28, y=y + 28, class_="name", **_fitted(node.name, width_px - 40, 10))
+    svg.add("text", node.name, x=x + 28, y=y + 28, class_="name", **fitted(node.name, width_px - 40, 10))
     unit = {"clips": "clips", "image": "images"}.get(node.media, "samples")
     svg.add("text", f"{count(node.samples)} {unit}", x=x + 28, y=y + 49, class_="figure")
     if node.media == "image":
         detail = f"{number(node.mean_words)} words each"
     else:
         detail = f"{duration(node.duration_s)} · {number(node.mean_words)} words each"
-    svg.add("text", detail, x=x + 28, y=y + 68, class_="small")
-
-
-def _fitted(text: str, room_px: float, letter_px: float) -> dict[str, object]:
-    """Squeeze long names into their box."""
-    return {"textLength": room_px, "lengthAdjust": "spacingAndGlyphs"} if len(text) * letter_px > room_px else {}
+    svg.add("text", detail, x=x + 28, y=y + 68, class_="small", **fitted(detail, width_px - 34, 6.6))
 
 
 def panel_chart(panel: Panel, names: Sequence[str]) -> Markup:
@@ -124,7 +122,7 @@ def panel_chart(panel: Panel, names: Sequence[str]) -> Markup:
     for tick in panel.axis.ticks:
         x = margin_px + panel.axis.position(tick) * span_px
         svg.add("line", x1=x, x2=x, y1=4, y2=height_px - 26, class_="grid")
-        svg.add("text", number(tick), x=x, y=height_px - 9, class_="tick")
+    add_tick_labels(svg, panel.axis, (margin_px, span_px), height_px - 9)
     for index, distribution in enumerate(panel.distributions):
         colour = "source" if distribution.is_source else colour_of(distribution.granularity, names)
         _add_distribution(svg, panel.axis, distribution, index * _ROW_PX, (colour, unit))
@@ -147,9 +145,29 @@ def _add_distribution(svg: Svg, axis: Axis, distribution: Distribution, top_px: 
     svg.add("line", x1=x, x2=x, y1=top_px + 26, y2=base_px, class_="mean")
     svg.add("circle", cx=x, cy=top_px + 26, r=3, class_="mean-dot")
     title = f"{distribution.granularity} clips" if distribution.is_source else distribution.granularity
-    svg.add("text", title, x=margin_px, y=top_px + 14, class_="row-name")
     figures = f"mean {number(mean)} {unit} · median {number(distribution.statistics['median'])}"
+    room_px = span_px - len(figures) * _LETTER_PX - 12
+    svg.add("text", title, x=margin_px, y=top_px + 14, class_="row-name", **fitted(title, room_px, _BOLD_LETTER_PX))
     svg.add("text", figures, x=width_px - margin_px, y=top_px + 14, class_="row-mean")
+
+
+def add_tick_labels(svg: Svg, axis: Axis, span: tuple[float, float], y: float) -> None:
+    """The labels of a horizontal axis, inside the picture; every second (third, …) where all would not fit.
+
+    `span` is the axis's left end and width in pixels.
+    """
+    labels = []
+    for tick, label in zip(axis.ticks, axis.labels, strict=True):
+        half_px = len(label) * _TICK_LETTER_PX / 2
+        x = span[0] + axis.position(tick) * span[1]
+        labels.append((min(max(x, half_px), svg.width_px - half_px), half_px, label))
+    shown = labels
+    for step in range(1, len(labels) + 1):
+        shown = labels[::step]
+        if all(x + half_px <= next_x - next_half_px for (x, half_px, _), (next_x, next_half_px, _) in pairwise(shown)):
+            break
+    for x, _, label in shown:
+        svg.add("text", label, x=x, y=y, class_="tick")
 
 
 def _bars(axis: Axis, counts: Sequence[int], box: _Box, scale_of: Sequence[int] | None = None) -> str:
@@ -182,8 +200,7 @@ def score_chart(figures: ScoreFigures, colour: str) -> Markup:
     if figures.num_rejected:
         svg.add("path", d=_bars(axis, figures.rejected, box, scale_of=total), class_="rejected fill")
     svg.add("line", x1=left_px, x2=left_px + span_px, y1=base_px, y2=base_px, class_="base")
-    for tick in axis.ticks:
-        svg.add("text", number(tick), x=left_px + axis.position(tick) * span_px, y=height_px - 5, class_="tick")
+    add_tick_labels(svg, axis, (left_px, span_px), height_px - 5)
     for gate in (figures.gate_min, figures.gate_max):
         if gate is not None and axis.edges[0] <= gate <= axis.edges[-1]:
             x = left_px + axis.position(gate) * span_px

@@ -31,6 +31,11 @@ class Svg:
         )
 
 
+def fitted(text: str, room_px: float, letter_px: float) -> dict[str, object]:
+    """Attributes that squeeze a text which letters of this width would carry out of its room."""
+    return {"textLength": room_px, "lengthAdjust": "spacingAndGlyphs"} if len(text) * letter_px > room_px else {}
+
+
 def plain(value: object) -> str:
     """An attribute's value; numbers with two decimals at most."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

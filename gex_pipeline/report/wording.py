@@ -32,6 +32,11 @@ def number(value: float | None) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "\u2212")
 
 
+def exact(value: float, decimals: int) -> str:
+    """As many decimals as are asked for, thousands with narrow spaces."""
+    return f"{value:,.{decimals}f}".replace(",", NARROW_SPACE).replace("-", "\u2212")
+
+
 def score(value: float | None) -> str:
     """A score with three decimals."""
     return NOTHING if value is None else f"{value:.3f}".replace("-", "\u2212")

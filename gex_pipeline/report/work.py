@@ -14,13 +14,15 @@ from markupsafe import Markup
 
 from gex_pipeline import storage
 from gex_pipeline.report.charts import colour_of
-from gex_pipeline.report.svg import Svg
+from gex_pipeline.report.svg import Svg, fitted
 from gex_pipeline.report.wording import duration
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.tables import Database
 from gex_pipeline.timeline import NAME
 
-_WIDTH_PX, _LANE_PX, _LEFT_PX, _RIGHT_PX, _TOP_PX = 1000, 34, 140, 76, 8
+_WIDTH_PX, _LANE_PX, _RIGHT_PX, _TOP_PX = 1000, 34, 76, 8
+_LEFT_PX = (140, 320)  # at least and at most, for the names of the lanes
+_LETTER_PX = 8.0  # of a bold name in a wide font
 _NUM_BINS = 400
 _PAUSE_S = 60.0  # at least; Ray starting, say, is none
 _PAUSE_SHARE = 0.03  # of the working time: the width that pauses are drawn with
@@ -122,7 +124,10 @@ class _Clock:
 def work_chart(work: Work, names: Sequence[str]) -> Markup:
     """A lane a stage: when it went on, and darker how many of its shards were worked on at once."""
     clock = _Clock(work.spans)
-    span_px = _WIDTH_PX - _LEFT_PX - _RIGHT_PX
+    titles = [f"{one.granularity} {one.stage}" if one.granularity else one.stage for one in work.stages]
+    widest_px = max(map(len, titles), default=0) * _LETTER_PX + 12
+    left_px = min(max(widest_px, _LEFT_PX[0]), _LEFT_PX[1])
+    span_px = _WIDTH_PX - left_px - _RIGHT_PX
     scale = span_px / max(clock.length_s, 1e-9)
     height_px = _TOP_PX + _LANE_PX * len(work.stages) + 22
     svg = Svg(_WIDTH_PX, height_px, f"Course of the run of snapshot {work.snapshot}")
@@ -132,26 +137,26 @@ def work_chart(work: Work, names: Sequence[str]) -> Markup:
     ]
     shards = [_at_once([span for span in lane if span.is_shard], clock) for lane in lanes]
     highest = max((max(heights, default=0.0) for heights in shards), default=0.0) or 1.0
-    for number, (one, lane, heights) in enumerate(zip(work.stages, lanes, shards, strict=True)):
+    for number, (one, title, lane, heights) in enumerate(zip(work.stages, titles, lanes, shards, strict=True)):
         base_px = _TOP_PX + _LANE_PX * (number + 1) - 6
         colour = colour_of(one.granularity or "", names) if one.granularity else "source"
-        svg.add("line", x1=_LEFT_PX, x2=_WIDTH_PX - _RIGHT_PX, y1=base_px, y2=base_px, class_="grid")
+        svg.add("line", x1=left_px, x2=_WIDTH_PX - _RIGHT_PX, y1=base_px, y2=base_px, class_="grid")
         for span in (span for span in lane if not span.is_shard):
             svg.add(
                 "rect",
-                x=_LEFT_PX + clock.position(span.started_s) * scale,
+                x=left_px + clock.position(span.started_s) * scale,
                 y=base_px - _LANE_PX + 12,
                 width=max(span.seconds * scale, 1.5),
                 height=_LANE_PX - 12,
                 rx=2,
                 class_=f"{colour} fill went-on",
             )
-        svg.add("path", d=_area(heights, highest, base_px, span_px), class_=f"{colour} fill")
-        title = f"{one.granularity} {one.stage}" if one.granularity else one.stage
-        svg.add("text", title, x=0, y=base_px - 5, class_="lane")
+        area = _area([height / highest for height in heights], (left_px, base_px, span_px))
+        svg.add("path", d=area, class_=f"{colour} fill")
+        svg.add("text", title, x=0, y=base_px - 5, class_="lane", **fitted(title, left_px - 12, _LETTER_PX))
         svg.add("text", duration(one.seconds), x=_WIDTH_PX, y=base_px - 5, class_="row-mean")
     for at_s, pause_s in clock.pauses:
-        x = _LEFT_PX + at_s * scale
+        x = left_px + at_s * scale
         svg.add("line", x1=x, x2=x, y1=_TOP_PX, y2=height_px - 20, class_="paper")
         svg.add("text", f"{duration(pause_s)} later", x=x, y=height_px - 6, class_="tick")
     return svg.markup()
@@ -170,11 +175,13 @@ def _at_once(shards: Sequence[Span], clock: _Clock) -> list[float]:
     return heights
 
 
-def _area(heights: Sequence[float], highest: float, base_px: float, span_px: float) -> str:
+def _area(shares: Sequence[float], box: tuple[float, float, float]) -> str:
+    """The path of a lane's bars, each a share of the lane high; `box` is the lane's left end, base and width."""
+    left_px, base_px, span_px = box
     width_px = span_px / _NUM_BINS
     bars = []
-    for number, height in enumerate(heights):
-        if height > 0:
-            bar_px = max(height / highest * (_LANE_PX - 12), 1.0)
-            bars.append(f"M{_LEFT_PX + number * width_px:.1f} {base_px:.1f}v{-bar_px:.1f}h{width_px:.2f}v{bar_px:.1f}z")
+    for number, share in enumerate(shares):
+        if share > 0:
+            bar_px = max(share * (_LANE_PX - 12), 1.0)
+            bars.append(f"M{left_px + number * width_px:.1f} {base_px:.1f}v{-bar_px:.1f}h{width_px:.2f}v{bar_px:.1f}z")
     return "".join(bars)
