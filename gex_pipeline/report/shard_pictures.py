@@ -18,7 +18,7 @@ from gex_pipeline.shards.samples import Samples
 _PANEL_PX = (460, 150)
 _MARGIN_PX = 36
 _TITLE_PX = 40
-_INK, _SOFT, _PAPER, _BAR = (29, 31, 36), (93, 99, 111), (251, 250, 248), (47, 111, 222)
+_INK, _SOFT, _PAPER, _BAR = (29, 31, 36), (82, 88, 99), (251, 250, 248), (36, 102, 216)
 
 
 def samples_sheet(samples: Samples, rows: list[dict[str, Any]], title: str) -> bytes | None:

@@ -38,10 +38,10 @@ _MAX_MEDIA_BYTES = 200_000_000  # a larger video is not fetched for six frames w
 _Colour = tuple[int, int, int]
 _PAPER: _Colour = (251, 250, 248)
 _INK: _Colour = (29, 31, 36)
-_SOFT: _Colour = (93, 99, 111)
+_SOFT: _Colour = (82, 88, 99)
 _LINE: _Colour = (222, 218, 211)
-_JOINT: _Colour = (208, 122, 28)
-_BAND: tuple[_Colour, _Colour] = ((122, 164, 232), (47, 111, 222))
+_JOINT: _Colour = (163, 90, 8)
+_BAND: tuple[_Colour, _Colour] = ((122, 164, 232), (36, 102, 216))
 
 
 @dataclass(frozen=True)
