@@ -14,7 +14,7 @@ from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RejectedError
-from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS
+from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS, DamagedRunError
 from gex_pipeline.validate.settings import ScorerSettings
 
 CLIP_VIDEO_NAMES = ("clip_video_long_text", "clip_video_short_text")
@@ -86,7 +86,7 @@ class Scorer:
         clip = self._scorers.clip
         try:
             seen = clip.embed_video(frames_to_score(row, self._num_frames))
-        except RejectedError as error:
+        except (RejectedError, DamagedRunError) as error:
             return VideoScores(refusal=str(error))
         long_text, short_text = clip.embed_texts([row.long_text, row.short_text])
         return VideoScores(

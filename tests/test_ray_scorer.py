@@ -10,6 +10,7 @@ from gex_pipeline.errors import Reason
 from gex_pipeline.media.frames import encode_jpeg
 from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES, Scorer, VideoToScore, frames_to_score
 from gex_pipeline.recipe import RaySettings
+from gex_pipeline.shard_format import FRAMES_EXTENSION
 from gex_pipeline.validate.clip import ClipCosine
 from gex_pipeline.validate.settings import ScorerSettings
 from tests.media.making_clips import make_clip
@@ -50,11 +51,14 @@ def test_one_that_cannot_be_read_has_no_score_and_does_not_stop_the_others(tmp_p
         in_tar(tmp_path, b"no picture", "png"),
         in_tar(tmp_path, whole, "mp4"),
         in_tar(tmp_path, b"no video" * 99, "webm"),
+        in_tar(tmp_path, b"no frames" * 99, FRAMES_EXTENSION),
     ]
-    picture, video, noise = Scorer(ScorerSettings(clip_model=model), "cpu").score_videos(rows)
+    picture, video, noise, run = Scorer(ScorerSettings(clip_model=model), "cpu").score_videos(rows)
     assert (picture.scores, picture.refusal) == ({}, "undecodable: a picture cannot be decoded: UnidentifiedImageError")
     assert noise.scores == {}
     assert noise.refusal.startswith(str(Reason.not_a_video))
+    assert run.scores == {}
+    assert run.refusal.startswith("the run of frames has a damaged header at byte 0")
     assert (tuple(video.scores), video.refusal) == (CLIP_VIDEO_NAMES, "")
 
 
