@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
 import re
 import signal
@@ -9,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
 
 import pytest
 
@@ -97,6 +101,25 @@ def test_the_flow_server_takes_the_database_from_its_parts(monkeypatch):
         monkeypatch.setenv(name, filled(value).replace("<POSTGRES_PASSWORD>", "pass"))
     url = Settings().server.database.connection_url.get_secret_value()
     assert url == "postgresql+asyncpg://prefect:pass@postgres:5432/prefect"
+
+
+def test_the_flow_server_still_knows_who_holds_a_place_after_a_restart(monkeypatch, tmp_path):
+    """It forgot them, and Prefect ended every run of a deployment within four minutes of a restart of seven seconds."""
+    from prefect.settings import PREFECT_HOME, Settings, temporary_settings
+
+    server = services()["prefect-server"]
+    for name, value in server["environment"].items():
+        monkeypatch.setenv(name, filled(value))
+    settings = Settings()
+    module = settings.server.concurrency.lease_storage
+    storage = importlib.import_module(module).ConcurrencyLeaseStorage
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        lease = asyncio.run(storage().create_lease([uuid4()], timedelta(seconds=300)))
+        assert list((tmp_path / "concurrency_leases").glob(f"{lease.id}.*"))  # so that another process finds it
+        assert asyncio.run(storage().renew_lease(lease.id, timedelta(seconds=300)))
+    assert [volume.split(":")[1] for volume in server["volumes"]] == [str(settings.home)]
+    guide = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    assert f"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE={module} \\\n  prefect server start" in guide
 
 
 def test_secrets_are_new_long_private_and_never_overwritten(tmp_path):

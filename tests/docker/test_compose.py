@@ -9,7 +9,18 @@ import tomllib
 
 import pytest
 
-from tests.docker.reading import COMPOSE, DOCKER, FROM_ELSEWHERE, compose, filled, services, variables
+from tests.docker.reading import (
+    COMPOSE,
+    DOCKER,
+    DOCKERFILES,
+    FROM_ELSEWHERE,
+    ROOT,
+    compose,
+    filled,
+    last_stage,
+    services,
+    variables,
+)
 
 ONCE = {"make-bucket", "deploy", "demo"}
 
@@ -58,7 +69,25 @@ def test_the_deployments_are_told_of_the_recipe_of_the_demo_and_of_its_output():
 def test_volumes_are_named_and_declared():
     declared = set(compose()["volumes"])
     used = {volume.partition(":")[0] for service in services().values() for volume in service.get("volumes", [])}
-    assert used == declared == {"postgres", "object-store", "data"}
+    assert used == declared == {"postgres", "prefect", "object-store", "data"}
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_volumes_of_our_services_lie_where_the_image_has_a_folder_of_its_user(name):
+    """A volume at another place is root's, and the first write to it fails."""
+    ours = [service for key, service in services().items() if key not in FROM_ELSEWHERE]
+    used = {volume.split(":")[1] for service in ours for volume in service.get("volumes", [])}
+    (made,) = [rest for word, rest in last_stage(name) if word == "RUN" and "install -d" in rest]
+    assert used == set(made.partition("install -d -o gex -g gex ")[2].split())
+
+
+def test_what_does_more_than_stand_is_done_when_it_is_asked_for():
+    """Each `up`, for another number of workers, say, set schedules back that were paused or resumed by hand."""
+    profiles = {name: service["profiles"] for name, service in services().items() if "profiles" in service}
+    assert profiles == {"deploy": ["deploy"], "demo": ["demo"]}
+    guide = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
+    for name in profiles:
+        assert f"docker compose -f docker/compose.yaml run --rm {name}\n" in guide
 
 
 def test_one_shots_end_and_all_else_is_started_again():

@@ -180,6 +180,7 @@ def site() -> Iterator[Site]:
             **os.environ,
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             # with the default, a run that is due while another is at work is cancelled ten seconds early
             "PREFECT_WORKER_PREFETCH_SECONDS": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",

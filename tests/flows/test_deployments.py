@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
+from prefect.client.schemas.actions import DeploymentScheduleUpdate
 from pydantic import ValidationError
 
 from flows.expand import ExpandParameters
@@ -40,12 +44,22 @@ def test_the_operating_guide_says_of_every_deployment_whether_and_when_it_runs_b
         for schedule in schedules:
             minute, hour = schedule["cron"].split()[:2]
             assert f"{int(hour):02d}:{int(minute):02d} {schedule['timezone']}" in when, name
-            assert ("begins paused" in when) == (not schedule["active"]), name
+            assert ("begins paused" in when) == (not schedule.get("active", True)), name
 
 
 def test_what_costs_a_model_or_takes_something_away_begins_paused():
-    active = {name for name, one in DEPLOYMENTS.items() if any(at["active"] for at in one.get("schedules", []))}
-    assert active == {"nightly", "weekly"}
+    schedules = [(name, schedule) for name, one in DEPLOYMENTS.items() for schedule in one.get("schedules", [])]
+    assert {name for name, schedule in schedules if "active" not in schedule} == {"nightly", "weekly"}
+    assert {name for name, schedule in schedules if schedule.get("active") is False} == {"monthly", "validate"}
+
+
+def test_a_deployment_that_is_made_again_lets_no_schedule_go_on_that_was_paused_by_hand():
+    """A schedule that says that it is active sets the server's; one without a word leaves it, by its slug."""
+    for deployment in DEPLOYMENTS.values():
+        for schedule in deployment.get("schedules", []):
+            asked = DeploymentScheduleUpdate(**_schedule_config_to_deployment_schedule(schedule))
+            assert asked.slug
+            assert asked.model_dump(exclude_unset=True).get("active", False) is False
 
 
 def test_what_writes_runs_once_at_a_time_and_what_is_due_meanwhile_is_cancelled():
@@ -114,3 +128,23 @@ def test_the_automations_are_ones():
     heartbeat_s = int(CONTENT["definitions"]["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     assert silent.trigger.within.total_seconds() == 3 * heartbeat_s
     assert silent.actions[0].state.value == "CRASHED"
+
+
+@pytest.mark.parametrize(("tags", "is_ours"), [(["gex", "expand"], True), (["other"], False), ([], False)])
+def test_only_runs_of_this_project_are_crashed_for_their_silence(tags, is_ours):
+    """Whatever else a server ran fell silent by the same rule, at its own pace."""
+    from prefect.events.related import tags_as_related_resources
+    from prefect.server.events.schemas.automations import EventTrigger
+    from prefect.server.events.schemas.events import ReceivedEvent
+
+    content = yaml.safe_load((FLOWS / "automations.yaml").read_text(encoding="utf-8"))
+    trigger = EventTrigger.model_validate(content["automations"][0]["trigger"])
+    beat = ReceivedEvent(
+        id=UUID(int=1),
+        occurred=datetime.now(UTC),
+        event="prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": "prefect.flow-run.1"},
+        related=[one.model_dump() for one in tags_as_related_resources(tags)],
+    )
+    assert trigger.covers(beat) is is_ours
+    assert all("gex" in deployment["tags"] for deployment in DEPLOYMENTS.values())
