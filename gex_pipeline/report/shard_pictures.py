@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gex_pipeline.errors import GexError, RejectedError
-from gex_pipeline.report.lettering import plain_font, readable
+from gex_pipeline.report.lettering import plain_font, readable, wrapped
 from gex_pipeline.report.sheet import sheet_of
-from gex_pipeline.report.wording import number
+from gex_pipeline.report.wording import exact, number
 from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS
 from gex_pipeline.shards.samples import Samples
 
 _PANEL_PX = (460, 150)
 _MARGIN_PX = 36
 _TITLE_PX = 40
+_LONE_PX = 22  # the bar of a value that all samples share
 _INK, _SOFT, _PAPER, _BAR = (29, 31, 36), (82, 88, 99), (251, 250, 248), (36, 102, 216)
 
 
@@ -73,29 +76,56 @@ def histograms_picture(content: dict[str, Any]) -> bytes:
             left = _MARGIN_PX + column * (_PANEL_PX[0] + _MARGIN_PX)
             top = _MARGIN_PX + line * (_PANEL_PX[1] + _TITLE_PX + _MARGIN_PX)
             if name in histogram["counts"]:
-                _draw_panel(draw, (left, top), f"{name or 'samples'} · {histogram['quantity']}", histogram, name)
+                _draw_panel(draw, (left, top), histogram, name)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _draw_panel(draw: Any, place: tuple[int, int], title: str, histogram: dict[str, Any], name: str) -> None:
+def _draw_panel(draw: Any, place: tuple[int, int], histogram: dict[str, Any], name: str) -> None:
     """Bars on the axis that all granularities share, the ends of the axis beneath."""
     left, top = place
     counts, edges = histogram["counts"][name], histogram["edges"]
-    text, font = readable(f"{title}   n = {sum(counts)}", 15)
-    draw.text((left, top), text, font=font.face, fill=_INK)
-    base, scale = top + 24 + _PANEL_PX[1], _PANEL_PX[0] / (edges[-1] - edges[0])
-    for count, low, high in zip(counts, edges, edges[1:], strict=False):
-        x, end = left + (low - edges[0]) * scale, left + (high - edges[0]) * scale - 1
-        if count:
-            draw.rectangle((x, base - _PANEL_PX[1] * count / max(counts), max(x, end), base), fill=_BAR)
-    draw.line((left, base, left + _PANEL_PX[0], base), fill=_SOFT)
+    width_px, height_px = _PANEL_PX
     small = plain_font(12).face
-    draw.text((left, base + 4), _plain(edges[0]), font=small, fill=_SOFT)
-    draw.text((left + _PANEL_PX[0], base + 4), _plain(edges[-1]), font=small, fill=_SOFT, anchor="ra")
+    figures = f"n = {sum(counts)}, highest bar {max(counts)}"
+    draw.text((left + width_px, top + 3), figures, font=small, fill=_SOFT, anchor="ra")
+    text, font = readable(f"{histogram['quantity']} · {name or 'samples'}", 15)
+    (title,) = wrapped(text, font, width_px - small.getlength(figures) - 12, 1)
+    draw.text((left, top), title, font=font.face, fill=_INK)
+    base = top + 24 + height_px
+    for count, (start, end) in zip(counts, _places(edges), strict=True):
+        if count:
+            x = left + start * width_px
+            draw.rectangle(
+                (x, base - height_px * count / max(counts), max(x, left + end * width_px - 2), base), fill=_BAR
+            )
+    draw.line((left, base, left + width_px, base), fill=_SOFT)
+    for share, anchor, label in _ends(edges, is_whole=histogram["quantity"] == "num_words"):
+        draw.text((left + share * width_px, base + 4), label, font=small, fill=_SOFT, anchor=anchor)
 
 
-def _plain(value: float) -> str:
+def _places(edges: list[float]) -> list[tuple[float, float]]:
+    """Where every bin begins and ends, as shares of the axis; a lone one is narrow and stands in the middle."""
+    if len(edges) == 2:
+        half = _LONE_PX / _PANEL_PX[0] / 2
+        return [(0.5 - half, 0.5 + half)]
+    span = edges[-1] - edges[0]
+    return [((low - edges[0]) / span, (high - edges[0]) / span) for low, high in pairwise(edges)]
+
+
+def _ends(edges: list[float], *, is_whole: bool) -> list[tuple[float, str, str]]:
+    """The labels beneath an axis: where each stands as a share of the axis, its anchor, its words.
+
+    They differ wherever the ends do. The last bin of whole values ends with one that it does not hold.
+    """
+    if len(edges) == 2:
+        return [(0.5, "ma", _plain(number(edges[0])))]
+    low, high = edges[0], edges[-1] - is_whole
+    decimals = 0 if is_whole else max(0, 2 - math.floor(math.log10(high - low)))
+    return [(share, anchor, _plain(exact(end, decimals))) for share, anchor, end in ((0, "la", low), (1, "ra", high))]
+
+
+def _plain(text: str) -> str:
     """A number in the letters that the built-in font has."""
-    return number(value).replace("\u202f", " ").replace("\u2212", "-")
+    return text.replace("\u202f", " ").replace("\u2212", "-")

@@ -119,13 +119,16 @@ def statistics(samples: Samples) -> dict[str, Any]:
 
 
 def _edges(lowest: float, highest: float, quantity: str) -> list[float]:
-    """Edges of bins of equal width from the lowest to the highest value; of whole numbers at least one wide."""
+    """Edges of bins of equal width from the lowest to the highest value; of whole numbers at least one wide.
+
+    A value that all samples share is a bin of its own, with no width.
+    """
     width = (highest - lowest) / _NUM_BINS
     if quantity == "num_words":
         width = float(max(1, -(-(highest - lowest + 1) // _NUM_BINS)))
     num = _NUM_BINS if quantity != "num_words" else max(1, int(-(-(highest - lowest + 1) // width)))
     if width == 0:
-        return [lowest, lowest + 1.0]
+        return [lowest, lowest]
     return [lowest + width * number for number in range(num)] + [max(lowest + width * num, highest)]
 
 
