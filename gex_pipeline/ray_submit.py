@@ -3,6 +3,8 @@
 In: the address of the cluster's dashboard and a recipe. This package and the recipe file travel with the job, which
 runs on the head node and uses the cluster it is on, whatever the recipe's address says. The job's name follows from
 what is run: asked for while it runs, it is followed and not started twice; a client that is gone leaves it running.
+The dashboard has no log from a place on, but the whole alone, so it is asked for seldom where a job runs long; one that
+does not answer is asked again for minutes, since the job goes on without it.
 """
 
 from __future__ import annotations
@@ -13,16 +15,23 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gex_pipeline import storage
-from gex_pipeline.errors import GexError, MissingExtraError
+from gex_pipeline.errors import GexError, MissingExtraError, TransientError
 from gex_pipeline.model_places import scores_of, summarizer_of
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.recipe import Recipe, load_recipe
 
+T = TypeVar("T")
+
 _LOOK_S = 1.0
+_READ_S = (1.0, 30.0)  # between readings of the log: a twentieth of the time since the first, within these
+_READ_SHARE = 0.05
+_PATIENCE_S = 300.0  # with a dashboard that does not answer; the head of a cluster takes minutes to be started again
+_NO_ANSWER = (RuntimeError, OSError)  # another status than 200, for which Ray has no class of its own; no answer at all
 _RECIPE = "recipe.toml"
 _PASSED_ON = ("PREFECT_API_URL",)  # nothing secret: what a job is started with stands in the dashboard
 
@@ -32,7 +41,7 @@ def submit(address: str, place: str, flags: Sequence[str], say: Callable[[str], 
 
     Raises:
         RecipeError: the recipe is wrong; GexError: there is no such cluster, or the job could not be started;
-        MissingExtraError: Ray's job client is not installed.
+        MissingExtraError: Ray's job client is not installed; TransientError: the dashboard stopped to answer.
     """
     sent = sent_recipe(place)
     there = _RECIPE if sent else storage.absolute(place)
@@ -40,12 +49,19 @@ def submit(address: str, place: str, flags: Sequence[str], say: Callable[[str], 
     identity = [entrypoint, sent.decode() if sent else "", storage.absolute(place)]
     name = f"gex-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
     client = _client(address)
-    job = _running(client, name)
-    if job is None:
-        job = _start(client, name, entrypoint, sent)
-        say(f"job {job} is started; 'ray job stop {job} --address {address}' ends it")
-    else:
-        say(f"job {job} is running already; following it")
+    try:
+        known = [job for job in client.list_jobs() if (job.submission_id or "").startswith(f"{name}-")]
+        job = next((one.submission_id for one in known if not one.status.is_terminal()), None)
+        if job is None:
+            job = _start(client, f"{name}-{len(known)}", entrypoint, sent)
+            say(f"job {job} is started; 'ray job stop {job} --address {address}' ends it")
+        else:
+            say(f"job {job} is running already; following it")
+    except _NO_ANSWER as error:
+        raise TransientError(
+            f"the Ray dashboard at {address!r} did not answer ({_first(error)}). Run the same command again; it "
+            "follows the job if that was started"
+        ) from error
     return _follow(client, job, say)
 
 
@@ -86,24 +102,14 @@ def _client(address: str) -> Any:
             "file with it"
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise GexError(f"no Ray dashboard at {address!r}: {first}") from error
+        raise GexError(f"no Ray dashboard at {address!r}: {_first(error)}") from error
 
 
-def _running(client: Any, name: str) -> str | None:
-    """The job of this name that has not ended, if any."""
-    return next(
-        (
-            job.submission_id
-            for job in client.list_jobs()
-            if (job.submission_id or "").startswith(f"{name}-") and not job.status.is_terminal()
-        ),
-        None,
-    )
+def _first(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _start(client: Any, name: str, entrypoint: str, sent: bytes | None) -> str:
-    number = sum((job.submission_id or "").startswith(f"{name}-") for job in client.list_jobs())
     with copied_code() as folder:
         if sent:
             (folder / _RECIPE).write_bytes(sent)
@@ -111,7 +117,7 @@ def _start(client: Any, name: str, entrypoint: str, sent: bytes | None) -> str:
         try:
             job: str = client.submit_job(
                 entrypoint=entrypoint,
-                submission_id=f"{name}-{number}",
+                submission_id=name,
                 runtime_env={"working_dir": str(folder), "env_vars": environment},
                 entrypoint_num_cpus=0,
             )
@@ -122,15 +128,19 @@ def _start(client: Any, name: str, entrypoint: str, sent: bytes | None) -> str:
 
 def _follow(client: Any, job: str, say: Callable[[str], None]) -> int:
     """Say what the job says until it has ended."""
-    num_said = 0
+    num_said, started_s, due_s = 0, time.monotonic(), 0.0
     while True:
-        details = client.get_job_info(job)
-        said = client.get_job_logs(job)
-        complete = said if details.status.is_terminal() else said[: said.rfind("\n") + 1]
-        if new := complete[num_said:].rstrip("\n"):
-            say(new)
-        num_said = len(complete)
-        if details.status.is_terminal():
+        details = _patiently(partial(client.get_job_info, job), job)
+        has_ended = details.status.is_terminal()
+        if has_ended or time.monotonic() >= due_s:
+            said = _patiently(partial(client.get_job_logs, job), job)
+            complete = said if has_ended else said[: said.rfind("\n") + 1]
+            if new := complete[num_said:].rstrip("\n"):
+                say(new)
+            num_said = len(complete)
+            now_s, (least_s, most_s) = time.monotonic(), _READ_S
+            due_s = now_s + min(max((now_s - started_s) * _READ_SHARE, least_s), most_s)
+        if has_ended:
             break
         time.sleep(_LOOK_S)
     if str(details.status) in ("SUCCEEDED", "JobStatus.SUCCEEDED"):
@@ -138,3 +148,23 @@ def _follow(client: Any, job: str, say: Callable[[str], None]) -> int:
     if details.driver_exit_code is None:
         say(f"job {job} ended without an exit code: {details.message}")
     return details.driver_exit_code or 1
+
+
+def _patiently(ask: Callable[[], T], job: str) -> T:
+    """What the dashboard says of a job, asked again while it does not answer.
+
+    Raises:
+        TransientError: it has not answered for minutes.
+    """
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except _NO_ANSWER as error:
+            if time.monotonic() >= until_s:
+                raise TransientError(
+                    f"the Ray dashboard has not said for {_PATIENCE_S / 60:g} minutes how job {job} goes "
+                    f"({_first(error)}). The job goes on where the cluster does; run the same command again to "
+                    "follow it"
+                ) from error
+        time.sleep(_LOOK_S)
