@@ -22,6 +22,7 @@ from gex_pipeline.report.axis import Axis, value_axis
 from gex_pipeline.shard_format import IMAGE_EXTENSIONS
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 from gex_pipeline.tables import Database, literal
+from gex_pipeline.validate.settings import mixed_scores
 from gex_pipeline.validate.statistics import STATISTICS
 
 _DIGITS = 6
@@ -127,6 +128,7 @@ class Figures:
     nodes: tuple[NodeFigures, ...]  # the source's clips first
     panels: tuple[Panel, ...]
     scores: tuple[ScoreFigures, ...]
+    mixed_scores: str  # a sentence where several models' scores are in one figure
     losses: tuple[LossFigures, ...]
     snapshots: tuple[SnapshotFigures, ...]  # newest first
     recipe: dict[str, Any]
@@ -199,6 +201,7 @@ def collect_figures(output_uri: str, manifest: Manifest, database: Database) -> 
         nodes=tuple(_nodes(database, manifest, graph)),
         panels=tuple(_panels(database, graph)),
         scores=tuple(figures for name in graph.nodes for figures in _scores(output_uri, manifest, database, name)),
+        mixed_scores=mixed_scores(one.recipe for one in manifest.snapshots if one.retired is None),
         losses=tuple(_losses(output_uri, manifest, database)),
         snapshots=tuple(
             SnapshotFigures(entry.snapshot, entry.created, entry.accounts) for entry in reversed(manifest.snapshots)

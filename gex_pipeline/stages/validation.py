@@ -30,7 +30,7 @@ from gex_pipeline.shards.target import open_target
 from gex_pipeline.stages.drift import find_drift
 from gex_pipeline.validate.clip import ClipCosine, Vectors
 from gex_pipeline.validate.sentence import SentenceCosine, row_cosines
-from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings
+from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings, mixed_scores
 from gex_pipeline.validate.statistics import summarise
 from gex_pipeline.validate.tsne import MIN_POINTS, plane_points
 
@@ -87,7 +87,8 @@ class _Validation:
         self._settings = ValidationSettings.model_validate(recipe.get("validation") or {})
         self._clip_model = options.clip_model or self._scores.clip_model
         self._videos: dict[str, Vectors | None] = {}  # by the key that a video is drawn by; None: unreadable
-        self._notes = list(samples.notes)
+        mixed = mixed_scores(one.recipe for one in manifest.snapshots if one.retired is None)
+        self._notes = [*samples.notes, *([mixed] if mixed else [])]
 
     @cached_property
     def _clip(self) -> ClipCosine:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -38,6 +39,28 @@ class ScorerSettings(BaseModel):
     """Samples with video-text cosines (of clip_model): the first by key, at random; all where `gates` name one."""
     clip_frames: int = Field(default=8, ge=1)
     """Frames a video that stand for it in the video-text cosines."""
+
+
+_MODELS = {
+    "sentence cosine": ("sentence_model",),
+    "BERTScore": ("bertscore_model", "bertscore_layers"),
+    "CLIP": ("clip_model", "clip_frames"),
+}
+
+
+def mixed_scores(recipes: Iterable[Mapping[str, Any]]) -> str:
+    """Which scores these snapshots' recipes took by different models, as a sentence; empty where there are none."""
+    tables = [recipe.get("scores") or {} for recipe in recipes]
+    told = []
+    for score, keys in _MODELS.items():
+        taken = [tuple(table.get(key, ScorerSettings.model_fields[key].default) for key in keys) for table in tables]
+        different = dict.fromkeys(values for values in taken if values[0])
+        ways = [" ".join(str(value) for value in values if value is not None) for values in different]
+        if len(ways) > 1:
+            told.append(f"{score} ({', then '.join(ways)})")
+    if not told:
+        return ""
+    return f"[scores] was changed between snapshots: figures of {' and '.join(told)} mix models that do not compare."
 
 
 class ValidationSettings(BaseModel):

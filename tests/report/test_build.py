@@ -153,6 +153,18 @@ def test_a_snapshot_that_made_no_samples_is_reported(tmp_path: Path) -> None:
     assert not page.of("video")
 
 
+def test_scores_of_several_models_in_one_figure_are_told_beside_them(tmp_path: Path) -> None:
+    uri = outputs.make_output(tmp_path)
+    manifest = read_manifest(uri)
+    assert manifest is not None
+    (entry,) = manifest.snapshots
+    changed = entry.recipe | {"scores": {"sentence_model": "org/<b>other</b>"}}
+    later = replace(entry, snapshot=1, recipe=changed, granularities={}, tables=())
+    outputs.publish(Path(uri), Manifest(manifest.name, (entry, later)))
+    told = "figures of sentence cosine (minilm, then org/<b>other</b>) mix models that do not compare."
+    assert told in Page(Path(build_report(uri)).read_text()).text
+
+
 def test_nothing_published_is_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(GexError, match=r"nothing is published at .*run the recipe first"):
         build_report(str(tmp_path))

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
-from gex_pipeline.validate.settings import ScorerSettings
+from gex_pipeline.validate.settings import ScorerSettings, mixed_scores
 
 
 def test_the_defaults_need_no_model_hub():
@@ -33,6 +33,24 @@ def test_unknown_keys_and_senseless_values_are_refused(values):
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         ScorerSettings().rouge = False
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ([None, {"rouge": False}, {"sentence_model": "minilm"}], None),
+        ([{"clip_model": None}, {"clip_model": "org/clip"}, {"sentence_model": None}], None),  # taken by one or by none
+        ([{}, {"bertscore_layers": 3}, {}], "BERTScore (minilm, then minilm 3)"),
+        (
+            [{"clip_model": "a", "clip_frames": 8}, {"clip_model": "b", "sentence_model": "org/s"}],
+            "sentence cosine (minilm, then org/s) and CLIP (a 8, then b 8)",
+        ),
+    ],
+)
+def test_scores_that_snapshots_took_by_different_models_are_named(tables, told):
+    said = mixed_scores({} if table is None else {"scores": table} for table in tables)
+    start, end = "[scores] was changed between snapshots: figures of ", " mix models that do not compare."
+    assert said == (f"{start}{told}{end}" if told else "")
 
 
 def test_importing_any_module_of_the_room_loads_no_model_library():

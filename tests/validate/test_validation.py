@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from flows.validate import ValidateParameters
 from gex_pipeline.cli.main import main
 from gex_pipeline.media.frames import sample_frames
-from gex_pipeline.report.figures import open_tables, published_manifest
+from gex_pipeline.report.figures import collect_figures, open_tables, published_manifest
 from gex_pipeline.report.validation import plane_chart, validation_section
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.reader import iter_samples, read_member
@@ -28,6 +29,7 @@ from tests.validate.published import long_sample, publish_two, write_snapshot
 from tests.validate.tiny_clip import write_tiny_clip
 
 NUM = 24
+OTHER_LAYER = {"bertscore_layers": 3}
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +39,11 @@ def clip_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def drifted(tmp_path_factory) -> Path:
-    """The second snapshot's texts are twice as long, and its scores lower."""
-    return publish_two(tmp_path_factory.mktemp("drifted"), NUM, later_words=40, later_score=0.3)
+    """The second snapshot's texts are twice as long, its scores lower, and BERTScore another layer's."""
+    output = publish_two(tmp_path_factory.mktemp("drifted"), NUM, later_words=40, later_score=0.3)
+    first, later = published_manifest(str(output)).snapshots
+    publish(output, Manifest("colours", (first, replace(later, recipe=later.recipe | {"scores": OTHER_LAYER}))))
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,17 @@ def found(drifted, clip_folder) -> tuple[int, dict[str, Any]]:
     """The exit code and the content of ``validation.json``; the report is written too."""
     code = main(["validate", str(drifted), "--clip", str(clip_folder), "--videos", "40", "--json"])
     return code, json.loads((drifted / "report/validation.json").read_text(encoding="utf-8"))
+
+
+def test_scores_of_several_models_in_one_figure_are_told(drifted, found):
+    """Both pages gave one mean over scores that do not compare, and said nothing."""
+    told = (
+        "[scores] was changed between snapshots: figures of BERTScore (minilm, then minilm 3) mix models that do not "
+        "compare."
+    )
+    assert told in found[1]["notes"]
+    with open_tables(str(drifted), published_manifest(str(drifted))) as database:
+        assert collect_figures(str(drifted), published_manifest(str(drifted)), database).mixed_scores == told
 
 
 def members(output: Path, granularity: str) -> dict[str, dict[str, bytes]]:
