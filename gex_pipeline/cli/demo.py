@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gex_pipeline.cli.run import run_recipe
 from gex_pipeline.cli.show import say
+from gex_pipeline.progress import LineProgress, shown_by
 
 _RECIPE = """\
 # The demo: what the paper makes of InternVid, made of a small drawn corpus.
@@ -46,7 +47,8 @@ def command(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     settings = CorpusSettings(num_sources=arguments.sources, seed=arguments.seed)
-    draw_corpus(folder / "corpus", settings)
+    with shown_by(LineProgress()):
+        draw_corpus(folder / "corpus", settings)
     recipe = folder / "recipe.toml"
     if not recipe.exists():
         recipe.write_text(_RECIPE, encoding="utf-8")

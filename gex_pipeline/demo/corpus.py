@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -35,6 +33,7 @@ from gex_pipeline.demo.faults import (
 from gex_pipeline.demo.scenes import draw_scene, write_clip
 from gex_pipeline.demo.stories import Source, make_sources, seeded
 from gex_pipeline.errors import GexError
+from gex_pipeline.progress import progress
 
 _VERSION = 1  # of what the settings draw: raise it whenever the same settings give other bytes
 _DRAWING = "corpus.drawing"  # marks a folder as ours while it is half drawn
@@ -88,10 +87,8 @@ class _ClipFile:
     seed: tuple[int, int, int]
 
 
-def draw_corpus(
-    folder: Path, settings: CorpusSettings, *, progress: Callable[[int, int], None] | None = None
-) -> CorpusSummary:
-    """Draw the corpus into `folder` unless it is there already; `progress` gets (sources drawn, sources).
+def draw_corpus(folder: Path, settings: CorpusSettings) -> CorpusSummary:
+    """Draw the corpus into `folder` unless it is there already, and tell the current progress of it.
 
     Raises: GexError when the folder holds clips that this function did not draw.
     """
@@ -102,7 +99,7 @@ def draw_corpus(
     sources = make_sources(settings.num_sources, settings.seed, settings.fps)
     faults = plan_faults(sources, settings.seed) if settings.faults else []
     files = [_files_of(index, sources, faults, settings) for index in range(len(sources))]
-    _draw_all(folder / "clips", list(zip(sources, files, strict=True)), settings, progress)
+    _draw_all(folder / "clips", list(zip(sources, files, strict=True)), settings)
     for fault in faults:
         spoil_file(fault, folder / "clips" / files[fault.source][fault.clips[0]].name)
     rows = _rows(sources, faults, settings)
@@ -174,25 +171,19 @@ def _timestamp(frame: int, fps: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{ms:03d}"
 
 
-def _draw_all(
-    folder: Path,
-    jobs: list[tuple[Source, list[_ClipFile]]],
-    settings: CorpusSettings,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    tell = progress or (lambda done, total: None)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(settings.workers or cores, len(jobs))
+def _draw_all(folder: Path, jobs: list[tuple[Source, list[_ClipFile]]], settings: CorpusSettings) -> None:
+    progress().stage("draw the corpus", len(jobs), "sources")
+    workers = min(settings.workers or num_cores(), len(jobs))
     if workers == 1:
-        for done, (source, files) in enumerate(jobs, start=1):
+        for source, files in jobs:
             _draw_source(folder, source, files, settings.fps)
-            tell(done, len(jobs))
+            progress().advance(1)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         drawn = [pool.submit(_draw_source, folder, source, files, settings.fps) for source, files in jobs]
-        for done, future in enumerate(as_completed(drawn), start=1):
+        for future in as_completed(drawn):
             future.result()
-            tell(done, len(jobs))
+            progress().advance(1)
 
 
 def _draw_source(folder: Path, source: Source, files: list[_ClipFile], fps: int) -> None:

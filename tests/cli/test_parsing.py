@@ -8,6 +8,7 @@ import pytest
 
 from gex_pipeline.cli.main import main
 from gex_pipeline.cli.parsing import number, whole
+from gex_pipeline.demo.faults import MIN_SOURCES
 
 
 def test_a_number_within_its_bounds_is_taken():
@@ -44,6 +45,11 @@ def test_any_other_is_refused_with_what_was_expected_and_what_came(read, text, e
         (("align", "m", "d", "k", "--n-iter-text", "-1"), "--n-iter-text: expected a whole number from 0 on, not '-1'"),
         (("cost", "--repeats", "0"), "--repeats: expected a whole number from 1 on, not '0'"),
         (("search", "m", "a cat", "d", "-n", "0"), "--num: expected a whole number from 1 on, not '0'"),
+        (
+            ("demo", "x", "--sources", str(MIN_SOURCES - 1)),
+            f"--sources: expected a whole number from {MIN_SOURCES} on, ",
+        ),
+        (("demo", "x", "--seed", "-1"), "--seed: expected a whole number from 0 on, not '-1'"),
         (("report", "output", "--samples", "-1"), "--samples: expected a whole number from 0 on, not '-1'"),
         (("shards", "browse", "o", "--port", "70000"), "--port: expected a whole number from 0 to 65535, not '70000'"),
         (("shards", "retire", "o", "--older-than-days", "-1"), "-days: expected a number from 0 on, not '-1'"),

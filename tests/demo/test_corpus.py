@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -7,8 +8,10 @@ from dataclasses import replace
 import av
 import pytest
 
+from gex_pipeline.cli.main import main
 from gex_pipeline.demo import draw_corpus
 from gex_pipeline.errors import GexError
+from gex_pipeline.progress import LineProgress, shown_by
 
 COLUMNS = ["YoutubeID", "Start_timestamp", "End_timestamp", "Caption", "Aesthetic_Score", "UMT_Score", "Channel"]
 
@@ -36,11 +39,19 @@ def damaged_files(folder):
 
 
 def test_the_same_settings_draw_the_same_bytes_with_one_process_or_two(corpus, settings, tmp_path):
-    seen = []
-    again = draw_corpus(tmp_path, replace(settings, workers=2), progress=lambda done, total: seen.append((done, total)))
+    said = io.StringIO()
+    with shown_by(LineProgress(said)):
+        again = draw_corpus(tmp_path, replace(settings, workers=2))
     assert again.was_drawn
     assert account(tmp_path) == account(corpus)
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert re.fullmatch(r"draw the corpus +4 sources in \S+ s\n", said.getvalue())
+
+
+def test_the_command_says_that_it_draws(tmp_path, capsys):
+    """Drawing takes most of a minute; not a word came before it was done."""
+    (tmp_path / "recipe.toml").write_text("no recipe\n")  # so that nothing is run
+    assert main(["demo", str(tmp_path), "--sources", "4"]) == 2
+    assert re.search(r"^draw the corpus +4 sources in ", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_finished_corpus_is_recognised_and_left_alone(corpus, settings):
