@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gex_pipeline import ray_node, ray_usage, run_log, timeline
+from gex_pipeline.cores import num_cores
 from gex_pipeline.errors import GexError, TransientError, innermost
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.ray_scorer import Scorer, VideoScores, VideoToScore
@@ -83,7 +84,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         # A private Ray has no business on the network: with this, every socket is on loopback.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         options |= {
-            "num_cpus": settings.num_cpus or max(2, os.cpu_count() or 2),
+            "num_cpus": settings.num_cpus or max(2, num_cores()),
             "object_store_memory": settings.object_store_bytes,
             "include_dashboard": False,
         }

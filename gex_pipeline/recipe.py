@@ -118,7 +118,7 @@ class RaySettings(Settings):
 
     address: str = "local"  # "local" starts a private Ray; "auto" or "host:port" joins a cluster
     send_code: bool = True  # a cluster's workers get this package from the run; false: what they have installed
-    num_cpus: int | None = Field(default=None, ge=1)  # logical CPUs of a private Ray; None: the machine's
+    num_cpus: int | None = Field(default=None, ge=1)  # logical CPUs of a private Ray; None: what the run may use
     object_store_bytes: int = Field(default=200_000_000, ge=80_000_000)  # of a private Ray
     cpus_a_shard: float = Field(default=1.0, gt=0)  # CPUs one shard's worker takes
     memory_a_shard_bytes: int | None = Field(default=None, ge=1)  # memory it takes; None: it is not counted

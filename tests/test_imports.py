@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A module may import from its own layer and from those before it.
 LAYERS = (
-    ("errors", "settings_errors", "stopping"),
+    ("errors", "settings_errors", "stopping", "cores"),
     ("granularity", "shard_format", "run_log", "storage_patterns"),
     (
         "progress",

@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from gex_pipeline.cores import num_cores
 from gex_pipeline.demo.captions import reference
 from gex_pipeline.demo.faults import (
     CLAIMED_TOO_MUCH_S,

@@ -7,7 +7,6 @@ damaged video) is a finding of that shard. Of the tables that the manifest lists
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
+from gex_pipeline.cores import num_cores
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import progress
 from gex_pipeline.shards.across import verify_across
@@ -118,7 +118,7 @@ def _clips(target: Target, stack: ExitStack, told: Told) -> list[SourceClips] | 
 
 def on_cores(checks: Sequence[ShardCheck], num_workers: int | None = None) -> Iterator[list[Finding]]:
     """Verify on this machine's cores, in this process where one worker is enough."""
-    num_workers = min(num_workers or os.cpu_count() or 1, len(checks))
+    num_workers = min(num_workers or num_cores(), len(checks))
     if num_workers <= 1:
         yield from map(verify_shard, checks)
         return
