@@ -100,7 +100,7 @@ def iter_run(stream: BinaryIO, size_bytes: int) -> Iterator[MemberSpan]:
             raise DamagedRunError(f"the run of frames has a damaged header at byte {at}: {error}") from error
         span = MemberSpan(at + _BLOCK_BYTES, header.size)
         at += span.whole.size_bytes
-        if not _FRAME_NAME.fullmatch(header.name) or at > size_bytes:
+        if not _FRAME_NAME.fullmatch(header.name) or header.size < 0 or at > size_bytes:
             raise DamagedRunError(f"the run of frames holds {header.name!r}, which is no whole frame of it")
         yield span
 

@@ -245,7 +245,10 @@ def pieces(stream: BinaryIO, uri: str, offset_bytes: int, size_bytes: int, *, be
 
     Raises:
         FileTooShortError: the file ends before the range does.
+        GexError: it begins before the file, or ends before it begins: reading less than nothing would read everything.
     """
+    if offset_bytes < before_bytes or size_bytes < 0:
+        raise GexError(f"{offset_bytes}+{size_bytes} is no range of bytes of {uri!r}")
     stream.seek(offset_bytes - before_bytes)
     left = before_bytes + size_bytes
     while left:

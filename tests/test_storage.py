@@ -250,6 +250,26 @@ def test_local_and_remote_are_told_apart():
     assert storage.local_path("file:///a/b") == Path("/a/b")
 
 
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("gs://anonymous@b/x?endpoint_override=h&scheme=http", "b/x?endpoint_override=h&scheme=http"),
+        ("gs://anonymous@b/a%2f..%2fb c#d", "b/a%2f..%2fb c#d"),
+        ("gs://anonymous@b", "b"),
+        ("abfs://c@account.dfs.core.windows.net/x?enable_tls=false", "c/x?enable_tls=false"),
+        ("abfs://account.blob.core.windows.net/c/x", "c/x"),
+    ],
+)
+def test_what_an_id_says_in_a_path_sets_nothing_of_the_store(uri, path):
+    """Arrow took it for settings, and sent the token of the run to the address that the id named."""
+    assert object_store.connect(uri)[1] == path
+
+
+def test_settings_behind_the_name_of_a_bucket_are_refused():
+    with pytest.raises(GexError, match=r"settings of a store belong into the environment"):
+        object_store.connect("gs://b?endpoint_override=h/x")
+
+
 def test_a_range_is_copied_and_one_past_the_end_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(bytes(range(100)))
     storage.copy_range(f"{tmp_path}/x", 10, 5, tmp_path / "part")
@@ -259,6 +279,9 @@ def test_a_range_is_copied_and_one_past_the_end_is_refused(tmp_path):
     with pytest.raises(GexError, match=r"ends 5 bytes before the range 95\+10 does"):
         storage.copy_range(f"{tmp_path}/x", 95, 10, tmp_path / "part")
     assert not (tmp_path / "part").exists()  # half of it would be taken for a file
+    for offset, size in ((-1, 5), (10, -5)):  # of a receipt that anyone wrote; -5 bytes were the whole rest
+        with pytest.raises(GexError, match=rf"{offset}\+{size} is no range of bytes of"):
+            storage.read_range(f"{tmp_path}/x", offset, size)
 
 
 def test_a_local_file_is_used_where_it_lies(tmp_path):

@@ -59,12 +59,12 @@ class Samples:
     clip_files: list[Path] = field(default_factory=list)
 
     def fetch(self, row: dict[str, Any], folder: Path) -> Path:
-        """A sample's media as a local file in `folder`.
+        """A sample's media as a local file in `folder`, under a name that nobody else chose.
 
         Raises:
             GexError: its tar does not hold it.
         """
-        path = folder / f"{row['key'].replace('/', '_')}.{row['media_extension']}"
+        path = folder / "media"
         storage.copy_range(media_place(self.target, row), row["media_offset_bytes"], row["media_size_bytes"], path)
         return path
 

@@ -85,7 +85,7 @@ def change_json(path: Path, key: str, **values: Any) -> None:
     change_members(path, change)
 
 
-def change_receipt(output: Path, name: str, key: str, **values: Any) -> None:
+def change_receipt(output: Path, name: str, key: str, /, **values: Any) -> None:
     path = output / name / f"{name}-000000.parquet"
     table = pq.read_table(path)
     rows = [row | (values if row["key"] == key else {}) for row in table.to_pylist()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +218,19 @@ def test_the_sheet_shows_pictures_too(gex, whole, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).astype(int)
     for colour in (outputs.RED, outputs.GREEN, outputs.BLUE, outputs.YELLOW, outputs.GREY):
         assert (np.abs(picture - colour).max(axis=2) < 40).sum() > 1000
+
+
+@pytest.mark.parametrize(("key", "extension"), [("", "/../victim"), (".", "/victim"), ("a", "mp4/../../victim")])
+def test_no_name_in_a_receipt_leads_the_sheet_out_of_its_folder(gex, output, tmp_path, monkeypatch, key, extension):
+    """The media were fetched as "<key>.<extension>", both out of a receipt that anyone may have written."""
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    (scratch / "victim").write_text("mine")
+    damage.change_receipt(output, "LVLT", ALPHA.key, key=key, media_extension=extension, text_digest="0")
+    arguments = ("--where", "text_digest = '0'", "--granularity", "LVLT", "--out", tmp_path / "s.png")
+    assert gex("sheet", output, *arguments).code == 0  # it is a video, whatever it is called
+    assert [path.name for path in scratch.iterdir()] == ["victim"]
+    assert (scratch / "victim").read_text() == "mine"
 
 
 def test_equal_outputs_have_no_difference(gex, whole, output):
