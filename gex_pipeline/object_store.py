@@ -33,7 +33,7 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
 
 
 def connect(uri: str) -> tuple[Any, str]:
-    """The file system of a URI, and the path in it.
+    """The file system of a URI, and the path in it, which is taken as it is: ids of clips are part of it.
 
     Raises:
         GexError: nobody knows the scheme, or the URI carries credentials.
@@ -41,14 +41,19 @@ def connect(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     scheme, _, rest = uri.partition("://")
-    authority = rest.partition("/")[0]
-    if "@" in authority and (scheme == "s3" or ":" in authority.partition("@")[0]):
-        safe = f"{scheme}://{rest.partition('@')[2]}"
+    authority, _, path = rest.partition("/")
+    user = authority.partition("@")[0] if "@" in authority else ""
+    if ":" in user or (scheme == "s3" and (user or (":" in authority and "@" in rest))):  # a secret may hold a slash
+        safe = f"{scheme}://{rest.rpartition('@')[2]}"
         raise GexError(f"{safe!r} is given with credentials, which would be published; put them in the environment")
+    if "?" in authority or "#" in authority:
+        raise GexError(f"cannot reach {uri!r}: settings of a store belong into the environment, not behind its name")
     try:
         if scheme == "s3":
             return _s3(authority, *_circumstances()), rest.rstrip("/")
-        return fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
+        # of the path nothing is told: what Arrow takes for settings in it would send credentials elsewhere
+        filesystem, root = fs.FileSystem.from_uri(f"{scheme}://{authority}/")
+        return filesystem, f"{root}{'' if not root or root.endswith('/') else '/'}{path}".rstrip("/") or root
     except ValueError as error:
         raise GexError(f"cannot reach {uri!r}: {one_line(error)}") from error
     except OSError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,12 +18,11 @@ from gex_pipeline import registry
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import SOURCE_OPERATION, GranularityGraph, Node
 from gex_pipeline.media.settings import FrameSettings, VideoSettings
-from gex_pipeline.settings_errors import explain, read_toml
+from gex_pipeline.settings_errors import check_no_credentials, explain, read_toml
 from gex_pipeline.shard_format import IMAGE_EXTENSIONS
 from gex_pipeline.summarize import running
 from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings
 
-_SECRET_IN_URI = re.compile(r"://[^/@]*:(?!\d+/)[^@]*@|[?&](secret_key|access_key|session_token|password|sig)=", re.I)
 # What changes no sample: where the output lies, who builds it, how long a sample may take, when nothing is published.
 # Of a summarizer see `running`.
 _NOT_HASHED = ("name", "output", "ray", "validation")
@@ -249,6 +247,7 @@ def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
     Raises:
         RecipeError: key, value found and what was expected.
     """
+    check_no_credentials(content)
     tables = dict(content)
     nodes = tables.pop("granularity", None)
     if not isinstance(nodes, dict) or not nodes:
@@ -261,7 +260,6 @@ def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
         recipe = Recipe.model_validate({**tables, "granularity": settings, "base": base})
     except ValidationError as error:
         raise RecipeError(explain(error, Recipe)) from error
-    _check_uris(recipe)
     _check_parents(recipe)
     return recipe
 
@@ -317,11 +315,3 @@ def _node_settings(name: str, table: Any) -> NodeSettings:
         return model.model_validate(table)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise RecipeError(explain(error, model, where)) from error
-
-
-def _check_uris(recipe: Recipe) -> None:
-    clips = recipe.source.clips
-    uris = [recipe.output, *([clips] if isinstance(clips, str) else clips)]
-    uris += [value for value in recipe.source.media.model_dump().values() if isinstance(value, str)]
-    if any(_SECRET_IN_URI.search(uri) for uri in uris):
-        raise RecipeError("a URI carries credentials; recipes are stored in outputs, so put them in the environment")

@@ -6,13 +6,43 @@ Pydantic's findings become key, value and expectation. Imports nothing else of w
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from gex_pipeline.errors import RecipeError
+
+_WORDS = r"(key|token|secret|sig|signature|password|credential)s?"
+_SECRET_IN_URI = re.compile(
+    rf"\bs3://[^/]*:[^@]*@|\bs3://[^/]*@|://[^/@]*:(?!\d+/)[^@]*@|://.*[?&][\w.-]*{_WORDS}=", re.I
+)
+_SECRET_NAME = re.compile(rf"(.*_)?{_WORDS}", re.I)
+
+
+def check_no_credentials(content: Any, path: tuple[str, ...] = ()) -> None:
+    """Refuse the tables of a recipe in which a URI, or an argument of an engine, is a secret. It is not repeated.
+
+    Recipes are stored with what is made by them, and what is wrong with a value is said with the value.
+
+    Raises:
+        RecipeError: the key that holds one.
+    """
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            check_no_credentials(value, (*path, str(key)))
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            check_no_credentials(value, path)
+    elif isinstance(content, str):
+        instead = "recipes are stored in outputs, so put them in the environment"
+        if _SECRET_IN_URI.search(content):
+            raise RecipeError(f"{'.'.join(path)}: a URI carries credentials; {instead}")
+        if "engine" in path[:-1] and _SECRET_NAME.fullmatch(path[-1]):
+            raise RecipeError(f"{'.'.join(path)}: looks like credentials; {instead} (HF_TOKEN for a model's hub)")
 
 
 def read_toml(path: str | Path, what: str = "") -> dict[str, Any]:

@@ -170,9 +170,13 @@ def test_every_wrong_key_is_said_at_once():
     [
         ("output", "s3://AKIA:secret@bucket/out"),
         ("output", "s3://AKIA:se/cret@bucket/out"),
+        ("output", "s3://AKIA:12/cret@bucket/out"),
+        ("output", "abfs://c@account.dfs.core.windows.net/out?account_key=abc"),
         ("source/clips", "s3://bucket/c.parquet?secret_key=abc"),
         ("source/clips", ["a.csv", "s3://u:p@bucket/c.parquet"]),
         ("source/media/uri", "https://host/x.mp4?sig=abc"),
+        ("source/media/uri", "https://host/x.mp4?X-Amz-Date=1&X-Amz-Signature=abc"),
+        ("source/media/uro", "https://host/x.mp4?token=abc"),
         ("source/media", {"kind": "column", "column": "f", "root": "s3://k:s@bucket/"}),
     ],
 )
@@ -181,6 +185,13 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(path, value):
         make_recipe(changed(path, value))
     assert "cret" not in str(caught.value)
     assert "abc" not in str(caught.value)
+
+
+def test_an_engine_s_argument_that_is_a_secret_is_refused_and_not_repeated():
+    content = changed("summarizer", {"backend": "vllm", "model": "m", "engine": {"hf_token": "secret"}})
+    with pytest.raises(RecipeError, match=r"summarizer.engine.hf_token: looks like credentials; .*HF_TOKEN") as caught:
+        make_recipe(content)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_colon_and_an_at_sign_in_a_path_are_no_credentials():

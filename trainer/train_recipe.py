@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gex_pipeline import storage
 from gex_pipeline.errors import RecipeError
-from gex_pipeline.settings_errors import explain, read_toml
+from gex_pipeline.settings_errors import check_no_credentials, explain, read_toml
 from gex_pipeline.shards.manifest import read_manifest
 from trainer.data_settings import PAPER_GRANULARITIES, DataSettings, Task
 from trainer.optim_settings import OptimSettings
@@ -122,6 +122,7 @@ def make_train_recipe(content: Mapping[str, Any], base: Path = Path()) -> TrainR
     Raises:
         RecipeError: key, value found and what was expected.
     """
+    check_no_credentials(content)
     tables = dict(content)
     if isinstance(tables.get("model"), dict):
         tables["model"] = _model_table(tables["model"], base)

@@ -26,7 +26,7 @@ from gex_pipeline.model_places import placed_scores, placed_summarizer
 from gex_pipeline.operations.compress_text import CompressTextSettings
 from gex_pipeline.operations.integrate import join_texts
 from gex_pipeline.recipe import Bound, Columns, RaySettings, Settings
-from gex_pipeline.settings_errors import explain, read_toml
+from gex_pipeline.settings_errors import check_no_credentials, explain, read_toml
 from gex_pipeline.shard_format import text_digest
 from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
@@ -126,6 +126,7 @@ def load_assessment(path: str | Path) -> AssessmentRecipe:
         RecipeError: file, key, value found and what was expected.
     """
     content = read_toml(path)
+    check_no_credentials(content)
     try:
         return AssessmentRecipe.model_validate({**content, "base": str(Path(path).parent)})
     except ValidationError as error:

@@ -20,6 +20,13 @@ def recipe_of(**tables):
     return make_train_recipe({"output": "out", "data": DATA, **tables})
 
 
+def test_credentials_in_a_uri_are_refused_and_not_repeated():
+    """Checkpoints and exports hold the recipe."""
+    with pytest.raises(RecipeError, match=r"^data.dataset: a URI carries credentials") as caught:
+        recipe_of(data={**DATA, "dataset": "s3://AKIA:cret@bucket/out"})
+    assert "cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
