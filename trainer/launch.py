@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from gex_pipeline.errors import GexError, TransientError
+from trainer.run_settings import LaunchSettings
 from trainer.stopping import StopSignals
 from trainer.train import Outcome, train
 from trainer.train_recipe import TrainRecipe
 
 _LOOK_S = 1.0
+_COMING_S = 60.0  # nodes of a cluster that is coming up as well
 _NAMED = 2  # errors that the sentence at the end tells, of many processes
 
 
@@ -30,8 +33,8 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     Told to stop in the main thread, it waits for the step and the checkpoint; told again, it ends at once.
 
     Raises:
-        GexError: a process says that training cannot go on; TransientError: processes were lost more often than the
-            recipe allows.
+        GexError: there is no room for the processes, or one says that training cannot go on; TransientError: processes
+            were lost more often than the recipe allows.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -42,10 +45,9 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
             """Ray's own would take the place of ours and abort the processes at the first SIGINT."""
 
     launch = recipe.launch
+    resources = _resources(launch)
+    _check_room(launch, resources, say)
     board = ray.remote(num_cpus=0)(_Board).remote()
-    resources = {"CPU": launch.cpus_a_process}
-    if launch.gpus_a_process:
-        resources["GPU"] = launch.gpus_a_process
     trainer = Trainer(
         _one_process,
         train_loop_config={"recipe": recipe.model_dump(mode="json", exclude_unset=True), "board": board},
@@ -71,6 +73,39 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
             "command again to go on from the last checkpoint"
         )
     return Outcome(**answer["outcome"])
+
+
+def _resources(launch: LaunchSettings) -> dict[str, float]:
+    """What one process takes."""
+    resources = {"CPU": launch.cpus_a_process}
+    return resources | {"GPU": float(launch.gpus_a_process)} if launch.gpus_a_process else resources
+
+
+def _check_room(launch: LaunchSettings, resources: Mapping[str, float], say: Callable[[str], None]) -> None:
+    """Fail where Ray Train would wait for ever without a word. Nodes of a cluster have a minute to come.
+
+    Raises:
+        GexError: the nodes have no room for all of them.
+    """
+    import ray
+
+    until_s, is_told = time.monotonic() + (0.0 if launch.address == "local" else _COMING_S), False
+    while not launch.autoscaling:
+        rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        num = sum(min(int(room.get(name, 0) / of + 1e-9) for name, of in resources.items()) for room in rooms)
+        if num >= launch.num_processes:
+            return
+        found = f"Ray has room for {num} of {launch.num_processes} processes"
+        if time.monotonic() >= until_s:
+            needed = " and ".join(f"{of:g} {name}s" for name, of in resources.items())
+            raise GexError(
+                f"{found} with {needed} each, which [launch] num_processes, cpus_a_process and gpus_a_process ask for; "
+                "ask for less, or say autoscaling = true when the cluster adds nodes by itself"
+            )
+        if not is_told:
+            say(f"{found}; waiting for nodes")
+            is_told = True
+        time.sleep(_LOOK_S)
 
 
 def _cause(error: Exception | None) -> str:

@@ -88,5 +88,7 @@ class LaunchSettings(_Table):
     """CPUs that each of them takes; its data workers have theirs from the same."""
     gpus_a_process: int = Field(default=0, ge=0, le=1)
     """GPUs that each of them takes, one or none; with 0 they train on the CPU, whatever their node has."""
+    autoscaling: bool = False
+    """The cluster adds nodes: processes for which there is no room yet wait for them."""
     max_restarts: int = Field(default=3, ge=0)
     """How often training is started anew from its last checkpoint after a process or its machine is lost."""

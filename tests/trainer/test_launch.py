@@ -16,6 +16,7 @@ from gex_pipeline.errors import GexError, TransientError
 from tests.trainer.tiny_recipes import largest_difference, log_of, steps_of, tiny_recipe, train_here, weights_of
 from trainer import launch
 from trainer.launch import _Board, train_with_ray
+from trainer.run_settings import LaunchSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CHANGES = {
@@ -175,6 +176,53 @@ def test_more_processes_than_gpus_on_a_node_end_it_at_once_with_a_sentence(
     with pytest.raises(GexError, match=r"2 processes are started on a machine with 1 GPUs") as caught:
         train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES))
     assert not caught.value.transient
+
+
+def test_processes_for_which_ray_has_no_room_end_it_at_once_with_a_sentence(ray_local, numbered_output, tmp_path):
+    """Ray Train waits for a GPU that never comes, and says nothing."""
+    recipe = tiny_recipe(numbered_output, tmp_path / "training", CHANGES, {"launch": {"gpus_a_process": 1}})
+    with pytest.raises(
+        GexError, match=r"^Ray has room for 0 of 2 processes with 1 CPUs and 1 GPUs each, which "
+    ) as caught:
+        train_with_ray(recipe)
+    assert not caught.value.transient
+    assert not (tmp_path / "training").exists()
+
+
+def nodes_of(*looks: list[dict[str, float]]):
+    """What `ray.nodes` says at each look; at all later ones what it said at the last."""
+    left = list(looks)
+
+    def nodes() -> list[dict]:
+        resources = left.pop(0) if len(left) > 1 else left[0]
+        return [{"Alive": True, "Resources": one} for one in resources] + [{"Alive": False, "Resources": {"GPU": 8.0}}]
+
+    return nodes
+
+
+@pytest.mark.parametrize(
+    ("settings", "looks", "told"),
+    [
+        ({"address": "auto"}, ([{"CPU": 4, "GPU": 2}, {"CPU": 1, "GPU": 4}],), []),
+        ({"address": "auto"}, ([], [{"CPU": 8, "GPU": 1}], [{"CPU": 8, "GPU": 3}]), [0]),
+        ({"address": "auto", "autoscaling": True}, ([],), []),
+    ],
+)
+def test_nodes_of_a_cluster_are_waited_for_and_counted_one_by_one(monkeypatch, settings, looks, told):
+    monkeypatch.setattr("ray.nodes", nodes_of(*looks))
+    monkeypatch.setattr(launch, "_LOOK_S", 0.0)
+    asked = LaunchSettings(num_processes=3, gpus_a_process=1, **settings)
+    said: list[str] = []
+    launch._check_room(asked, launch._resources(asked), said.append)
+    assert said == [f"Ray has room for {num} of 3 processes; waiting for nodes" for num in told]
+
+
+def test_nodes_of_a_cluster_are_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr("ray.nodes", nodes_of([{"CPU": 1.0, "GPU": 8.0}]))
+    monkeypatch.setattr(launch, "_COMING_S", 0.0)
+    asked = LaunchSettings(num_processes=2, address="auto", gpus_a_process=1)
+    with pytest.raises(GexError, match=r"room for 1 of 2 processes with 1 CPUs and 1 GPUs each.* autoscaling = true"):
+        launch._check_room(asked, launch._resources(asked), print)
 
 
 def test_what_processes_ended_with_is_in_the_sentence_without_the_advice_that_follows_it():
