@@ -173,7 +173,7 @@ def test_what_is_no_whole_run_says_where(tmp_path):
         split_run(content[: span.size_bytes + 1024])
     backwards = tarfile.TarInfo("a.f000.jpg")
     backwards.size = -512  # the next header would be this one again, for ever
-    with pytest.raises(DamagedRunError, match="holds 'a.f000.jpg', which is no whole frame of it"):
+    with pytest.raises(DamagedRunError, match=r"holds 'a\.f000\.jpg', which is no whole frame of it"):
         next(iter_run(io.BytesIO(backwards.tobuf(tarfile.GNU_FORMAT)), 512))
 
 

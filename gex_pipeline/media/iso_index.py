@@ -15,6 +15,7 @@ from typing import BinaryIO
 from gex_pipeline.errors import Reason, RejectedError
 
 _MAX_BOXES = 1_000_000  # a hostile file of eight-byte boxes must not hold a worker for long
+_MAX_DEPTH = 10  # of boxes below a track, where a whole file has three; libav goes no deeper either
 _MAX_EDITS = 10_000  # beyond this it does not matter which of them show something
 _TABLES = {b"stts": 8, b"stss": 4, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8}  # bytes an entry
 _SIZES = {b"stsz": 4, b"stz2": 0}  # of samples; the compact form says itself how many bits one takes
@@ -45,7 +46,8 @@ def num_in_index(file: BinaryIO, start: int, end: int) -> int | None:
     """Samples of the track of a moov box that has most, edits counted; none when the index is compressed.
 
     Raises:
-        RejectedError: undecodable, when a table says that it has more entries than its box has room for.
+        RejectedError: undecodable, when a table says that it has more entries than its box has room for, or boxes lie
+            in each other without end.
     """
     most = 0
     for kind, payload, box_end in boxes(file, start, end):
@@ -57,7 +59,11 @@ def num_in_index(file: BinaryIO, start: int, end: int) -> int | None:
 
 
 def num_in_fragment(file: BinaryIO, start: int, end: int) -> int:
-    """Samples of all runs of a moof box."""
+    """Samples of all runs of a moof box.
+
+    Raises:
+        RejectedError: undecodable, when boxes lie in each other without end.
+    """
     runs = _inside(file, start, end, (b"traf",), b"trun")
     return sum(_number(file, payload + 4) for _, payload, _ in runs)
 
@@ -113,12 +119,16 @@ def _num_edits(file: BinaryIO, payload: int, end: int) -> int:
     return sum(media_time >= 0 for _, media_time, _ in form.iter_unpack(file.read(num_edits * form.size)))
 
 
-def _inside(file: BinaryIO, start: int, end: int, through: tuple[bytes, ...], *wanted: bytes) -> Iterator[Box]:
+def _inside(
+    file: BinaryIO, start: int, end: int, through: tuple[bytes, ...], *wanted: bytes, depth: int = 0
+) -> Iterator[Box]:
+    if depth > _MAX_DEPTH:
+        raise RejectedError(Reason.undecodable, f"its index is damaged: {depth} boxes lie in each other")
     for kind, payload, box_end in boxes(file, start, end):
         if kind in wanted:
             yield kind, payload, box_end
         elif kind in through:
-            yield from _inside(file, payload, min(box_end, end), through, *wanted)
+            yield from _inside(file, payload, min(box_end, end), through, *wanted, depth=depth + 1)
 
 
 def _number(file: BinaryIO, position: int) -> int:

@@ -36,7 +36,11 @@ class Outline:
 
 
 def read_outline(path: Path) -> Outline:
-    """Read the outermost boxes of the file."""
+    """Read the outermost boxes of the file.
+
+    Raises:
+        RejectedError: undecodable, when an ISO index is damaged in a way that says nothing of its size.
+    """
     num_bytes = path.stat().st_size
     with path.open("rb", buffering=0) as file:
         head = file.read(16)
@@ -115,7 +119,7 @@ def _vint(file: BinaryIO) -> int | None:
 def _matroska_missing(file: BinaryIO, num_bytes: int) -> str | None:
     file.seek(4)
     header_bytes = _vint(file)
-    if header_bytes is None:
+    if header_bytes is None or header_bytes > num_bytes:  # further than a disk can seek, too
         return "the EBML header is cut"
     file.seek(header_bytes, 1)
     if file.read(4) != b"\x18\x53\x80\x67":

@@ -103,6 +103,26 @@ def test_a_table_that_says_more_than_its_box_holds_costs_its_clip_only(tmp_path:
     assert f"its index is damaged: the table {kind} says it has 5368" in damaged.detail
 
 
+@pytest.mark.parametrize(("kind", "depth"), [("mdia", 3000), ("stbl", 3000), ("traf", 3000), ("minf", 11)])
+def test_boxes_that_lie_in_each_other_without_end_cost_their_clip_only(tmp_path: Path, kind: str, depth: int) -> None:
+    """24 kB of them ended the shard with a RecursionError at every run, and no clip was named."""
+    nested = b""
+    for _ in range(depth):
+        nested = box(kind, nested)
+    head = box("ftyp", b"isom\0\0\2\0isomiso2mp41")
+    index = box("moov", box("trak", b"" if kind == "traf" else nested))
+    path = tmp_path / "a.mp4"
+    path.write_bytes(head + index + (box("moof", nested) if kind == "traf" else b"") + box("mdat", b"x" * 100))
+    assert rejected(path).detail == "its index is damaged: 11 boxes lie in each other"
+
+
+def test_a_matroska_header_longer_than_a_disk_costs_its_clip_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    path.write_bytes(b"\x1a\x45\xdf\xa3\x01" + b"\xff" * 6 + b"\xfe" + b"x" * 50)
+    error = rejected(path)
+    assert (error.reason, "the EBML header is cut" in error.detail) == (Reason.media_truncated, True)
+
+
 def with_table(content: bytes, kind: str) -> bytes:
     """The clip with this table, which may be one that its writer did not choose."""
     numbers = struct.unpack(f">{len(find(content, *STBL, 'stco')) // 4 - 2}I", find(content, *STBL, "stco")[8:])
