@@ -1,9 +1,9 @@
 """Integrating by re-encoding against one bare ffmpeg that does the same in a filter graph.
 
-Draws four ten-second clips (320x180, H.264). Bare: one ``ffmpeg`` with four inputs and the concat filter,
-x264 at our quality and preset, one thread. Ours: `gex_pipeline.media.join` told to re-encode, which also
-probes every clip, brings each to the common form in a process of its own, joins them by copy and reads
-the result again. One process each, in turn. Exits with 1 when a video has a wrong number of frames.
+Draws four ten-second clips (320x180, H.264), or makes them of filmed ones, of 1280x720 if told so. Bare: one ``ffmpeg``
+with four inputs and the concat filter, x264 at our quality and preset, one thread. Ours: `gex_pipeline.media.join`
+told to re-encode, which also probes every clip, brings each to the common form in a process of its own, joins them by
+copy and reads the result again. One process each, in turn. Exits with 1 when a video has a wrong number of frames.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from integrate_copy import CLIP_S, FPS, draw_clip
+from frame_writing import SIZES_PX, find_sources, make_clip, processor_s
+from integrate_copy import CLIP_S, FPS, HEIGHT_PX
 
 NUM_CLIPS = 4
 
@@ -60,24 +61,33 @@ def main() -> int:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="times each side is timed (default 5)")
+    parser.add_argument("--clips", type=Path, help="a folder of filmed .mp4 clips (default: clips are drawn)")
+    sizes_px = {height_px: (width_px, height_px) for width_px, height_px in SIZES_PX}
+    parser.add_argument("--height", type=int, default=180, choices=sizes_px, help="of the clips in px (default 180)")
     arguments = parser.parse_args()
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+    processor: dict[str, list[float]] = {"bare": [], "ours": []}
     with tempfile.TemporaryDirectory(prefix="gex-benchmark-") as scratch:
-        clips = [Path(scratch) / f"clip{seed}.mp4" for seed in range(NUM_CLIPS)]
-        for seed, clip in enumerate(clips):
-            draw_clip(clip, seed)
+        clips = find_sources(arguments.clips, Path(scratch))[:NUM_CLIPS]
+        if arguments.clips or arguments.height != HEIGHT_PX:
+            size_px = sizes_px[arguments.height]
+            clips = [make_clip(clip, Path(scratch) / f"{at}.mp4", CLIP_S, size_px) for at, clip in enumerate(clips)]
         for _ in range(arguments.repeats):
             for name, join in (("bare", bare), ("ours", ours)):
                 output = Path(scratch) / f"{name}.mp4"
-                started = time.perf_counter()
+                started, started_processor_s = time.perf_counter(), processor_s()
                 join(clips, output)
                 seconds[name].append(time.perf_counter() - started)
+                processor[name].append(processor_s() - started_processor_s)
                 if (found := count_frames(output)) != NUM_CLIPS * CLIP_S * FPS:
                     print(f"WRONG {name} has {found} frames, expected {NUM_CLIPS * CLIP_S * FPS}")
                     return 1
     for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"{name:<5} {median:6.2f} s a group of {NUM_CLIPS} clips, {NUM_CLIPS * CLIP_S / median:6.1f} x real time")
+        median, processor_median = statistics.median(values), statistics.median(processor[name])
+        print(
+            f"{name:<5} {median:6.2f} s a group of {NUM_CLIPS} clips, {NUM_CLIPS * CLIP_S / median:6.1f} x real time;"
+            f" {processor_median:6.2f} s of processor, {NUM_CLIPS * CLIP_S / processor_median:6.1f} x"
+        )
     ratio = statistics.median(a / b for a, b in zip(seconds["bare"], seconds["ours"], strict=True))
     print(f"ours : bare {ratio:.2f} (median of the pairs; above 1 ours is faster)")
     return 0
