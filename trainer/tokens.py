@@ -75,8 +75,10 @@ def load_tokenizer(settings: TowerSettings) -> TextTokenizer:
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(settings.clip, revision=settings.revision)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.clip, revision=settings.revision)
+    config = transformers.AutoConfig.from_pretrained(settings.clip, revision=settings.revision, trust_remote_code=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        settings.clip, revision=settings.revision, trust_remote_code=False
+    )
     num_entries, most = len(tokenizer), int(config.text_config.vocab_size)
     # without its files transformers makes one of an empty vocabulary, for which all words are the same
     if not 256 < num_entries <= most:

@@ -45,7 +45,7 @@ def load_towers(settings: TowerSettings) -> ClipTowers:
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(settings.clip, revision=settings.revision)
+    config = transformers.AutoConfig.from_pretrained(settings.clip, revision=settings.revision, trust_remote_code=False)
     if config.model_type != "clip":
         raise ValueError(f"{settings.clip!r} is a {config.model_type!r}; expected a CLIP")
     if settings.weights == "random":

@@ -106,7 +106,9 @@ def _read_config(weights: Weights) -> Any:
             "use the hub id allenai/scibert_scivocab_uncased or a local directory"
         )
     with loading(weights):
-        return need_module("transformers", "transformers").AutoConfig.from_pretrained(weights.source)
+        return need_module("transformers", "transformers").AutoConfig.from_pretrained(
+            weights.source, trust_remote_code=False
+        )
 
 
 def _check_name(weights: Weights, kind: str) -> None:
@@ -141,7 +143,9 @@ def _check_layers(weights: Weights, config: Any, num_layers: int | None) -> int:
 def _mend_tokenizer(tokenizer: Any, weights: Weights, config: Any) -> Any:
     transformers = need_module("transformers", "transformers")
     if isinstance(tokenizer, (transformers.RobertaTokenizer, transformers.GPT2Tokenizer)):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(weights.source, add_prefix_space=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            weights.source, add_prefix_space=True, trust_remote_code=False
+        )
     if tokenizer.pad_token_id is None:
         raise GexError(f"BERTScore model {weights.name!r}: its tokenizer has no padding token; use an encoder model")
     positions = getattr(config, "max_position_embeddings", None)

@@ -44,9 +44,9 @@ class ClipCosine:
         self._torch = torch
         self._device = pick_device(device)
         with loading(weights):
-            _check_is_clip(weights, transformers.AutoConfig.from_pretrained(weights.source))
+            _check_is_clip(weights, transformers.AutoConfig.from_pretrained(weights.source, trust_remote_code=False))
             clip, info = transformers.CLIPModel.from_pretrained(weights.source, output_loading_info=True)
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(weights.source)
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(weights.source, trust_remote_code=False)
             self._images = _load_image_processor(transformers, weights)
         if info["missing_keys"]:
             raise GexError(
@@ -159,7 +159,7 @@ def _check_pooling(weights: Weights, text_config: Any, tokenizer: Any) -> None:
 def _load_image_processor(transformers: Any, weights: Weights) -> Any:
     # PIL everywhere: with torchvision installed the default resizes otherwise, and scores would depend on the machine
     choice = {"use_fast": False} if transformers.__version__.startswith("4.") else {"backend": "pil"}
-    return transformers.AutoImageProcessor.from_pretrained(weights.source, **choice)
+    return transformers.AutoImageProcessor.from_pretrained(weights.source, trust_remote_code=False, **choice)
 
 
 def _as_image(frame: Frame) -> Image.Image:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +34,19 @@ def settings_for(folder, **rest):
 
 def draw_frames(num_frames=4):
     return torch.randint(0, 256, (num_frames, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def folder_with_code(folder, tmp_path):
+    """A copy that says it is of a kind that its own code defines."""
+    own = Path(shutil.copytree(folder, tmp_path / "foreign"))
+    config = json.loads((own / "config.json").read_text())
+    config |= {"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Config"}}
+    (own / "config.json").write_text(json.dumps(config))
+    (own / "foreign.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import CLIPConfig\n"
+        "class Config(CLIPConfig):\n    model_type = 'foreign'\n"
+    )
+    return own
 
 
 def pixels_of(folder, frames):
@@ -140,6 +155,16 @@ def test_what_is_no_clip_and_what_lacks_weights_are_refused(folder, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(ValueError, match=r"lacks 1 weights, first 'visual_projection.weight'"):
         load_towers(settings_for(tmp_path))
+
+
+def test_code_in_a_folder_is_not_run_nor_is_anybody_asked_for_it(folder, tmp_path, monkeypatch):
+    """On a terminal transformers asked, and ran it at a `y`."""
+    own = folder_with_code(folder, tmp_path)
+    monkeypatch.setattr("builtins.input", lambda _prompt: "y")
+    for load in (load_towers, load_tokenizer):
+        with pytest.raises(ValueError, match=r"trust_remote_code"):
+            load(settings_for(own))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_folder_that_is_not_there_is_an_error_and_not_a_download(tmp_path):
