@@ -42,6 +42,7 @@ _ABBREVIATION_TEXT = (
 _ABBREVIATIONS = frozenset(_ABBREVIATION_TEXT.split())
 _BEFORE_NUMBER = frozenset(("no", "nos"))  # 'no. 5' goes on, a man who says no. does not
 _DEGREES = frozenset(("ph.d", "m.d"))  # go on in small letters only: 'He has a Ph.D. He teaches'
+_MAX_LABELS = 8  # rounds of taking them off one line; each reads it whole, and a server may write a million of them
 _LONGEST_ABBREVIATION = 40  # characters that are looked at before a stop
 # One try a run of stops: the rest is read once, however long it is.
 _END = re.compile(rf"(?<![.!?])[.!?]++([{re.escape(ALL_MARKS)})]*+)(?=\s|\Z)")
@@ -70,8 +71,7 @@ def clean_summary(raw_text: str) -> Candidate:
 
 def _unlabelled(line: str) -> str:
     """A line without bullet, courtesies, labels and 'the video shows', whatever their order."""
-    before = None
-    while before != line:
+    for _ in range(_MAX_LABELS):
         before = line
         line = unquoted(line)
         for pattern in (_BULLET, _COURTESY, _HERE_IS, _LABEL, _META):
@@ -79,6 +79,8 @@ def _unlabelled(line: str) -> str:
             rest, found = pattern.subn("", line.lstrip(ALL_MARKS + " \t"), count=1)
             if found:
                 line = unquoted(rest)
+        if line == before:
+            break
     return line
 
 

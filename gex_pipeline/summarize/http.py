@@ -40,8 +40,10 @@ _ID_PREFIX = "gex-"
 _OUR_ID = re.compile(_ID_PREFIX + r"[0-9a-f]{32}")
 _QUEUE_SECONDS = 1.0  # how often a waiting side looks whether the other one is still there
 _BUSY = 429
+_MAX_BYTES = 4 << 20  # of one answer, unpacked; the longest that models give are a tenth of it
 _MAX_WHY = 80  # characters of why an answer cannot be read
 _MAX_SAID = 200  # characters of a server's own words in a message
+_OF_TRANSPORT = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _CONNECT_SHARE = 0.9  # of the wait for an answer; a connection that comes later than that would bring none
 _KEY_PART = 6  # characters of a key that give it away
 _CAPTIONS = ("a dog runs over a meadow", "a child throws a ball")
@@ -211,6 +213,8 @@ class _Exchange:
             403: f"does not allow this with the key in {key}",
             404: f"knows no model {settings.model!r}, or the path of the URL is wrong",
         }.get(status)
+        if 300 <= status < 400:  # where to may be an inner address, and a server's word is no leave to go there
+            meaning = "sends elsewhere; put the address that answers into url"
         if "insufficient_quota" in (getattr(error, "code", None), getattr(error, "type", None)):
             meaning = f"answers no more, since the quota of the key in {key} is used up: insufficient_quota"
         if meaning:
@@ -307,10 +311,13 @@ def _without_key(text: str, settings: SummarizerSettings) -> str:
 
 
 def _bounded_transport(timeout_s: float) -> Any:
-    """The client's own transport, each try of which ends after `timeout_s`; by itself it waits so for every piece."""
+    """The client's own transport, each try of which ends after `timeout_s` or so many bytes, and follows nowhere.
+
+    By itself it waits so long for every piece, and unpacks what grows a thousandfold.
+    """
     from openai import DefaultAsyncHttpxClient
 
-    transport: Any = DefaultAsyncHttpxClient()
+    transport: Any = DefaultAsyncHttpxClient(follow_redirects=False)
     # httpx or its successor, as the client's version is; only their own errors are tries that it repeats.
     package = importlib.import_module(DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
     send = transport.send
@@ -318,12 +325,27 @@ def _bounded_transport(timeout_s: float) -> Any:
     async def send_bounded(request: Any, **how: Any) -> Any:
         try:
             async with asyncio.timeout(timeout_s):
-                return await send(request, **how)
+                return await _read_bounded(await send(request, **{**how, "stream": True}), package)
         except TimeoutError as error:
             raise package.ReadTimeout(f"no whole answer within {timeout_s:g} s", request=request) from error
 
     transport.send = send_bounded
     return transport
+
+
+async def _read_bounded(response: Any, package: Any) -> Any:
+    """The response with its content read, or with a word in its place where there is too much of it."""
+    content = b""
+    try:
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > _MAX_BYTES:
+                content = f"an answer of more than {_MAX_BYTES:,} bytes".encode()
+                break
+    finally:
+        await response.aclose()
+    headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _OF_TRANSPORT]
+    return package.Response(response.status_code, headers=headers, content=content, request=response.request)
 
 
 async def _send(client: Any, request: SummaryRequest, digest: str, settings: SummarizerSettings) -> Any:
@@ -332,7 +354,7 @@ async def _send(client: Any, request: SummaryRequest, digest: str, settings: Sum
     return await client.chat.completions.with_raw_response.create(
         model=settings.model,
         messages=build_messages(request, settings),
-        extra_headers={"X-Request-Id": ours, "Connection": "close"},
+        extra_headers={"X-Request-Id": ours, "Connection": "close", "Accept-Encoding": "identity"},
         **sampling(request, settings),
     )
 

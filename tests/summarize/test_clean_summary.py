@@ -69,7 +69,10 @@ def test_the_end_of_a_sentence_is_seen_by_its_stop_or_by_what_follows() -> None:
     assert clean_summary("a dog runs and then") == Candidate("a dog runs and then", ended=False)
 
 
-@pytest.mark.parametrize("raw", ["." * 20_000 + "x", '"' * 20_000, "b. " * 7000, "'a' " * 5000, '"a ' * 7000])
+ENDLESS = ["." * 20_000 + "x", '"' * 20_000, "b. " * 7000, "'a' " * 5000, '"a ' * 7000, "- " * 20_000, "sure, " * 9000]
+
+
+@pytest.mark.parametrize("raw", ENDLESS)
 def test_an_endless_answer_is_cleaned_at_once(raw: str) -> None:
     started_s = time.monotonic()
     clean_summary(raw)

@@ -142,6 +142,16 @@ def test_garbage_instead_of_a_completion_is_an_error_of_one_row(serve: Serve, ba
     assert answers["k2"].error is None
 
 
+def test_an_answer_without_end_is_not_read_to_it(serve: Serve) -> None:
+    """Of a gigabyte that a few kilobytes unpack to, sixteen at a time filled the memory, and then the cache."""
+    server = serve(lambda body: Reply("a" * 5_000_000) if captions_of(body) == list(RIDE) else joined_captions(body))
+    answer = ask([request()], settings(server.url, max_retries=0))["k0"]
+    assert answer.error_kind == Reason.engine_error
+    assert "an answer of more than 4,194,304 bytes" in answer.error
+    assert answer.raw_text == ""
+    assert server.headers[0]["accept-encoding"] == "identity"
+
+
 def test_a_key_that_the_server_repeats_is_not_passed_on(serve: Serve) -> None:
     server = serve(lambda _: Reply("you sent Bearer sk-secret-4711", status=400))
     assert "you sent Bearer ***" in (ask([request()], settings(server.url))["k0"].error or "")
@@ -210,6 +220,16 @@ def test_what_every_request_would_fail_on_ends_the_run_without_showing_the_key(
         ask(many(50), chosen)
     assert "sk-secret" not in str(caught.value)
     assert len(server.bodies) < 20
+
+
+@pytest.mark.parametrize("status", [301, 303, 307])
+def test_a_server_that_sends_elsewhere_is_not_followed(serve: Serve, status: int) -> None:
+    """Captions were sent to whatever address a server named, and what answered there was in the tables."""
+    elsewhere = serve(lambda _: Reply("inner words", status=500))
+    server = serve(lambda _: Reply(status=status, headers={"Location": f"{elsewhere.url}/chat/completions"}))
+    with pytest.raises(GexError, match=r"sends elsewhere; put the address that answers into url \(HTTP 30"):
+        ask([request()], settings(server.url, max_retries=0))
+    assert elsewhere.bodies == []
 
 
 def test_a_refused_connection_is_no_fault_of_the_text_and_ends_the_run_at_once_when_it_lasts() -> None:
