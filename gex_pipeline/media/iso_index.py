@@ -113,7 +113,7 @@ def _num_edits(file: BinaryIO, payload: int, end: int) -> int:
     """Edits that show something of the track. Their number is that of the box: libav does not heed what it says."""
     file.seek(payload)
     form = struct.Struct(">QqI" if file.read(8)[:1] == b"\x01" else ">IiI")
-    num_edits = (end - payload - 8) // form.size
+    num_edits = max(0, (end - payload - 8) // form.size)
     if num_edits > _MAX_EDITS:
         return num_edits
     return sum(media_time >= 0 for _, media_time, _ in form.iter_unpack(file.read(num_edits * form.size)))

@@ -182,6 +182,15 @@ def test_edits_are_counted_by_their_box_as_libav_does(tmp_path: Path) -> None:
         assert rejected(path, VideoSettings(max_frames=124)).reason is Reason.media_too_large
 
 
+def test_an_edit_list_without_room_for_its_own_head_has_no_edits(tmp_path: Path) -> None:
+    """The number of its edits came out below nothing, and the rest of the file was read as edits."""
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    content = path.read_bytes()
+    for num_bytes in (0, 2, 7):
+        path.write_bytes(change(content, ("moov", "trak", "edts"), lambda _, num=num_bytes: box("elst", bytes(num))))
+        assert read_outline(path).num_indexed == 25
+
+
 def test_a_compressed_index_is_not_read(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
     path.write_bytes(change(path.read_bytes(), ("moov",), lambda moov: struct.pack(">I", 8) + b"cmov" + moov))
