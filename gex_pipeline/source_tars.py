@@ -21,6 +21,9 @@ from gex_pipeline import object_store, storage
 from gex_pipeline.errors import FileMissingError, GexError
 from gex_pipeline.shard_format import MemberSpan
 
+# What tarfile raises over headers that are damaged or made to be: sizes that are no numbers or no size, and headers of
+# headers without end.
+HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 _VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v")
 _BLOCK_BYTES = tarfile.BLOCKSIZE
 _LEAST_AHEAD_BYTES = 8 << 10  # a clip's text and JSON with their headers, and the next video's header
@@ -102,7 +105,7 @@ def index_tar(tar: storage.FileInfo) -> Iterator[dict[str, Any]]:
                         break  # a damaged header, which would lead backwards
                     ends = (_end_of(member), archive.offset)
                     yield from _rows_of(tar, member, headers.block, before)
-        except tarfile.ReadError:
+        except HEADER_ERRORS:
             pass  # where it breaks off is looked at below
         problem = _problem_of(tar, headers, ends)
     if problem is not None:

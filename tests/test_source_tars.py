@@ -17,6 +17,7 @@ from gex_pipeline.errors import FileMissingError, FileTooShortError, RejectedErr
 from gex_pipeline.layout import Layout
 from gex_pipeline.operations.base import MediaPlace, Member, Workspace
 from gex_pipeline.shard_format import MemberSpan
+from gex_pipeline.shards.reader import DamagedTarError, iter_members
 from gex_pipeline.source_tars import copy_member, index_tar
 from tests.making_runs import recipe_of
 
@@ -51,6 +52,60 @@ def stored(world, tmp_path):
 def asked(world) -> tuple[Counter[str], int]:
     """Requests by method, and bytes that came."""
     return Counter(method for method, _ in world.requests), sum(world.sent.values())
+
+
+def pax(**records: str) -> bytes:
+    header = tarfile.TarInfo("b.mp4")
+    header.pax_headers = {name.replace("__", "."): value for name, value in records.items()}
+    return header.tobuf(tarfile.PAX_FORMAT)
+
+
+def of_kind(kind: bytes, size: int, content: bytes = b"") -> bytes:
+    header = tarfile.TarInfo("b.mp4")
+    header.type, header.size = kind, size
+    return header.tobuf(tarfile.GNU_FORMAT) + content
+
+
+HOSTILE = {
+    "names without end": of_kind(tarfile.GNUTYPE_LONGNAME, 5, b"long\0".ljust(512, b"\0")) * 1200 + pax(),
+    "headers without end": pax(comment="a")[:1024] * 1200 + pax(),
+    "a sparse size that is no number": pax(GNU__sparse__size="zz"),
+    "a sparse map that is no number": pax(GNU__sparse__major="0", GNU__sparse__map="zz,1"),
+    "a sparse map in the file that is no number": pax(GNU__sparse__major="1", GNU__sparse__minor="0") + b"zz\n" * 512,
+    "a size beyond all disks": pax(size="9" * 30),
+    "a header of a negative size": of_kind(tarfile.XHDTYPE, -1024),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_headers_made_to_break_a_reader_cost_what_follows_them(tmp_path, what):
+    """They ended a whole run, or a tool that looks at damage, with a traceback."""
+    path = write_tar(tmp_path / "a.tar", [("good.mp4", b"x" * 700)], tarfile.USTAR_FORMAT)
+    path.write_bytes(path.read_bytes()[: 512 + 1024] + HOSTILE[what] + bytes(1024))
+    (tar,) = storage.list_files(str(path))
+    good, *lost, problem = index_tar(tar)
+    assert (good["key"], good["offset_bytes"], good["size_bytes"]) == ("good", 512, 700)
+    assert [row["problem"] for row in lost] == (["media_truncated"] if "beyond" in what else [])
+    assert problem["problem"] == "tar"
+    behind = "has no whole header at byte 1536, so what lies behind is not read"
+    assert problem["detail"] == f"a.tar {'breaks off inside a member' if lost else behind}"
+    found = []
+    with pytest.raises(DamagedTarError, match=r"is not a whole tar|has a damaged header at byte 1536"):
+        for member in iter_members(str(path)):
+            found.append(member.name)
+    assert found == ["good.mp4"]
+    path.write_bytes(HOSTILE[what] + bytes(1024))  # the first header is read while the tar is opened
+    (tar,) = storage.list_files(str(path))
+    *_, problem = index_tar(tar)
+    assert problem["detail"] == ("a.tar breaks off inside a member" if lost else "a.tar is no tar")
+
+
+def test_a_member_of_a_negative_size_is_none(tmp_path):
+    """It was read as everything that follows, and stood in a table as it was."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(of_kind(tarfile.REGTYPE, -1024) + bytes(4096))
+    with pytest.raises(DamagedTarError, match="has a damaged header at byte 0: -1024 bytes"):
+        next(iter_members(str(path)))
 
 
 def test_of_large_videos_only_headers_are_read(world, stored):

@@ -156,7 +156,7 @@ def _members(content: bytes) -> Iterator[bytes]:
         except tarfile.HeaderError as error:
             raise DamagedMediaError(f"the run of frames has a damaged header at byte {at}: {error}") from error
         at += _BLOCK_BYTES
-        if not _FRAME_NAME.fullmatch(header.name) or at + header.size > len(content):
+        if not _FRAME_NAME.fullmatch(header.name) or not 0 <= header.size <= len(content) - at:
             raise DamagedMediaError(f"the run of frames holds {header.name!r}, which is no whole frame of it")
         yield content[at : at + header.size]
         at += -(-header.size // _BLOCK_BYTES) * _BLOCK_BYTES

@@ -18,9 +18,11 @@ from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.shard_format import MemberSpan, frame_number
 from gex_pipeline.shards.foreign import encodable
+from gex_pipeline.source_tars import HEADER_ERRORS
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)", re.DOTALL)  # WebDataset's: a key ends at the first dot of the name
 _BLOCK_BYTES = 512
+_MOST_BYTES = 1 << 62  # of a member: more is no place in a file, nor in a table
 _BUFFER_BYTES = 1 << 16  # of remote tars: a sample's text, JSON and the next header in one request
 
 
@@ -88,12 +90,14 @@ def iter_members(uri: str, stream: BinaryIO | None = None) -> Iterator[Member]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for item in tar:
+                if not 0 <= item.size <= _MOST_BYTES:
+                    raise DamagedTarError(f"{uri!r} has a damaged header at byte {item.offset}: {item.size} bytes")
                 name = encodable(item.name)
                 parts = split_name(name)
                 if item.isreg() and parts:
                     yield Member(name, *parts, item.offset_data, item.size)
             end_bytes = tar.offset
-    except tarfile.TarError as error:
+    except HEADER_ERRORS as error:
         raise DamagedTarError(f"{uri!r} is not a whole tar: {error}") from error
     # tarfile takes a damaged or missing header for the end; only zeros are one.
     stream.seek(end_bytes)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -299,6 +300,10 @@ def test_a_run_of_frames_that_is_damaged_or_something_else_says_where(tmp_path):
         run_frames((tmp_path / "a.tar").read_bytes()[begin : begin + size + 1024], 1, 48)
     with pytest.raises(DamagedMediaError, match="there are no frames in it"):
         run_frames(b"", 1, 48)
+    backwards = tarfile.TarInfo("a.f000.jpg")
+    backwards.size = -512  # the next header would be this one again, for ever
+    with pytest.raises(DamagedMediaError, match=r"holds 'a\.f000\.jpg', which is no whole frame"):
+        run_frames(backwards.tobuf(tarfile.GNU_FORMAT), 1, 48)
 
 
 @pytest.mark.parametrize(
