@@ -19,7 +19,7 @@ from typing import Any
 
 from gex_pipeline import ray_node, ray_usage, run_log, timeline
 from gex_pipeline.cores import num_cores
-from gex_pipeline.errors import GexError, TransientError, innermost
+from gex_pipeline.errors import GexError, StuckError, TransientError, innermost
 from gex_pipeline.ray_code import copied_code
 from gex_pipeline.ray_scorer import Scorer, VideoScores, VideoToScore
 from gex_pipeline.ray_worker import TRIES, Builder, verify_patiently
@@ -32,10 +32,14 @@ from gex_pipeline.validate.settings import ScorerSettings
 _AHEAD = 4  # shards that wait for a core beside twice as many as there are cores
 _ASK_S = 5.0  # a worker that is busy with what nobody waits for any more is not waited for
 _SCORER_CPUS = 0.5
+_ENGINE_CPUS = 1.3  # of one vLLM engine and the stages before and behind it
 _CPUS_A_SCORER = 4  # it keeps one of them busy; the others are for what answers meanwhile, and its memory
 _NAMED = 5
 _STUCK_S = 6 * 3600.0  # without any shard finished: a shard of videos to re-encode may take an hour
-_QUIET = {
+_ENVIRONMENT = {
+    # Workers that Ray kills for want of memory are counted apart from those that die, and by default without a bound.
+    # Its pauses double from a second: so many take a minute, in which other shards of the node may end.
+    "RAY_task_oom_retries": "6",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -74,7 +78,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
@@ -137,6 +141,9 @@ def run_shards(
     """Build these shards on the cluster; calls `on_done` with each shard's figures as they come in.
 
     Returns the shards that failed; the others are published.
+
+    Raises:
+        TransientError: workers died too often over one shard, or Ray did; StuckError: no shard was finished for long.
     """
     import ray.data
     import ray.util.annotations
@@ -169,11 +176,12 @@ def run_shards(
                 on_done(row)
                 run_log.write("shard built", **facts)
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
-        raise TransientError(
-            f"the Ray job of {job.granularity} broke off ({innermost(error)}); {len(missing)} of {len(shards)} shards "
-            f"are missing, the first {_names(missing)}; finished shards stay. Run the same command again to go on; "
-            "where a worker dies at the same shard every time, [ray] memory_a_shard_bytes and max_shards give it more "
-            "memory"
+        is_stuck = isinstance(error, ExecutionTimeoutError)
+        what = f"finished no shard for {_STUCK_S / 3600:g} hours" if is_stuck else f"broke off ({innermost(error)})"
+        raise (StuckError if is_stuck else TransientError)(
+            f"the Ray job of {job.granularity} {what}; {len(missing)} of {len(shards)} shards are missing, the "
+            f"first {_names(missing)}; finished shards stay. Run the same command again to go on; where a worker dies "
+            "at the same shard every time, [ray] memory_a_shard_bytes and max_shards give it more memory"
         ) from error
     return failures
 
@@ -233,6 +241,13 @@ def _check_scorers(settings: RaySettings, engine_gpus: int = 0) -> None:
             f"the Ray cluster has {num_gpus:g} GPUs; one vLLM engine takes {engine_gpus} (tensor_parallel_size) and "
             f"the scoring workers {scorers_gpus:g} beside it, which [ray] scorers and scorer_gpus ask for; ask for "
             "less (scorer_gpus = 0 scores on CPUs), or say autoscaling = true when the cluster adds nodes by itself"
+        )
+    num_cpus = sum(room.get("CPU", 0) for room in rooms)
+    if num >= asked and engine_gpus and asked * _SCORER_CPUS + _ENGINE_CPUS > num_cpus:
+        raise GexError(
+            f"the Ray cluster has {num_cpus:g} CPUs; one vLLM engine and the stages around it take {_ENGINE_CPUS:g} "
+            f"and {asked} scoring workers {asked * _SCORER_CPUS:g}; let fewer score ([ray] scorers), give a private "
+            "Ray more ([ray] num_cpus), or say autoscaling = true when the cluster adds nodes by itself"
         )
     if num >= asked:
         return
