@@ -8,7 +8,7 @@ from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.stages import Filled, failed, stage
+from flows.stages import Filled, failed, flags_of, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.report.assessment_page import table_markdown, write_page
 from gex_pipeline.stages.assessment import assess
@@ -51,7 +51,8 @@ def assess_summarisers(parameters: AssessParameters) -> str | State[Any] | None:
     try:
         content, page = assess_stage(parameters)
     except GexError as error:
-        return failed(error, "gex", "assess-summarisers", parameters.file, "-o", parameters.output)
+        flags = flags_of(parameters, {"output": "-o", "num_tasks": "--tasks"})
+        return failed(error, "gex", "assess-summarisers", parameters.file, *flags)
     create_markdown_artifact(key="summarisers", markdown=table_markdown(content), description=content["name"])
     create_link_artifact(key="assessment", link=page, link_text=content["name"])
     recommended: str | None = content["recommendation"]["candidate"]

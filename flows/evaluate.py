@@ -6,9 +6,9 @@ from typing import Any
 
 from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from flows.stages import Filled, failed, stage
+from flows.stages import Filled, failed, flags_of, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.report.wording import markdown_table
 from gex_pipeline.stages.models import evaluate_model
@@ -21,7 +21,7 @@ class EvaluateParameters(BaseModel):
 
     model: Filled  # the output of a training, or an exported model
     dataset: Filled  # folder or URI of a data set
-    max_samples: int | None = None  # of a granularity at most, chosen by a seed; none: all
+    max_samples: int | None = Field(default=None, ge=1)  # of a granularity at most, chosen by a seed; none: all
 
 
 @stage("evaluate")
@@ -36,7 +36,8 @@ def evaluate(parameters: EvaluateParameters) -> list[dict[str, Any]] | State[Any
     try:
         found = evaluate_stage(parameters)
     except GexError as error:
-        return failed(error, "gex", "eval", parameters.model, parameters.dataset)
+        flags = flags_of(parameters, {"max_samples": "--max-samples"})
+        return failed(error, "gex", "eval", parameters.model, parameters.dataset, *flags)
     create_markdown_artifact(key="evaluation", markdown=evaluation_markdown(found), description=parameters.model)
     return found
 

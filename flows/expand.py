@@ -13,7 +13,7 @@ from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from flows.stages import Filled, failed, stage
+from flows.stages import Filled, failed, flags_of, stage
 from gex_pipeline import timeline
 from gex_pipeline.errors import BalanceError, GateError, GexError
 from gex_pipeline.granularity import Node
@@ -21,9 +21,9 @@ from gex_pipeline.progress import progress
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.recipe import Recipe
 from gex_pipeline.report.wording import markdown_table
+from gex_pipeline.retry import Retry
 from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import (
-    Retry,
     Run,
     as_begun,
     begin,
@@ -143,10 +143,12 @@ def expand(parameters: ExpandParameters) -> int | State[Any] | None:
 
 def _command(parameters: ExpandParameters) -> list[str]:
     """What does the same by hand."""
+    flags = {"report": "--no-report"}
     if parameters.retry is not None:
-        return parameters.retry.command(find_recipe(parameters.recipe).output_uri)
-    flags = {"--check-bytes": parameters.check_bytes, "--accept-changes": parameters.accept_changes}
-    return ["gex", "run", parameters.recipe, *(flag for flag, is_set in flags.items() if is_set)]
+        output_uri = find_recipe(parameters.recipe).output_uri
+        return [*parameters.retry.command(output_uri), *flags_of(parameters, flags)]
+    flags |= {"check_bytes": "--check-bytes", "accept_changes": "--accept-changes"}
+    return ["gex", "run", parameters.recipe, *flags_of(parameters, flags)]
 
 
 def _expand(parameters: ExpandParameters) -> int | None:

@@ -8,7 +8,7 @@ from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.stages import Filled, failed, stage
+from flows.stages import Filled, failed, flags_of, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.stages.retire import Retirement, retire_snapshots
 
@@ -44,12 +44,8 @@ def retire(parameters: RetireParameters) -> list[int] | State[Any]:
     try:
         found = retire_stage(parameters)
     except GexError as error:
-        chosen = (
-            [word for number in parameters.snapshots for word in ("--snapshot", str(number))]
-            if parameters.snapshots
-            else ["--older-than-days", f"{parameters.older_than_days:g}"]
-        )
-        return failed(error, "gex", "shards", "retire", parameters.output, *chosen)
+        flags = {"older_than_days": "--older-than-days", "snapshots": "--snapshot", "dry_run": "--dry-run"}
+        return failed(error, "gex", "shards", "retire", parameters.output, *flags_of(parameters, flags))
     get_run_logger().info(found.words)
     create_markdown_artifact(key="retired", markdown=found.words, description=parameters.output)
     return list(found.snapshots)

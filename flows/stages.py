@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ from prefect.context import TaskRunContext
 from prefect.states import Failed
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from gex_pipeline import run_log
 from gex_pipeline.errors import GexError, StuckError
@@ -110,6 +110,22 @@ def _facts(name: str, arguments: tuple[Any, ...]) -> dict[str, Any]:
         elif isinstance(argument, Node):
             facts["granularity"] = argument.name
     return facts
+
+
+def flags_of(parameters: BaseModel, names: Mapping[str, str]) -> list[str]:
+    """The parameters that are not as by default, as flags of the command that does the same; `names` has the flags."""
+    fields = type(parameters).model_fields
+    words = []
+    for field, flag in names.items():
+        value = getattr(parameters, field)
+        if value == fields[field].default:
+            continue
+        if isinstance(value, bool):
+            words += [flag]
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [flag, f"{one:g}" if isinstance(one, float) else str(one)]
+    return words
 
 
 def failed(error: GexError, *command: str) -> State[Any]:

@@ -8,7 +8,7 @@ from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.stages import Filled, failed, stage
+from flows.stages import Filled, failed, flags_of, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.report.build import build_report
 from gex_pipeline.stages.drift import drift_markdown, in_words
@@ -48,7 +48,7 @@ def validate(parameters: ValidateParameters) -> str | State[Any]:
         content = validate_stage(parameters)
         page = report_stage(parameters.output)
     except GexError as error:
-        return failed(error, "gex", "validate", parameters.output)
+        return failed(error, *_command(parameters))
     for note in content["notes"]:
         get_run_logger().warning("%s", note)
     create_link_artifact(key="report", link=page, link_text="report with its validation")
@@ -57,5 +57,11 @@ def validate(parameters: ValidateParameters) -> str | State[Any]:
     alarms = [in_words(row) for row in content["drift"] if row["is_alarm"]]
     if alarms:
         drifted = GexError(f"snapshot {content['snapshot']} of {parameters.output} drifts: {'; '.join(alarms)}")
-        return failed(drifted, "gex", "validate", parameters.output)
+        return failed(drifted, *_command(parameters))
     return page
+
+
+def _command(parameters: ValidateParameters) -> list[str]:
+    """What does the same by hand."""
+    flags = {"clip_model": "--clip", "num_videos": "--videos", "num_texts": "--texts", "seed": "--seed"}
+    return ["gex", "validate", parameters.output, *flags_of(parameters, flags)]

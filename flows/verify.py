@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from flows.stages import Filled, stage
+from flows.stages import Filled, failed, flags_of, stage
 from gex_pipeline.errors import GexError
 from gex_pipeline.ray_jobs import verify_shards
 from gex_pipeline.recipe import RaySettings
@@ -32,24 +33,28 @@ class VerifyParameters(BaseModel):
 
 
 @stage("verify")
-def verify_stage(parameters: VerifyParameters) -> list[Finding]:
-    """Shards → findings."""
+def verify_stage(parameters: VerifyParameters) -> tuple[int, list[Finding]]:
+    """Shards → how many there are, and findings."""
     target = open_target([parameters.output])
     runner = on_cores
     if parameters.ray is not None:
         runner = partial(verify_shards, settings=RaySettings(address=parameters.ray))
-    return verify_target(target, target, runner, is_deep=parameters.deep)
+    return len(target.shards), verify_target(target, target, runner, is_deep=parameters.deep)
 
 
 @flow(name="verify", description="Check every published shard.", log_prints=False)
-def verify(parameters: VerifyParameters) -> int:
+def verify(parameters: VerifyParameters) -> int | State[Any]:
     """Verify; returns how many shards hold nothing wrong.
 
     Raises:
         GexError: something is wrong.
     """
     logger = get_run_logger()
-    findings = verify_stage(parameters)
+    try:
+        num_shards, findings = verify_stage(parameters)
+    except GexError as error:
+        flags = flags_of(parameters, {"deep": "--deep", "ray": "--ray"})
+        return failed(error, "gex", "shards", "verify", parameters.output, *flags)
     wrong = [finding for finding in findings if not finding.is_note]
     for finding in _first(findings):
         logger.log(20 if finding.is_note else 40, "%s %s %s: found %s, expected %s", *_words(finding))
@@ -65,7 +70,7 @@ def verify(parameters: VerifyParameters) -> int:
         if any(is_rebuilt(finding.shard, finding.check) for finding in wrong):
             said += f"; build damaged shards again with: gex run {parameters.output} --check-bytes"
         raise GexError(said)
-    return len(open_target([parameters.output]).shards)
+    return num_shards
 
 
 def findings_markdown(findings: list[Finding]) -> str:

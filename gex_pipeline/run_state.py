@@ -27,26 +27,13 @@ from gex_pipeline.inputs import input_files, noted
 from gex_pipeline.layout import Layout
 from gex_pipeline.recipe import Recipe, deciding, load_recipe, make_recipe
 from gex_pipeline.recipe_changes import changes_in, check_same_nodes
+from gex_pipeline.retry import Retry
 from gex_pipeline.run_lock import Lease, read_holder
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 
 NOTHING_NEW = "nothing new"
 _DONE = "done"
 _REFUSED = "refused"  # by gates or balance: the same inputs would be refused again
-
-
-@dataclass(frozen=True)
-class Retry:
-    """Which rejects of earlier snapshots a run tries again."""
-
-    reasons: tuple[str, ...]
-    granularities: tuple[str, ...] = ()  # none: all
-
-    def command(self, output_uri: str) -> list[str]:
-        """What does it by hand."""
-        reasons = [word for reason in self.reasons for word in ("--reason", reason)]
-        granularities = [word for name in self.granularities for word in ("--granularity", name)]
-        return ["gex", "retry", output_uri, *reasons, *granularities]
 
 
 @dataclass(frozen=True)
@@ -185,8 +172,11 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
         GexError: a pattern finds no metadata, or `dataset.json` is gone from an output that was published.
         RecipeChangedError: the last snapshot was made with another recipe, and neither this call nor a run that was
             begun has accepted this one.
-        RecipeError: the recipe makes another thing of a granularity that is published.
+        RecipeError: the recipe makes another thing of a granularity that is published, or what is to be tried again
+            is no reason or granularity.
     """
+    if retry is not None:
+        retry.check(recipe)
     inputs = input_files(recipe)
     found_manifest, found_state = read_output(recipe.output_uri)
     manifest, state = found_manifest or Manifest(recipe.name), found_state or {}

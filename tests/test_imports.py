@@ -28,6 +28,7 @@ LAYERS = (
     (
         "shards",
         "recipe_changes",
+        "retry",
         "run_state",
         "run_lock",
         "media",

@@ -10,7 +10,8 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.planning import view_parents
 from gex_pipeline.receipts import LOSS_SCHEMA, write_table
 from gex_pipeline.rejects import find_retried, standing_rejects
-from gex_pipeline.run_state import Retry, begin, find_recipe, open_run
+from gex_pipeline.retry import Retry
+from gex_pipeline.run_state import begin, find_recipe, open_run
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
 from gex_pipeline.tables import Database
 from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from gex_pipeline import storage, timeline
 from gex_pipeline.errors import GexError, RecipeChangedError, RecipeError
 from gex_pipeline.inputs import input_files, noted
+from gex_pipeline.retry import Retry
 from gex_pipeline.run_lock import held
 from gex_pipeline.run_state import (
-    Retry,
     as_begun,
     begin,
     command_to_finish,
@@ -337,6 +338,20 @@ def test_a_retry_that_was_stopped_is_named_with_its_reasons(folder):
     end_without_snapshot(run)
     run = open_run(recipe_of(folder))
     assert (run.is_begun, is_left_open(run)) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("retry", "sentence"),
+    [
+        (Retry(("media_mising",)), "there is no reason 'media_mising'; did you mean 'media_missing'"),
+        (Retry(("media_missing", "")), "there is no reason ''"),
+        (Retry(("media_missing",), ("LVLT", "LVTL")), "there is no granularity 'LVTL'; did you mean 'LVLT'"),
+    ],
+)
+def test_what_is_no_reason_or_granularity_is_refused_before_anything_is_written(folder, retry, sentence):
+    """As a flow's parameter it ended well, and the note of what the last run had done was written over."""
+    with pytest.raises(RecipeError, match=re.escape(sentence)):
+        open_run(recipe_of(folder), retry)
 
 
 def test_a_retry_after_a_retirement_is_another_run(folder):

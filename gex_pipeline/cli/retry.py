@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from dataclasses import asdict
 from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.cli.run import How, run_flow
 from gex_pipeline.cli.show import say, say_json, show_accounts, show_end, table
-from gex_pipeline.errors import GexError, Reason, RecipeError
+from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.rejects import standing_rejects
-from gex_pipeline.run_state import Retry, Run, find_recipe, open_run, read_state
+from gex_pipeline.retry import Retry
+from gex_pipeline.run_state import Run, find_recipe, open_run, read_state
 from gex_pipeline.shards.manifest import Account, read_manifest
 
 
@@ -28,7 +28,7 @@ def command(arguments: argparse.Namespace) -> int:
     if not arguments.reason:
         return _list(rejects, arguments)
     retry = Retry(tuple(sorted(set(arguments.reason))), tuple(sorted(set(arguments.granularity or ()))))
-    _check_names(retry, run)
+    retry.check(run.recipe)
     chosen = sum(row["num"] for row in rejects if _is_chosen(row, retry))
     if not chosen:
         if arguments.json:
@@ -60,15 +60,6 @@ def _list(rejects: list[dict[str, Any]], arguments: argparse.Namespace) -> int:
     table(("granularity", "stage", "reason", "rejects", "one of them"), lines, numbers=(3,))
     say(f"next     repair the cause, then: gex retry {arguments.output} --reason {rows[0]['reason']}")
     return 0
-
-
-def _check_names(retry: Retry, run: Run) -> None:
-    known = {"reason": [str(reason) for reason in Reason], "granularity": list(run.recipe.granularity)}
-    for kind, names in (("reason", retry.reasons), ("granularity", retry.granularities)):
-        for name in names:
-            if name not in known[kind]:
-                close = difflib.get_close_matches(name, known[kind], n=1, cutoff=0.4)
-                raise RecipeError(f"there is no {kind} {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
 def _show_result(before: Run, chosen: int, *, as_json: bool) -> int:

@@ -14,8 +14,9 @@ from gex_pipeline.cli.show import say, say_now, show_end
 from gex_pipeline.errors import GexError, RecipeChangedError, TransientError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.recipe import Recipe
+from gex_pipeline.retry import Retry
 from gex_pipeline.run_lock import check_free
-from gex_pipeline.run_state import Retry, Run, find_recipe, is_left_open, open_run, read_state, stored_retry
+from gex_pipeline.run_state import Run, find_recipe, is_left_open, open_run, read_state, stored_retry
 from gex_pipeline.shards.manifest import read_manifest
 
 # Defaults only: whoever sets these keeps them. Prefect's own logs would drown the progress of a run in a terminal.

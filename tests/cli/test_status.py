@@ -15,8 +15,9 @@ from gex_pipeline.cli.main import main
 from gex_pipeline.cli.show import show_end
 from gex_pipeline.receipts import write_receipt, write_table
 from gex_pipeline.recipe import load_recipe
+from gex_pipeline.retry import Retry
 from gex_pipeline.run_lock import held
-from gex_pipeline.run_state import Retry, Run, begin, mark, mark_done, open_run
+from gex_pipeline.run_state import Run, begin, mark, mark_done, open_run
 from gex_pipeline.shard_format import Receipt
 from gex_pipeline.shards.manifest import Manifest, read_manifest
 from tests.making_runs import clip_row, recipe_of, write_jsonl

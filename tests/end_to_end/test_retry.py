@@ -10,7 +10,8 @@ import pytest
 from gex_pipeline.cli.main import main
 from gex_pipeline.recipe import load_recipe
 from gex_pipeline.rejects import standing_rejects
-from gex_pipeline.run_state import Retry, begin, find_recipe, open_run
+from gex_pipeline.retry import Retry
+from gex_pipeline.run_state import begin, find_recipe, open_run
 from gex_pipeline.shard_job import build_shard
 from tests.end_to_end.running import (
     NO_MODELS,

@@ -11,7 +11,8 @@ import pytest
 from gex_pipeline import storage
 from gex_pipeline.cli.main import main
 from gex_pipeline.recipe import load_recipe
-from gex_pipeline.run_state import Retry, begin, open_run, read_state
+from gex_pipeline.retry import Retry
+from gex_pipeline.run_state import begin, open_run, read_state
 from gex_pipeline.shard_job import build_shard
 from gex_pipeline.stages.prepare import ingest_clips
 from tests.end_to_end.running import (

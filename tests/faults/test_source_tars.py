@@ -18,7 +18,7 @@ import pytest
 
 from gex_pipeline import storage
 from gex_pipeline.cli.main import main
-from gex_pipeline.run_state import Retry
+from gex_pipeline.retry import Retry
 from gex_pipeline.shard_format import MemberSpan
 from gex_pipeline.source_tars import copy_member, index_tar
 from gex_pipeline.stages import prepare

@@ -8,16 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import jsonschema
 import pytest
 import yaml
 from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
 from prefect.client.schemas.actions import DeploymentScheduleUpdate
 from pydantic import ValidationError
 
+from flows.evaluate import EvaluateParameters
 from flows.expand import ExpandParameters
 from flows.retire import RetireParameters
 from flows.stages import failed, need_variables
 from gex_pipeline.errors import GexError
+from gex_pipeline.retry import Retry
 
 FLOWS = Path(__file__).parents[2] / "flows"
 CONTENT = yaml.safe_load((FLOWS / "prefect.yaml").read_text(encoding="utf-8"))
@@ -108,6 +111,20 @@ def test_a_retirement_says_which_snapshots_in_one_way():
     for wrong in ({}, {"older_than_days": 3, "snapshots": [1]}):
         with pytest.raises(ValidationError, match="say either older_than_days or snapshots"):
             RetireParameters(output="/data", **wrong)
+
+
+def test_a_run_that_would_try_nothing_again_or_measure_nothing_is_refused_before_it_starts():
+    """The server knows it from the schema; -5 samples of 100 were 95, and no reason found nothing new."""
+    for model, wrong in (
+        (ExpandParameters, {"recipe": "r.toml", "retry": {"reasons": []}}),
+        (EvaluateParameters, {"model": "m", "dataset": "d", "max_samples": 0}),
+        (EvaluateParameters, {"model": "m", "dataset": "d", "max_samples": -5}),
+    ):
+        with pytest.raises(ValidationError, match=r"at least 1|greater than or equal to 1"):
+            model(**wrong)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, model.model_json_schema())
+    assert ExpandParameters(recipe="r", retry={"reasons": ["media_missing"]}).retry == Retry(("media_missing",))
 
 
 def test_a_failure_is_told_with_its_stage_and_a_command_that_can_be_pasted():
