@@ -164,6 +164,9 @@ def _expand(parameters: ExpandParameters) -> int | None:
         check_tools(recipe)  # before anything is written
     with held(run.layout, run.run_id) as lease:
         if damaged:
+            run = replace(look(recipe, parameters), lease=lease)  # again: snapshots may have been retired meanwhile
+            damaged = rebuild.still_listed(run, damaged)
+        if damaged:
             logger.warning("damaged: %s", "; ".join(damage.words for damage in damaged))
             rebuild_shards(run, damaged)
         return _expand_alone(parameters, recipe, lease)

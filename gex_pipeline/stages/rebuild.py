@@ -81,6 +81,12 @@ def find_damaged(run: Run, *, read_bytes: bool = False) -> list[Damage]:
     return found
 
 
+def still_listed(run: Run, damaged: Sequence[Damage]) -> list[Damage]:
+    """Those that are published still; of a snapshot that was retired meanwhile nothing is built again."""
+    listed = {entry.path for name in run.manifest.granularity_names() for entry in run.manifest.shards(name)}
+    return [damage for damage in damaged if damage.entry.path in listed]
+
+
 def _wrong_at_sight(entry: ShardEntry, sizes: dict[str, int]) -> str:
     """What a listing shows, or nothing."""
     if entry.path not in sizes:

@@ -4,15 +4,16 @@ A retired snapshot keeps its number, recipe, accounts and tables, and lists no s
 samples were made of is kept in ``tables/retired-{granularity}-{snapshot}.parquet``, which planning reads beside the
 receipts, so nothing is built again. Files are removed when nothing names them any more: a process that dies in between
 leaves files that nobody reads, and the next call removes them. The newest snapshot stays, and so does one whose samples
-or media others need.
+or media others need that stay: chosen by its age it is left out, chosen by its number it is refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
@@ -37,17 +38,21 @@ class Retirement:
     num_bytes: int
     num_removed: int  # files that were removed, those of an earlier call that was cut off included
     is_dry_run: bool
+    stays: tuple[str, ...] = ()  # snapshots of that age that others need, each with who needs it, in words
 
     @property
     def words(self) -> str:
         """In one sentence."""
+        return "; ".join([self._words_of_retired, *self.stays])
+
+    @property
+    def _words_of_retired(self) -> str:
         if not self.snapshots:
             left = f"; {self.num_removed} files of earlier ones were left and are removed" if self.num_removed else ""
             return f"no snapshot to retire{left}"
-        numbers = ", ".join(map(str, self.snapshots))
         return (
-            f"{'would retire' if self.is_dry_run else 'retired'} snapshots {numbers}: {self.num_samples} samples in "
-            f"{self.num_shards} shards, {self.num_bytes} bytes"
+            f"{'would retire' if self.is_dry_run else 'retired'} snapshots {_listed(self.snapshots)}: "
+            f"{self.num_samples} samples in {self.num_shards} shards, {self.num_bytes} bytes"
         )
 
 
@@ -57,7 +62,7 @@ def retire_snapshots(
     """Retire the snapshots that are so old, or have these numbers.
 
     Raises:
-        GexError: a snapshot is not there, is the newest, or is needed by another; a run is not finished.
+        GexError: a snapshot that was named is not there, is the newest, or is needed by another; a run is not finished.
     """
     output_uri = storage.absolute(output)
     if dry_run:
@@ -78,7 +83,12 @@ def _retire(output_uri: str, older_than_days: float | None, snapshots: Sequence[
         raise GexError(f"{output_uri} holds no data set")
     _check_finished(Layout(output_uri), manifest)
     chosen = _chosen(output_uri, manifest, older_than_days, snapshots)
-    _check_not_needed(output_uri, manifest, chosen)
+    needs = _needs(output_uri, manifest, chosen)
+    stays: tuple[str, ...] = ()
+    if older_than_days is None:
+        _check_not_needed(chosen, needs)
+    else:
+        chosen, stays = _without_needed(chosen, needs)
     if chosen and not dry_run:
         for snapshot in chosen:
             _keep_parents(output_uri, snapshot)
@@ -93,6 +103,7 @@ def _retire(output_uri: str, older_than_days: float | None, snapshots: Sequence[
         num_bytes=sum(shard.num_bytes for shard in shards),
         num_removed=num_removed,
         is_dry_run=dry_run,
+        stays=stays,
     )
 
 
@@ -124,41 +135,65 @@ def _chosen(
     return [snapshot for snapshot in chosen if snapshot.retired is None]
 
 
-def _check_not_needed(output_uri: str, manifest: Manifest, chosen: Sequence[Snapshot]) -> None:
+def _needs(output_uri: str, manifest: Manifest, chosen: Sequence[Snapshot]) -> list[dict[str, Any]]:
+    """Who needs what of the chosen snapshots: a row a snapshot, another that it needs, and a granularity of its own."""
+    if not chosen:
+        return []
+    published = [
+        (name, snapshot.snapshot, shard)
+        for snapshot in manifest.snapshots
+        for name, entry in snapshot.granularities.items()
+        for shard in entry.shards
+    ]
+    with Database() as database:
+        receipts = [storage.join(output_uri, shard.receipt) for _, _, shard in published]
+        database.view_parquet("receipts", receipts, empty=_NO_RECEIPTS)
+        return database.rows(
+            "retire_needed",
+            granularities=[name for name, _, _ in published],
+            shards=[_number(shard) for _, _, shard in published],
+            snapshots=[snapshot for _, snapshot, _ in published],
+            tars=[shard.path for _, _, shard in published],
+            going=[snapshot.snapshot for snapshot in chosen],
+        )
+
+
+def _check_not_needed(chosen: Sequence[Snapshot], needs: Sequence[dict[str, Any]]) -> None:
     """Refuse while a sample that stays was made of one that goes, or has its media in a shard that goes.
 
     Raises:
         GexError: who needs what.
     """
-    going = [shard for snapshot in chosen for shard in _shards(snapshot)]
-    if not going:
-        return
-    kept = {
-        (name, _number(shard)): snapshot.snapshot
-        for snapshot in manifest.snapshots
-        if snapshot not in chosen
-        for name, entry in snapshot.granularities.items()
-        for shard in entry.shards
-    }
-    receipts = [
-        storage.join(output_uri, shard.receipt)
-        for snapshot in manifest.snapshots
-        if snapshot not in chosen
-        for shard in _shards(snapshot)
-    ]
-    with Database() as database:
-        database.view_parquet("going", [storage.join(output_uri, shard.receipt) for shard in going])
-        database.view_parquet("kept", receipts, empty=_NO_RECEIPTS)
-        needing = database.rows("retire_needed", tars=[shard.path for shard in going])
-    if needing:
-        first = needing[0]
-        what = "media lie in shards of" if first["num_media"] else "parents are in"
-        number = kept[(first["granularity"], first["shard"])]
+    going = {snapshot.snapshot for snapshot in chosen}
+    if staying := [need for need in needs if need["snapshot"] not in going]:
+        numbers = sorted({need["snapshot"] for need in staying})
         raise GexError(
-            f"snapshots {', '.join(str(one.snapshot) for one in chosen)} are still needed: {first['num']} samples of "
-            f"{first['granularity']} in snapshot {number} (first {first['key']}), whose {what} them, and "
-            f"{len(needing) - 1} more shards. Retire snapshot {number} with them, or none. Nothing was changed"
+            f"snapshots {_listed(going)} are still needed: {_in_words(staying[0])}. Retire {_listed(numbers)} with "
+            "them, or none. Nothing was changed"
         )
+
+
+def _without_needed(
+    chosen: Sequence[Snapshot], needs: Sequence[dict[str, Any]]
+) -> tuple[list[Snapshot], tuple[str, ...]]:
+    """The chosen snapshots that none needs which stays, and of each of the others why it stays, too."""
+    going = {snapshot.snapshot for snapshot in chosen}
+    stays: dict[int, str] = {}
+    while found := [need for need in needs if need["needed"] in going and need["snapshot"] not in going]:
+        stays |= {need["needed"]: _in_words(need) for need in reversed(found)}
+        going -= stays.keys()
+    kept = tuple(f"snapshot {number} stays: {stays[number]}" for number in sorted(stays))
+    return [snapshot for snapshot in chosen if snapshot.snapshot in going], kept
+
+
+def _in_words(need: dict[str, Any]) -> str:
+    what = "media lie" if need["num_media"] else "parents are"
+    who = f"{need['num']} samples of {need['granularity']} in snapshot {need['snapshot']} (first {need['key']})"
+    return f"{who}, whose {what} in snapshot {need['needed']}"
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
 
 
 def _keep_parents(output_uri: str, snapshot: Snapshot) -> None:
@@ -238,11 +273,6 @@ def _left(output_uri: str, granularity: str, tables: Sequence[str]) -> Iterator[
         shards = [row["shard"] for row in database.rows("retire_shards")]
     for place in (layout.tar, layout.receipt):
         yield from (uri for shard in shards if (uri := place(granularity, shard)) in there)
-
-
-def _shards(snapshot: Snapshot) -> Iterator[ShardEntry]:
-    for entry in snapshot.granularities.values():
-        yield from entry.shards
 
 
 def _number(shard: ShardEntry) -> int:

@@ -28,15 +28,13 @@ EMPTY = {
     "excluded": "id VARCHAR, state VARCHAR, reason VARCHAR",
     "summary_losses": "id VARCHAR, state VARCHAR, reason VARCHAR",
     "build_losses": "id VARCHAR, state VARCHAR, reason VARCHAR",
-    "receipts": "parents VARCHAR[]",
+    "receipts": "granularity VARCHAR, shard BIGINT, key VARCHAR, parents VARCHAR[], media_uri VARCHAR",
     "parents": "id VARCHAR",
     "samples": "key VARCHAR, tar VARCHAR, granularity VARCHAR, text VARCHAR, source_text_digest VARCHAR, "
     "parents VARCHAR[]",
     "clips": "clip_id VARCHAR, text VARCHAR",
     "losses": "granularity VARCHAR, stage VARCHAR, state VARCHAR, reason VARCHAR, detail VARCHAR, id VARCHAR, "
     'source_id VARCHAR, "row" VARCHAR, snapshot BIGINT, "table" VARCHAR',
-    "going": "key VARCHAR",
-    "kept": "granularity VARCHAR, shard BIGINT, key VARCHAR, parents VARCHAR[], media_uri VARCHAR",
     "retried": "granularity VARCHAR, id VARCHAR, reason VARCHAR, snapshot BIGINT",
     "summaries": "key VARCHAR, text VARCHAR, source_digest VARCHAR",
 }
