@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gex_pipeline.tables import _memory_bytes
+
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 KUBERNETES = DOCKER / "kubernetes"
@@ -83,6 +85,17 @@ def pins(file):
 
 def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def driver_bytes(environment):
+    """What a driver's container takes at least: DuckDB up to its limit, and 2 GB for Ray's node and all else.
+
+    Ten million clips took 2.9 GB in the driver, and a head with nothing to do took 1.9.
+    """
+    given = environment.get("GEX_DATABASE_GB")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEX_DATABASE_GB", given) if given else patch.delenv("GEX_DATABASE_GB", raising=False)
+        return _memory_bytes() + 2e9
 
 
 def pyproject():

@@ -16,6 +16,7 @@ from tests.docker.reading import (
     FROM_ELSEWHERE,
     ROOT,
     compose,
+    driver_bytes,
     filled,
     last_stage,
     services,
@@ -146,6 +147,12 @@ def test_two_workers_offer_the_cpus_they_are_given():
     assert worker["deploy"]["replicas"] == 2
     assert f"--num-cpus={worker['deploy']['resources']['limits']['cpus']}" in worker["command"]
     assert "--num-cpus=0" in services()["ray-head"]["command"]
+
+
+@pytest.mark.parametrize("name", ["ray-head", "prefect-worker", "demo"])
+def test_what_may_hold_a_driver_has_memory_for_its_database(name):
+    limits = services()[name]["deploy"]["resources"]["limits"]
+    assert int(limits["memory"].removesuffix("G")) * 2**30 >= driver_bytes(services()[name]["environment"])
 
 
 @pytest.mark.parametrize("name", ["ray-head", "ray-worker", "prefect-worker", "demo"])

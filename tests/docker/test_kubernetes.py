@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.docker.kuberay import SCHEMAS
-from tests.docker.reading import KUBERNETES, pins, program, yaml_documents
+from tests.docker.reading import KUBERNETES, driver_bytes, pins, program, yaml_documents
 from tests.docker.reading import ROOT as REPOSITORY
 
 FILES = sorted(file for file in KUBERNETES.glob("*.yaml") if file.name != "kustomization.yaml")
@@ -129,6 +129,19 @@ def test_a_new_image_reaches_the_ray_pods_too():
     (cluster,) = of_kind("RayCluster")
     assert cluster["spec"]["upgradeStrategy"] == {"type": "Recreate"}
     assert all("upgradeStrategy" not in job["spec"].get("rayClusterSpec", {}) for job in of_kind("RayJob"))
+
+
+@pytest.mark.parametrize("where", ["prefect-worker", "cluster 0 head", "cluster 1 head"])
+def test_what_holds_a_driver_has_memory_for_its_database(where):
+    (container,) = dict(pods())[where]["spec"]["containers"]
+    (config,) = [document["data"] for document in of_kind("ConfigMap")]
+    memory = container["resources"]["limits"]["memory"]
+    assert int(memory.removesuffix("Gi")) * 2**30 >= driver_bytes(config)
+
+
+def test_no_job_has_a_deadline_that_a_long_one_meets():
+    """An expansion was broken off after three days, and 700 core-hours on eight cores are nearly four."""
+    assert {field for job in of_kind("RayJob") for field in job["spec"] if "eadline" in field} == set()
 
 
 def test_gpus_that_ray_is_told_of_are_those_the_pod_has():
