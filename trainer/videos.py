@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import av
 import av.error
@@ -25,6 +25,8 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from gex_pipeline.errors import RejectedError
+from gex_pipeline.media.outline import check_index, outline_of
 from trainer.media_reader import DamagedMediaError
 
 if TYPE_CHECKING:
@@ -106,14 +108,26 @@ def places_of(num_frames: int, places: Places | None = None) -> list[Fraction]:
 
 @contextmanager
 def _opened(content: bytes, container_format: str) -> Iterator[InputContainer]:
+    stream = io.BytesIO(content)
+    if container_format == "mov":
+        _check_index(stream)
     try:
         # the format is given, so content cannot pass for a playlist, which would make libav open other files
         with av.open(
-            io.BytesIO(content), "r", format=container_format, options=_DECODER_LIMITS, metadata_errors="replace"
+            stream, "r", format=container_format, options=_DECODER_LIMITS, metadata_errors="replace"
         ) as container:
             yield container
     except av.error.FFmpegError as error:
         raise DamagedMediaError(f"the video cannot be decoded: {error.strerror}") from error
+
+
+def _check_index(stream: BinaryIO) -> None:
+    """A few bytes of index can promise a thousand million frames, and libav makes room for all of them."""
+    try:
+        check_index(outline_of(stream))
+    except RejectedError as error:
+        raise DamagedMediaError(error.detail) from error
+    stream.seek(0)
 
 
 def _video_track(container: InputContainer) -> VideoStream:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.orientation import orientation_of
-from gex_pipeline.media.outline import read_outline
+from gex_pipeline.media.outline import check_index, read_outline
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.media.source import check_size, container_start_s, open_video
 
@@ -122,9 +122,10 @@ def frame_at(path: Path, time_s: float, *, in_file_time: bool = False) -> NDArra
 def _reading(path: Path, limit_s: float = _LIMIT_S) -> Iterator[_Reader]:
     if not path.is_file():
         raise RejectedError(Reason.media_missing, f"{path.name} does not exist")
-    is_iso = read_outline(path).kind == "iso"
+    outline = read_outline(path)
+    check_index(outline)
     try:
-        with open_video(path, header_only=is_iso) as (container, stream):
+        with open_video(path, header_only=outline.kind == "iso") as (container, stream):
             yield _Reader(container, stream, limit_s)
     except av.error.FFmpegError as error:
         raise RejectedError(Reason.undecodable, f"{path.name} cannot be decoded: {error.strerror}") from error

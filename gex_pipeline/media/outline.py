@@ -9,11 +9,13 @@ not look at packets.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.iso_index import boxes, num_in_fragment, num_in_index
 
 Kind = Literal["iso", "matroska", "riff", "unknown"]
@@ -22,6 +24,7 @@ _ISO_BOXES = frozenset(
     [b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"free", b"skip", b"wide", b"uuid", b"meta"]
 )
 _ISO_HEADS = _ISO_BOXES | {b"pnot", b"udta", b"junk", b"pict", b"prfl", b"ediw"}  # libav takes these for one too
+MOST_INDEXED = 10_000_000  # where no recipe says max_frames: days of video, and libav takes 40 bytes for each
 _UPRIGHT = (0x10000, 0, 0, 0x10000)
 
 
@@ -41,18 +44,39 @@ def read_outline(path: Path) -> Outline:
     Raises:
         RejectedError: undecodable, when an ISO index is damaged in a way that says nothing of its size.
     """
-    num_bytes = path.stat().st_size
     with path.open("rb", buffering=0) as file:
-        head = file.read(16)
-        if head[4:8] in _ISO_HEADS:
-            return _iso_outline(file, num_bytes)
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            return Outline("matroska", _matroska_missing(file, num_bytes), True)
-        if head[:4] == b"RIFF":
-            declared_bytes = struct.unpack("<I", head[4:8])[0] + 8
-            missing = _short("RIFF", declared_bytes, num_bytes) if declared_bytes > 8 else None
-            return Outline("riff", missing, False)
+        return outline_of(file)
+
+
+def outline_of(file: BinaryIO) -> Outline:
+    """The same of an open file, which is left somewhere in it."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return Outline("matroska", _matroska_missing(file, num_bytes), True)
+    if head[:4] == b"RIFF":
+        declared_bytes = struct.unpack("<I", head[4:8])[0] + 8
+        missing = _short("RIFF", declared_bytes, num_bytes) if declared_bytes > 8 else None
+        return Outline("riff", missing, False)
+    if any(kind in _ISO_HEADS for kind, _, _ in boxes(file, 0, num_bytes)):  # libav passes over others before them
+        return _iso_outline(file, num_bytes)
     return Outline("unknown", None, True)
+
+
+def check_index(outline: Outline, max_frames: int = MOST_INDEXED) -> None:
+    """A few bytes of index can promise a thousand million frames, and libav makes room for all of them.
+
+    Raises:
+        RejectedError: media_too_large, or not_a_video where nothing is known of the index.
+    """
+    if outline.num_indexed is None:
+        raise RejectedError(Reason.not_a_video, "its index is compressed (cmov), so that nothing is known of its size")
+    if outline.num_indexed > max_frames:
+        raise RejectedError(
+            Reason.media_too_large,
+            f"its index promises {outline.num_indexed} frames or packets, more than max_frames = {max_frames}",
+        )
 
 
 def _short(name: str, declared_end: int, num_bytes: int) -> str | None:

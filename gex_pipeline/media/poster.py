@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.frames import encode_jpeg
 from gex_pipeline.media.orientation import orientation_of
+from gex_pipeline.media.outline import check_index, outline_of
 from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, check_size, container_start_s
 
 _MAX_DECODED = 96  # frames
@@ -31,6 +32,8 @@ def poster_jpeg(stream: BinaryIO, time_s: float, height_px: int) -> bytes:
     Raises:
         RejectedError: not_a_video, no_frames, undecodable or media_too_large.
     """
+    check_index(outline_of(stream))
+    stream.seek(0)
     try:
         with av.open(stream, "r", options=SAFE_INPUT | DECODER_LIMITS, metadata_errors="replace") as container:
             picture_HWC = _picture(container, time_s, height_px)

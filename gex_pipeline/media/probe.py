@@ -20,7 +20,7 @@ import av.video.stream
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.orientation import Orientation, orientation_of
-from gex_pipeline.media.outline import Outline, read_outline
+from gex_pipeline.media.outline import Outline, check_index, read_outline
 from gex_pipeline.media.packets import read_packet_times
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.media.source import DECODER_LIMITS, check_size, container_start_s, open_video
@@ -67,7 +67,7 @@ def probe_video(path: Path, settings: VideoSettings) -> Probe:
             while decoding; media_too_large or duration_mismatch for a file beyond what the settings allow.
     """
     outline = _outline(path)
-    _check_index(outline, settings)
+    check_index(outline, settings.max_frames)
     try:
         probe = _probe_opened(path, outline, settings)
     except RejectedError as rejected:
@@ -112,17 +112,6 @@ def _outline(path: Path) -> Outline:
         return read_outline(path)
     except FileNotFoundError as error:
         raise RejectedError(Reason.media_missing, f"{path.name} went away while it was read") from error
-
-
-def _check_index(outline: Outline, settings: VideoSettings) -> None:
-    """A few bytes of index can promise a thousand million frames, and libav makes room for all of them."""
-    if outline.num_indexed is None:
-        raise RejectedError(Reason.not_a_video, "its index is compressed (cmov), so that nothing is known of its size")
-    if outline.num_indexed > settings.max_frames:
-        raise RejectedError(
-            Reason.media_too_large,
-            f"its index promises {outline.num_indexed} frames or packets, more than max_frames = {settings.max_frames}",
-        )
 
 
 def _probe_opened(path: Path, outline: Outline, settings: VideoSettings) -> Probe:

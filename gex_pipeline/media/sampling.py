@@ -25,7 +25,7 @@ from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index, skip_unless
-from gex_pipeline.media.outline import read_outline
+from gex_pipeline.media.outline import check_index, read_outline
 from gex_pipeline.media.settings import FrameSettings
 from gex_pipeline.media.source import DECODER_LIMITS, open_video
 from gex_pipeline.shard_format import Frames, split_run
@@ -44,9 +44,10 @@ def sample_jpegs(path: Path, settings: FrameSettings, limit_s: float) -> tuple[F
     """
     if not path.is_file():
         raise RejectedError(Reason.media_missing, f"{path.name} does not exist")
-    is_iso = read_outline(path).kind == "iso"
+    outline = read_outline(path)
+    check_index(outline)
     try:
-        with open_video(path, header_only=is_iso) as (container, stream):
+        with open_video(path, header_only=outline.kind == "iso") as (container, stream):
             stream.codec_context.options = _DECODER
             return _sample(container, stream, settings, time.monotonic() + limit_s)
     except av.error.FFmpegError as error:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from gex_pipeline.errors import GexError
 from gex_pipeline.shard_format import ShardWriter
-from tests.faults.damaged_media import turned
+from tests.faults.damaged_media import MOOV_LAST, turned
+from tests.faults.mp4_boxes import with_samples
 from tests.media.making_clips import Make, make_clip, number_of, picture_of, run_real_ffmpeg
 from tests.trainer.outputs import jpeg_of, numbers_of
 from trainer import media_reader, videos
@@ -304,6 +305,13 @@ def test_a_run_of_frames_that_is_damaged_or_something_else_says_where(tmp_path):
     backwards.size = -512  # the next header would be this one again, for ever
     with pytest.raises(DamagedMediaError, match=r"holds 'a\.f000\.jpg', which is no whole frame"):
         run_frames(backwards.tobuf(tarfile.GNU_FORMAT), 1, 48)
+
+
+def test_an_index_that_promises_a_thousand_million_frames_is_refused_before_there_is_room_for_them(tmp_path):
+    """A file of 800 bytes took 1.45 GB in every process that read it."""
+    content = with_samples(make_clip(tmp_path / "a.mp4", 1, MOOV_LAST).read_bytes(), 1_000_000_000, 1, 1)
+    with pytest.raises(DamagedMediaError, match="its index promises 1000000000 frames or packets"):
+        video_frames(content, "mov", 4, 32)
 
 
 @pytest.mark.parametrize(
