@@ -118,10 +118,10 @@ class SampleReader(Dataset):
 
     def __init__(self, settings: DataSettings, part: CatalogPart, order: Order) -> None:
         self.settings, self.part, self.order = settings, part, order
-        self._media = MediaReader()
+        self._media = MediaReader(exact=True)  # samples of a batch are scattered over many shards
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_media": MediaReader()}
+        return {**vars(self), "_media": MediaReader(exact=True)}
 
     def __getitem__(self, request: tuple[int, int]) -> _Loaded:
         """Read one sample, or the first that may stand in for it and can be read."""

@@ -20,9 +20,14 @@ class DamagedMediaError(Exception):
 
 
 class MediaReader:
-    """Reads ranges of tars; the last few stay open, since neighbouring samples share them. One process's own."""
+    """Reads ranges of tars; the last few stay open, since neighbouring samples share them. One process's own.
 
-    def __init__(self) -> None:
+    With `exact`, a stored tar gives nothing but what is asked for, as scattered reads want; else small samples that lie
+    behind each other come together.
+    """
+
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
         self._open: OrderedDict[str, tuple[ExitStack, BinaryIO]] = OrderedDict()
 
     def read(self, sample: CatalogSample) -> bytes:
@@ -59,6 +64,6 @@ class MediaReader:
         while len(self._open) >= _OPEN_TARS:
             self._open.popitem(last=False)[1][0].close()
         stack = ExitStack()
-        stream = stack.enter_context(storage.open_read(uri))
+        stream = stack.enter_context(storage.open_read(uri, exact=self._exact))
         self._open[uri] = (stack, stream)
         return stream
