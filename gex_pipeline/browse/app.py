@@ -70,6 +70,7 @@ def make_app(index: Index, title: str, hosts: Sequence[str] | None) -> ASGIApp:
         Route("/api/dataset", site.dataset),
         Route("/api/samples", site.samples),
         Route("/api/count", site.count),
+        Route("/api/neighbours", site.neighbours),
         Route("/api/spread", site.spread),
         Route("/api/losses", site.loss_page),
         Route("/api/losses/counts", site.loss_counts),
@@ -146,6 +147,12 @@ class _Site:
         with self._index.session() as database:
             return _Json({"num": queries.count(self._index, database, request.query_params)})
 
+    def neighbours(self, request: Request) -> Response:
+        """The samples before and after one, which ``of.granularity``, ``of.key`` and ``of.tar`` name."""
+        sample_id = self._find(request, "of.")
+        with self._index.session() as database:
+            return _Json(queries.neighbours(self._index, database, request.query_params, sample_id))
+
     def spread(self, request: Request) -> Response:
         """A histogram of one quantity, for the choice of its bounds."""
         chosen = (request.query_params.get("granularity", ""), request.query_params.get("quantity", ""))
@@ -202,10 +209,10 @@ class _Site:
         status = HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK
         return StreamingResponse(pieces, status, headers, CONTENT_TYPES[place.extension])
 
-    def _find(self, request: Request) -> int:
-        asked = request.query_params
+    def _find(self, request: Request, prefix: str = "") -> int:
+        granularity, key, tar = (request.query_params.get(prefix + name) for name in ("granularity", "key", "tar"))
         with self._index.session() as database:
-            return self._index.find(database, asked.get("granularity", ""), asked.get("key", ""), asked.get("tar"))
+            return self._index.find(database, granularity or "", key or "", tar)
 
 
 def _in_recipe(manifest: Manifest | None) -> list[str]:

@@ -142,6 +142,15 @@ def page(index: Index, database: Database, parameters: Mapping[str, str]) -> dic
     return {"samples": [listed(index, row) for row in rows], "after": after}
 
 
+def neighbours(
+    index: Index, database: Database, parameters: Mapping[str, str], sample_id: int
+) -> dict[str, dict[str, Any] | None]:
+    """The samples `before` and `after` one in the order of a request; none where it does not match the filters."""
+    rows = matching(index, parameters).ask(database, "browse_neighbours", id=sample_id, excerpt=EXCERPT_LETTERS)
+    found = {row["step"]: listed(index, row) for row in rows}
+    return {"before": found.get(-1), "after": found.get(1)}
+
+
 def count(index: Index, database: Database, parameters: Mapping[str, str]) -> int:
     """How many samples fulfil the filters."""
     return int(matching(index, parameters).ask(database, "browse_count")[0]["num"])

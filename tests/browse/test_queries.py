@@ -90,6 +90,34 @@ def test_pages_and_filters_go_together(crowd):
     assert [sample["duration_s"] for sample in found] == sorted((r.duration_s for r in expected), reverse=True)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"granularity": "LVLT", "sort": "-duration"},
+        {"sort": "score.rouge1", "q": "dog"},  # equal places, and many without one
+        {"sort": "-score.odd/name.~", "snapshot": 1},
+    ],
+)
+def test_the_neighbours_of_a_sample_are_those_beside_it_in_the_pages(crowd, parameters):
+    site, _ = crowd
+    found = site.all_samples(**parameters, limit=200)
+    sides = [None, *found, None]
+    for number in (0, 1, 59, 60, len(found) // 2, len(found) - 2, len(found) - 1):
+        of = {"of.granularity": found[number]["granularity"], "of.key": found[number]["key"]}
+        expected = {"before": sides[number], "after": sides[number + 2]}
+        assert site.json("/api/neighbours", **parameters, **of) == expected, number
+
+
+def test_a_sample_outside_of_the_filters_has_no_neighbours(crowd):
+    site, records = crowd
+    key = next(record.key for _, record in records if record.granularity == "LVLT")
+    of = {"of.granularity": "LVLT", "of.key": key}
+    assert site.json("/api/neighbours", granularity="IT", **of) == {"before": None, "after": None}
+    answer = site.ask("/api/neighbours?of.granularity=IT&of.key=x")
+    assert (answer.status, answer.content) == (404, {"error": "there is no sample 'x' of granularity 'IT'"})
+
+
 def test_a_histogram_counts_every_value(crowd):
     site, records = crowd
     for quantity, place in PLACES.items():
