@@ -94,14 +94,12 @@ def _thumbnail(place: Place) -> bytes:
     Raises:
         NoPosterError: it cannot be read.
     """
-    from PIL import Image
-
-    from gex_pipeline.media.sampling import PICTURE_ERRORS, PICTURE_FORMATS
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, opened_picture
 
     buffer = io.BytesIO()
     with opened(place) as stream:
         try:
-            with Image.open(stream, formats=PICTURE_FORMATS) as picture:
+            with opened_picture(stream) as picture:
                 picture.draft("RGB", (4 * _HEIGHT_PX, _HEIGHT_PX))
                 upright = _upright(picture).convert("RGB")
             upright.thumbnail((4 * _HEIGHT_PX, _HEIGHT_PX))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import av.container
@@ -27,7 +29,7 @@ from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index, skip_unless
 from gex_pipeline.media.outline import check_index, read_outline
 from gex_pipeline.media.settings import FrameSettings
-from gex_pipeline.media.source import DECODER_LIMITS, open_video
+from gex_pipeline.media.source import DECODER_LIMITS, MAX_PICTURE_PX, open_video
 from gex_pipeline.shard_format import Frames, split_run
 
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")  # those of `gex_pipeline.shard_format.IMAGE_EXTENSIONS`
@@ -67,6 +69,20 @@ def run_pictures(content: bytes, num: int) -> list[NDArray[np.uint8]]:
     return [decode_jpeg(jpegs[(2 * number + 1) * len(jpegs) // (2 * num)]) for number in range(num)]
 
 
+@contextmanager
+def opened_picture(source: Path | BinaryIO, formats: tuple[str, ...] = PICTURE_FORMATS) -> Iterator[Image.Image]:
+    """An image file, its pixels not read yet; what goes wrong, then or while they are read, is in `PICTURE_ERRORS`.
+
+    Pillow's own limit is 179 million pixels, which are 0.7 GB and as much again for each copy.
+    """
+    with Image.open(source, formats=formats) as picture:
+        if picture.width * picture.height > MAX_PICTURE_PX:
+            raise Image.DecompressionBombError(
+                f"it has {picture.width} x {picture.height} pixels; {MAX_PICTURE_PX} in all are the most"
+            )
+        yield picture
+
+
 def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     """A frame as RGB of shape (H, W, 3).
 
@@ -74,7 +90,7 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
         RejectedError: undecodable.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
+        with opened_picture(io.BytesIO(content), ("JPEG",)) as picture:
             return np.asarray(picture.convert("RGB"))
     except PICTURE_ERRORS as error:
         raise RejectedError(Reason.undecodable, f"a frame cannot be decoded: {type(error).__name__}") from error

@@ -20,12 +20,10 @@ def open_picture(content: bytes, within_px: tuple[int, int] | None = None) -> Im
     Raises:
         RejectedError: undecodable.
     """
-    from PIL import Image
-
-    from gex_pipeline.media.sampling import PICTURE_ERRORS, PICTURE_FORMATS
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, opened_picture
 
     try:
-        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
+        with opened_picture(io.BytesIO(content)) as picture:
             if within_px is not None:
                 picture.thumbnail(within_px)
             return picture.convert("RGB")

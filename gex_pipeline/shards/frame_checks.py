@@ -38,12 +38,10 @@ def check_frames(shard: OpenShard, pictures: Sequence[bytes], key: str, facts: d
 
 def _size_px(content: bytes, number: int, key: str, report: Report, *, is_decoded: bool) -> tuple[int, int] | None:
     """Width and height of a frame; None, and a finding, where it is none."""
-    from PIL import Image
-
-    from gex_pipeline.media.sampling import PICTURE_ERRORS
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, opened_picture
 
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
+        with opened_picture(io.BytesIO(content), ("JPEG",)) as picture:
             if is_decoded:
                 picture.load()
             return picture.size

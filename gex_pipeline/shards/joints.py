@@ -207,11 +207,10 @@ def _judge(difference: float, place: tuple[str, _Part], key: str, report: Report
 
 def _opened(file: Path | io.BytesIO) -> Picture:
     import numpy as np
-    from PIL import Image
 
-    from gex_pipeline.media.sampling import PICTURE_FORMATS
+    from gex_pipeline.media.sampling import opened_picture
 
-    with Image.open(file, formats=PICTURE_FORMATS) as picture:
+    with opened_picture(file) as picture:
         return np.asarray(picture.convert("RGB"))
 
 

@@ -82,12 +82,10 @@ def _check_file(shard: OpenShard, sample: TarSample, facts: dict[str, Any], repo
 
 def check_picture(path: Path, key: str, facts: dict[str, Any], report: Report) -> None:
     """A picture decodes and has the size its sample says."""
-    from PIL import Image
-
-    from gex_pipeline.media.sampling import PICTURE_ERRORS, PICTURE_FORMATS
+    from gex_pipeline.media.sampling import PICTURE_ERRORS, opened_picture
 
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
+        with opened_picture(path) as picture:
             picture.load()
             size_px = picture.size
     except PICTURE_ERRORS as error:

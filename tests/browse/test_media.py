@@ -140,7 +140,7 @@ def test_damaged_pictures_have_a_sentence_and_damage_beside_a_sound_picture_cost
     second = whole.index(b"IDAT", whole.index(b"IDAT") + 4)
     damaged = {
         "SyntaxError": whole[:second] + b"\xff\0\xff\0" + whole[second + 4 :],
-        "DecompressionBombError": damage.png_that_says_it_is(60_000, 60_000),
+        "DecompressionBombError": damage.png_that_says_it_is(6_001, 6_000),
         "UnidentifiedImageError": encoded(noise, "GIF"),
     }
     contents = [*damaged.values(), *[encoded(noise, "JPEG", exif=TURNED_BY_DAMAGED_EXIF)] * (len(records) - 3)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media import sampling
-from gex_pipeline.media.frames import sample_frames
+from gex_pipeline.media.frames import encode_jpeg, sample_frames
 from gex_pipeline.media.sampling import decode_jpeg, fit_short_side, run_pictures, sample_jpegs
 from gex_pipeline.media.settings import FrameSettings
 from gex_pipeline.shard_format import DamagedRunError, Frames, ShardWriter
@@ -149,3 +150,7 @@ def test_pictures_come_out_of_a_run_in_the_middle_of_equal_parts(tmp_path):
         run_pictures(b"x" * 1024, 1)
     with pytest.raises(RejectedError, match="a frame cannot be decoded: UnidentifiedImageError"):
         decode_jpeg(b"no picture")
+    jpeg = encode_jpeg(np.zeros((8, 8, 3), np.uint8), 90)
+    size_at = jpeg.index(b"\xff\xc0") + 5
+    with pytest.raises(RejectedError, match="DecompressionBombError"):  # Pillow makes room for what it says
+        decode_jpeg(jpeg[:size_at] + struct.pack(">HH", 6001, 6000) + jpeg[size_at + 4 :])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.report.pictures import open_picture
+from tests.shards import damage
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 
@@ -44,6 +45,10 @@ def test_damage_of_any_kind_is_a_rejection(kind):
 
 
 def test_a_picture_that_would_fill_the_memory_is_a_rejection(monkeypatch):
+    """Pillow lets 179 million pixels pass: 1.5 GB out of a file of 700 kB."""
+    for size_px in ((6001, 6000), (9_000, 9_000)):
+        with pytest.raises(RejectedError, match="DecompressionBombError"):
+            open_picture(damage.png_that_says_it_is(*size_px))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(RejectedError, match="DecompressionBombError"):
         open_picture(encoded("PNG"))

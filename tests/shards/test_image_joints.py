@@ -110,6 +110,7 @@ NO_PICTURES = {
     "text": (lambda _: b"no picture", "UnidentifiedImageError: cannot identify image file"),
     "gif": (as_gif, "UnidentifiedImageError: cannot identify image file"),
     "bomb": (lambda _: damage.png_that_says_it_is(60_000, 60_000), "DecompressionBombError: Image size (3600000000"),
+    "large": (lambda _: damage.png_that_says_it_is(6001, 6000), "DecompressionBombError: it has 6001 x 6000 pixels"),
 }
 
 
