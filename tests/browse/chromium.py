@@ -37,11 +37,7 @@ class Chromium:
             self._socket = self._connect(folder / "DevToolsActivePort")
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.call(f"{domain}.enable")
-            width_px, height_px = size_px
-            self.call(
-                "Emulation.setDeviceMetricsOverride",
-                width=width_px, height=height_px, deviceScaleFactor=1, mobile=False,
-            )  # fmt: skip
+            self.size(*size_px)
         except BaseException:
             self._process.kill()
             self._process.wait()
@@ -86,6 +82,12 @@ class Chromium:
             self.requests.append(parameters["request"]["url"])
         elif event["method"] == "Page.javascriptDialogOpening":
             self.errors.append(f"a dialog: {parameters['message']}")
+
+    def size(self, width_px: int, height_px: int) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width_px, height=height_px, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
 
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)

@@ -15,6 +15,7 @@ import pytest
 
 from gex_pipeline.cli.main import main
 from tests.browse import many
+from tests.browse.chromium import Chromium
 from tests.shards.damage import copy_of, make_whole
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,24 @@ def crowd(tmp_path_factory):
     found = Site(output)
     yield found, records
     found.stop()
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory):
+    found = Chromium(tmp_path_factory.mktemp("chromium"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def page(window):
+    """A window in which nothing has gone wrong, and nothing has when the test is over."""
+    window.size(1360, 860)
+    window.open("about:blank")
+    window.errors.clear()
+    window.requests.clear()
+    yield window
+    assert window.errors == []
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import random
 from pathlib import Path
 
 from gex_pipeline.receipts import write_receipt
-from gex_pipeline.shard_format import Receipt, SampleRecord, make_key
+from gex_pipeline.shard_format import Receipt, SampleRecord, Segment, make_key
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry
 from tests.report.outputs import publish, snapshot
 
 WORDS = ("a", "red", "Dog", "runs", "over", "Grass", "100%", "<b>bold</b>", "über", "under_score")
 NUM = 330  # of each granularity: more than five pages
 PER_SHARD = 70
+OF_MANY = "0-7"  # the parent of samples of many segments
 
 
 def make_output(output: Path) -> list[tuple[int, SampleRecord]]:
@@ -40,13 +41,13 @@ def record_of(name: str, parent: str, chance: random.Random) -> SampleRecord:
     if chance.random() < 0.8:
         scores["rouge1"] = chance.choice((0.1, 0.25, 0.25, 1 / 3, 0.9))
     if chance.random() < 0.5:
-        scores["odd/name.~"] = round(chance.uniform(-1, 1), 4)
+        scores["odd/name.~"] = chance.uniform(-1, 1)
     return SampleRecord(
         key=make_key(name, [parent]),
         granularity=name,
         source_id=f"source {chance.randrange(40)}",
         parents=(parent, f"shared {chance.randrange(30)}"),
-        segments=(),
+        segments=segments_of(parent) if parent == OF_MANY else (),
         text=" ".join(chance.choice(WORDS) for _ in range(chance.randrange(1, 6))),
         duration_s=0.0 if name == "IT" else chance.choice((1.0, 2.5, 2.5, 7.25)),
         width_px=64,
@@ -57,6 +58,11 @@ def record_of(name: str, parent: str, chance: random.Random) -> SampleRecord:
         scores=scores,
         media_extension="jpg" if name == "IT" else "mp4",
     )
+
+
+def segments_of(parent: str) -> tuple[Segment, ...]:
+    """As many as no line has pixels to put gaps between."""
+    return tuple(Segment(f"{parent}-{n}", "source", n * 0.01, 0.01, n * 1.0, n + 1.0, f"part {n}") for n in range(150))
 
 
 def write_shard(output: Path, name: str, number: int, records: list[SampleRecord]) -> ShardEntry:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.browse.chromium import BINARY, Chromium
+from tests.browse.chromium import BINARY
 from tests.report import outputs
 from tests.shards import damage
 from tests.shards.damage import ALPHA
@@ -17,23 +17,6 @@ SHORT = outputs.summary_of(ALPHA, {})
 COUNT = "document.querySelector('#count').textContent"
 TILES = "document.querySelectorAll('#grid > a').length"
 POSTERS = "[...document.querySelectorAll('#grid .poster img')].filter(i => i.naturalWidth).length"
-
-
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    found = Chromium(tmp_path_factory.mktemp("chromium"))
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def page(window):
-    """A window in which nothing has gone wrong, and nothing has when the test is over."""
-    window.open("about:blank")
-    window.errors.clear()
-    window.requests.clear()
-    yield window
-    assert window.errors == []
 
 
 def test_a_person_filters_opens_a_sample_plays_it_and_goes_back(page, site):
@@ -48,7 +31,7 @@ def test_a_person_filters_opens_a_sample_plays_it_and_goes_back(page, site):
     page.wait("document.querySelector('#view-sample video').readyState >= 2")
     page.click(".chapters li:nth-child(3) button")
     page.wait("document.querySelector('video').currentTime > 4.1")
-    page.wait("document.querySelector('.chapters li:nth-child(3) button[aria-current]') !== null")
+    page.wait("document.querySelector('.chapters li:nth-child(3) button[aria-current=true]') !== null")
     assert page.run("document.querySelectorAll('.chapters [aria-current]').length") == 1
     pixel = page.run(
         "(v => { const c = new OffscreenCanvas(8, 8).getContext('2d'); c.drawImage(v, 0, 0, 8, 8);"
@@ -106,8 +89,11 @@ def test_keys_are_enough(page, site):
     page.wait(f"document.querySelector('#view-sample .key')?.textContent === '{damage.BETA.key}'")
     page.key("k")
     page.wait(f"document.querySelector('#view-sample .key')?.textContent === '{ALPHA.key}'")
+    page.key("j")
+    page.wait(f"document.querySelector('#view-sample .key')?.textContent === '{damage.BETA.key}'")
     page.key("Escape")
     page.wait("!document.querySelector('#view-samples').hidden && location.search === '?granularity=LVLT&sort=-words'")
+    assert page.run("[...document.querySelectorAll('#grid > a')].indexOf(document.activeElement)") == 1
 
 
 def test_a_range_is_drawn_in_a_histogram(page, site):
@@ -221,6 +207,7 @@ def test_frames_are_looked_through_where_there_is_no_video(page, browse, output)
     page.click(".strip button:nth-child(2)")
     page.wait("document.querySelector('.media .frame').src.endsWith('frame=1')")
     assert page.run("document.querySelectorAll('.strip [aria-current]').length") == 1
+    assert page.run("document.querySelector('.strip [aria-current]').ariaCurrent") == "true"
 
 
 def test_a_sample_whose_key_has_dots_in_its_path_is_opened_and_plays(page, browse, tmp_path):

@@ -1,6 +1,6 @@
 // Decides which view the address asks for, and what keys do.
 
-import { ask, count, el } from "/dom.js";
+import { ask, count, el, markCurrent } from "/dom.js";
 import * as filterPanel from "/filters.js";
 import * as grid from "/grid.js";
 import * as losses from "/losses.js";
@@ -13,9 +13,31 @@ const views = Object.fromEntries(
 const sort = document.getElementById("sort");
 let current = null;
 let gridScroll = 0;
+let opened = null; // the last sample
+
+// A selector that finds an element again after it was drawn anew.
+function selectorOf(element) {
+  if (element.id) return `#${CSS.escape(element.id)}`;
+  const { value } = element.dataset;
+  return value === undefined ? null : `#${CSS.escape(element.closest("[id]").id)} [data-value="${CSS.escape(value)}"]`;
+}
 
 function render() {
+  const held = document.activeElement;
+  const selector = selectorOf(held);
+  const before = current;
+  draw();
+  if (current === "sample") return; // it takes the focus when it is there
+  const tile = before === "sample" && current === "samples" && grid.tileOf(opened);
+  const isLost = held !== document.body && (document.activeElement === document.body || !held.checkVisibility());
+  const again = selector && document.querySelector(selector);
+  if (tile) tile.focus();
+  else if (isLost) (again?.checkVisibility() ? again : views[current].querySelector("h1")).focus({ preventScroll: true });
+}
+
+function draw() {
   const open = openSample();
+  opened = open ?? opened;
   const name = parameters().get("view") === "rejects" ? "losses" : open ? "sample" : "samples";
   if (current === "samples" && name !== "samples") gridScroll = scrollY;
   for (const [key, view] of Object.entries(views)) view.hidden = key !== name;
@@ -23,7 +45,7 @@ function render() {
   document.getElementById("tab-samples").href = changed({ view: null, sample: null, tar: null, reason: null, stage: null, state: null });
   document.getElementById("tab-losses").href = "?view=rejects";
   for (const [id, is] of [["tab-samples", name !== "losses"], ["tab-losses", name === "losses"]]) {
-    document.getElementById(id).toggleAttribute("aria-current", is);
+    markCurrent(document.getElementById(id), is, "page");
   }
   sample.close(open);
   if (name === "losses") losses.show();
@@ -45,7 +67,7 @@ function isTyping(target) {
 
 async function step(by) {
   const open = openSample();
-  const next = open && (await grid.neighbour(open, by));
+  const next = open && (await grid.neighbours(open))[by < 0 ? "before" : "after"];
   if (next) go(sample.linkTo(next), { replace: true });
 }
 

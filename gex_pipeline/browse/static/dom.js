@@ -62,6 +62,21 @@ export function quantityName(quantity) {
   return { words: "Words", duration: "Seconds" }[quantity] ?? quantity.replace(/^score\./, "");
 }
 
+// Not toggled, for without a value aria-current means that it is not.
+export function markCurrent(element, isCurrent, kind = "true") {
+  if (isCurrent) element.setAttribute("aria-current", kind);
+  else element.removeAttribute("aria-current");
+}
+
+// What went wrong, where a list ends, and a button to ask again.
+export function showFailure(end, message, again) {
+  const retry = () => {
+    again();
+    end.closest("main").querySelector("h1").focus(); // the button is gone
+  };
+  end.replaceChildren(message, " ", el("button", { type: "button", onclick: retry }, "Try again"));
+}
+
 // An answer of the server as JSON, or an error with the server's sentence.
 export async function ask(address, signal) {
   let response;

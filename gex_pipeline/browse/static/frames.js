@@ -1,6 +1,6 @@
 // The frames of a sample: a large one with all of them beneath it, where there is no video to play; else the small ones.
 
-import { el, plural, position, sampleAddress } from "/dom.js";
+import { el, markCurrent, plural, position, sampleAddress } from "/dom.js";
 
 function addressOf(open, number) {
   return `${sampleAddress("media", open)}&frame=${number}`;
@@ -55,7 +55,7 @@ export function drawFrames(place, sample, open) {
     const time = timeOf(sample, number);
     large.src = addressOf(open, number);
     said.textContent = `${number + 1} of ${plural(num, "frame")}${time === null ? "" : `, shown at ${position(time)}`}`;
-    small.forEach((button, index) => button.toggleAttribute("aria-current", index === number));
+    small.forEach((button, index) => markCurrent(button, index === number));
     if (time !== null) tell(time);
   }
 

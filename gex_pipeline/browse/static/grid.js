@@ -1,6 +1,6 @@
 // The samples that match, as a grid of pictures: a page of them at a time, pictures when they come into sight.
 
-import { ask, count, el, plural, position, quantityName, sampleAddress, score } from "/dom.js";
+import { ask, count, el, plural, position, quantityName, sampleAddress, score, showFailure } from "/dom.js";
 import { filters, sampleLink } from "/state.js";
 
 const MAX_LOADING = 4; // of a browser's six connections: the others are for pages and videos
@@ -95,9 +95,9 @@ function tile(sample) {
   );
 }
 
-export function show(force = false) {
+export function show() {
   const wanted = filters().toString();
-  if (wanted === shown && !force) return false;
+  if (wanted === shown) return false;
   shown = wanted;
   running?.abort();
   running = new AbortController();
@@ -115,6 +115,7 @@ export function show(force = false) {
 
 async function countAll() {
   const wanted = shown;
+  if (wanted === null) return;
   try {
     const { num } = await ask(`/api/count?${wanted}`, running.signal);
     if (wanted === shown) total.textContent = plural(num, "sample");
@@ -124,7 +125,7 @@ async function countAll() {
 }
 
 export function more() {
-  if (after === null) return Promise.resolve();
+  if (after === null || shown === null) return Promise.resolve();
   if (loading === null) {
     const own = loadPage(shown, running).finally(() => {
       if (loading === own) loading = null; // and not that of other filters, begun since
@@ -135,7 +136,6 @@ export function more() {
 }
 
 async function loadPage(wanted, control) {
-  if (wanted === null) return;
   end.textContent = "Loading…";
   const query = new URLSearchParams(wanted);
   if (after) query.set("after", after);
@@ -149,8 +149,8 @@ async function loadPage(wanted, control) {
     if (samples.length > 60 && after === null) end.textContent = "That is all.";
   } catch (error) {
     if (control !== running || error.name === "AbortError") return;
-    after = null;
-    end.replaceChildren(error.message, " ", el("button", { type: "button", onclick: () => show(true) }, "Try again"));
+    shown = null;
+    showFailure(end, error.message, show);
     return;
   }
   // Watched anew, since an end that stays in sight is told only once.
@@ -158,15 +158,27 @@ async function loadPage(wanted, control) {
   ends.observe(end);
 }
 
-// The sample before or after another one in the order of the grid; more are fetched where the grid ends.
-export async function neighbour(sample, step) {
-  const is = (other) =>
-    other.key === sample.key && other.granularity === sample.granularity && (!sample.tar || other.tar === sample.tar);
+function placeOf(sample) {
+  const { granularity, key, tar } = sample;
+  return samples.findIndex((other) => other.key === key && other.granularity === granularity && (!tar || other.tar === tar));
+}
+
+export function tileOf(sample) {
+  return grid.children[placeOf(sample)];
+}
+
+// The samples before and after another one in the order of the grid. More are fetched where the grid ends; of a sample
+// that is not in it yet, such as that of a link, the server knows.
+export async function neighbours(sample) {
   await loading;
-  const at = samples.findIndex(is);
-  if (at < 0) return null;
-  if (at + step >= samples.length && after !== null) await more();
-  return samples[at + step] ?? null;
+  const at = placeOf(sample);
+  if (at < 0) {
+    const query = filters();
+    for (const name of ["granularity", "key", "tar"]) if (sample[name]) query.set(`of.${name}`, sample[name]);
+    return ask(`/api/neighbours?${query}`).catch(() => ({})); // the sample's page says what is wrong
+  }
+  if (at + 1 >= samples.length) await more();
+  return { before: samples[at - 1], after: samples[at + 1] };
 }
 
 export function sortOptions(quantities) {

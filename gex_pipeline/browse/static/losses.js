@@ -1,6 +1,6 @@
 // What is not in the data set: counts by reason beside, losses with their details in a table.
 
-import { ask, count, el, plural } from "/dom.js";
+import { ask, count, el, plural, showFailure } from "/dom.js";
 import { changed, filters, go } from "/state.js";
 
 const NAMES = ["granularity", "stage", "state", "reason", "q"];
@@ -42,12 +42,16 @@ export async function show() {
   try {
     counts ??= (await ask("/api/losses/counts")).counts;
   } catch (error) {
-    end.textContent = error.message;
-    shown = null;
+    fail(error);
     return;
   }
   drawCounts();
   await more();
+}
+
+function fail(error) {
+  shown = null;
+  showFailure(end, error.message, show);
 }
 
 function isWanted(row, but) {
@@ -65,7 +69,7 @@ function group(title, name) {
   const rows = [...sums].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
   return el(
     "fieldset",
-    {},
+    { id: `loss-${name}` },
     el("legend", {}, title),
     rows.map(([value, sum]) => {
       const bar = el("i", { class: "share" });
@@ -152,7 +156,6 @@ async function loadPage(control) {
     if (after === null && chosen().q) total.textContent = `${plural(num, "match")}`.replace("matchs", "matches");
   } catch (error) {
     if (control !== running || error.name === "AbortError") return;
-    after = null;
-    end.textContent = error.message;
+    fail(error);
   }
 }

@@ -1,8 +1,8 @@
 // One sample: its video with the segments as chapters, texts, scores, where it comes from and what became of it.
 
-import { ask, bytes, count, el, number, plural, position, sampleAddress, score, span } from "/dom.js";
+import { ask, bytes, count, el, markCurrent, number, plural, position, sampleAddress, score, span } from "/dom.js";
 import { drawFrames, framesBeside } from "/frames.js";
-import { colourOf, neighbour, poster } from "/grid.js";
+import { colourOf, neighbours, poster } from "/grid.js";
 import { changed, sampleLink } from "/state.js";
 
 const view = document.getElementById("view-sample");
@@ -13,6 +13,7 @@ const WAYS = {
   embed: "copied from the parent",
   reference: "pointing into the parent",
 };
+const MAX_SPACED = 60; // segments with gaps between them on the line; of more a phone has not the pixels
 let shown = null;
 let control = null;
 
@@ -38,32 +39,33 @@ export async function show(open) {
   shown = name(open);
   control = new AbortController();
   const { signal } = control;
-  view.replaceChildren(header(open), el("p", { class: "end" }, "Loading…"));
+  const found = neighbours(open);
+  view.replaceChildren(header(found), el("p", { class: "end" }, "Loading…"));
   try {
     const sample = await ask(sampleAddress("api/sample", open), signal);
     if (signal.aborted) return;
     const beside = el("div", { class: "lineage-tree" }, el("p", { class: "note" }, "Loading lineage…"));
-    view.replaceChildren(header(open), page(sample, open, beside));
+    view.replaceChildren(header(found), page(sample, open, beside));
     view.querySelector("h1").focus({ preventScroll: true });
     drawLineage(sample, open, beside, signal);
   } catch (error) {
     if (error.name === "AbortError") return;
-    view.replaceChildren(header(open), el("p", { class: "empty", role: "alert" }, error.message));
+    view.replaceChildren(header(found), el("p", { class: "empty", role: "alert" }, error.message));
   }
 }
 
-function header(open) {
+function header(found) {
   const bar = el(
     "p",
     { class: "crumbs" },
     el("a", { class: "back", href: changed({ sample: null, tar: null }) }, "← All samples"),
   );
   const { signal } = control;
-  for (const [step, text] of [[-1, "previous"], [1, "next"]]) {
-    neighbour(open, step).then((sample) => {
-      if (sample && !signal.aborted) bar.append(el("a", { class: text, rel: text === "next" ? "next" : "prev", href: sampleLink(sample) }, text));
-    });
-  }
+  found.then(({ before, after }) => {
+    if (signal.aborted) return;
+    if (before) bar.append(el("a", { class: "previous", rel: "prev", href: sampleLink(before) }, "previous"));
+    if (after) bar.append(el("a", { class: "next", rel: "next", href: sampleLink(after) }, "next"));
+  });
   return bar;
 }
 
@@ -176,7 +178,7 @@ async function explain(place, address, open, sample) {
 function segmentList(sample, player) {
   const segments = sample.segments;
   if (!segments.length) return null;
-  const line = el("div", { class: "timeline-bar" });
+  const line = el("div", { class: `timeline-bar${segments.length > MAX_SPACED ? " dense" : ""}` });
   const head = el("i", { class: "head" });
   const list = el("ol", { class: "chapters" });
   const seek = (segment) => () => player.go(segment);
@@ -203,7 +205,7 @@ function segmentList(sample, player) {
       head.style.left = `${(100 * Math.min(now, sample.duration_s)) / sample.duration_s}%`;
       const at = segments.findLastIndex((segment) => segment.offset_s <= now + 0.001);
       rows.forEach(([row, mark], index) => {
-        row.toggleAttribute("aria-current", index === at);
+        markCurrent(row, index === at);
         mark.classList.toggle("now", index === at);
       });
     });
