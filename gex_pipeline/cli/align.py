@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from gex_pipeline import storage
 from gex_pipeline.cli.model_tools import open_model
-from gex_pipeline.cli.show import say, table
+from gex_pipeline.cli.show import say, say_note, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
 from gex_pipeline.shard_format import FRAMES_EXTENSION
@@ -130,7 +129,7 @@ def _aligned(
     (frames_T3HW, texts), (reading, masking) = content, how
     for text, is_cut in zip(texts, model.tokenizer(texts).truncated_B.tolist(), strict=True):
         if is_cut:
-            sys.stderr.write(f"gex: note: the end of {text[:40]!r}... does not fit the text tower and is not read\n")
+            say_note(f"the end of {text[:40]!r}... does not fit the text tower and is not read")
     text_KD = model.encode_texts(texts, reading.n_iter_text)
     try:
         found = align(model.model, torch.from_numpy(frames_T3HW), text_KD, reading.n_iter_video, masking)

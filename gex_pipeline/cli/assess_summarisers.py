@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from gex_pipeline import storage
-from gex_pipeline.cli.show import reasons, say, say_json, table
+from gex_pipeline.cli.show import reasons, say, say_json, say_note, table
 from gex_pipeline.progress import LineProgress, shown_by
 
 
@@ -20,7 +19,7 @@ def command(arguments: argparse.Namespace) -> int:
     folder = storage.absolute(arguments.out or f"assessment-{arguments.file.stem}")
     tasks, notes = read_tasks(recipe, arguments.tasks)
     for note in notes:
-        sys.stderr.write(f"gex: note: {note}\n")
+        say_note(note)
     with shown_by(LineProgress()):
         assessment = assess(recipe, tasks, folder)
     page = write_page(assessment.content, assessment.rows, folder)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
 from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model
-from gex_pipeline.cli.show import say
+from gex_pipeline.cli.show import say, say_note
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.stages.models import require_train_extra
@@ -34,7 +33,7 @@ def command(arguments: argparse.Namespace) -> int:
         if counted.num_truncated_texts:
             what = f"{counted.num_truncated_texts:,} of {counted.num_rows:,} texts"
             of = "" if name == "texts" else f" of {name}"
-            sys.stderr.write(f"gex: note: {what}{of} do not fit the text tower; their ends are not read\n")
+            say_note(f"{what}{of} do not fit the text tower; their ends are not read")
         left_out = f", {len(counted.damaged):,} left out" if counted.damaged else ""
         say(f"{name}: {counted.num_rows:,} rows{left_out}")
     say(out)

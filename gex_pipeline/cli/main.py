@@ -170,7 +170,9 @@ def _is_read() -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"gex: {message}\n")
+    from gex_pipeline.cli.show import printable
+
+    sys.stderr.write(printable(f"gex: {message}\n"))
     return code
 
 

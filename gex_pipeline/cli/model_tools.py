@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gex_pipeline.cli.show import say_note
 from gex_pipeline.errors import GexError
 
 if TYPE_CHECKING:
@@ -44,6 +44,6 @@ def one_granularity(names: Sequence[str], chosen: str | None) -> str:
 def note_damaged(damaged: Sequence[Any]) -> None:
     """Name what could not be read on the error stream, and how much it was."""
     for one in damaged[:_NAMED]:
-        sys.stderr.write(f"gex: note: {one.key} is left out: {one.reason}\n")
+        say_note(f"{one.key} is left out: {one.reason}")
     if damaged:
-        sys.stderr.write(f"gex: note: {len(damaged)} could not be read and are left out\n")
+        say_note(f"{len(damaged)} could not be read and are left out")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
 from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model
-from gex_pipeline.cli.show import say, say_json, table
+from gex_pipeline.cli.show import say, say_json, say_note, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
 from gex_pipeline.shards.manifest import read_manifest
@@ -61,7 +60,7 @@ def _matches(arguments: argparse.Namespace, model: Pretrained, catalog: Catalog,
     query = arguments.text.strip()
     encoded = encode_texts(model, [query], reading.n_iter_text)
     if encoded.num_truncated:
-        sys.stderr.write(f"gex: note: the end of {query[:40]!r}... does not fit the text tower and is not read\n")
+        say_note(f"the end of {query[:40]!r}... does not fit the text tower and is not read")
     query_D = encoded.text_TD[0]
     if arguments.vectors is None:
         blocks = encoded_blocks(model, catalog, name, counted, arguments.workers)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.cli import show_shards
-from gex_pipeline.cli.show import say, say_json
+from gex_pipeline.cli.show import say, say_json, say_note
 from gex_pipeline.cli.show_shards import say_json_rows
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, Progress, shown_by
@@ -206,7 +206,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[Samples]:
 
 def _say_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        sys.stderr.write(f"gex: note: {note}\n")
+        say_note(note)
 
 
 def _print(arguments: argparse.Namespace, content: Any, for_people: Callable[[Any], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +12,27 @@ from gex_pipeline import storage
 from gex_pipeline.layout import Layout
 from gex_pipeline.shards.manifest import Account, Manifest
 
+# Letters that do something to a terminal or to those beside them: control characters but for tabs and ends of lines,
+# what turns the direction of writing or hides, and halves of letters, which cannot be written.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """The same text, with what acts on a terminal shown as a replacement; names and messages come from anywhere."""
+    return _ACTING.sub("\ufffd", text)
+
 
 def say(text: str = "") -> None:
     """One line for the person."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable(text)}\n")
+
+
+def say_note(text: str) -> None:
+    """One line on the error stream, of what is worth knowing."""
+    sys.stderr.write(printable(f"gex: note: {text}\n"))
 
 
 def say_now(line: str) -> None:
@@ -25,7 +43,13 @@ def say_now(line: str) -> None:
 
 def say_json(content: Any) -> None:
     """The same for a program."""
-    sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.write(as_json(content, indent=1) + "\n")
+
+
+def as_json(content: Any, indent: int | None = None) -> str:
+    """JSON with letters as they are, but for those that act on a terminal."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    return _ACTING.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> None:
@@ -37,9 +61,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Se
     grid = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
         right = index in numbers
-        grid.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        grid.add_column(printable(heading), justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(printable, row))
     console = Console(file=sys.stdout, highlight=False, markup=False)
     console.width = 160  # the same in a log and in any window; a reason is never broken up
     sys.stdout.flush()  # and written by ourselves: where nobody reads any more, rich would end the process

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from gex_pipeline.cli.show import human_bytes, human_time, say, table
+from gex_pipeline.cli.show import as_json, human_bytes, human_time, say, table
 from gex_pipeline.report.wording import position
 from gex_pipeline.shard_format import frame_number
 from gex_pipeline.shards.findings import is_of_table, is_rebuilt
@@ -200,10 +200,10 @@ def difference(found: Difference) -> None:
 
 def say_json_rows(content: dict[str, Any], name: str, rows: Iterable[dict[str, Any]]) -> None:
     """An object for a program whose member `name` is a list too long for the memory, a row a line."""
-    head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
+    head = as_json(content, indent=1).removesuffix("\n}")
     sys.stdout.write(f"{head},\n {json.dumps(name)}: [")
     for number, row in enumerate(rows):
-        sys.stdout.write(("," if number else "") + "\n  " + json.dumps(row, ensure_ascii=False))
+        sys.stdout.write(("," if number else "") + "\n  " + as_json(row))
     sys.stdout.write("\n ]\n}\n")
 
 

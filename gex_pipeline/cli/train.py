@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gex_pipeline.cli.show import say, say_now
+from gex_pipeline.cli.show import printable, say, say_now
 from gex_pipeline.errors import RecipeError
 
 
@@ -22,7 +22,7 @@ def command(arguments: argparse.Namespace) -> int:
 
     outcome = train_model(arguments.recipe, say_now)
     if outcome.stopped_by:
-        sys.stderr.write(f"gex: {outcome.describe()}\n")
+        sys.stderr.write(printable(f"gex: {outcome.describe()}\n"))
     else:
         say(outcome.describe())
     return outcome.exit_code

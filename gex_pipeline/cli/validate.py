@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from gex_pipeline import storage
-from gex_pipeline.cli.show import say, say_json, table
+from gex_pipeline.cli.show import say, say_json, say_note, table
 from gex_pipeline.progress import LineProgress, shown_by
 
 DRIFT = 5
@@ -50,7 +49,7 @@ def command(arguments: argparse.Namespace) -> int:
         if page:
             say(f"report   {page}")
     for note in content["notes"]:
-        sys.stderr.write(f"gex: note: {note}\n")
+        say_note(note)
     return DRIFT if alarms else 0
 
 

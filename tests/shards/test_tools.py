@@ -95,6 +95,17 @@ def test_control_characters_of_a_text_do_not_reach_the_terminal(gex, output):
         assert not {"\x1b", "\x07", "\u202e"} & set(done.out)
 
 
+def test_control_characters_of_a_name_do_not_reach_the_terminal(gex, tmp_path):
+    hostile = "evil\x1b[2J\x1b]0;pwned\x07"
+    damage.write_members(tmp_path / f"{hostile}.tar", [(f"{hostile}.txt", b"text")])
+    (tmp_path / f"{hostile}-cut.tar").write_bytes((tmp_path / f"{hostile}.tar").read_bytes()[:1024])
+    for tool in (["ls"], ["find", "true"], ["export", hostile], ["export", hostile], ["sample", "1"]):
+        done = gex(*tool, tmp_path, *(["--to", tmp_path / "to"] if tool[0] in ("export", "sample") else []))
+        assert "\x1b" not in done.out + done.err
+        assert "\x07" not in done.out + done.err
+        assert "evil\ufffd[2J" in done.out + done.err
+
+
 def test_samples_are_found_by_sql_over_columns_and_scores(gex, whole):
     found = gex("find", "scores['rouge1'] > 0.5 AND duration_s < 4", whole, "--json").content
     assert (found["num"], [row["source_id"] for row in found["samples"]]) == (1, ["beta"])
