@@ -236,7 +236,8 @@ class _Guard:
     """Refuses requests that name another host, and says in every answer what a browser may do with it.
 
     A page elsewhere can have its own name lead to this machine and read everything as its own (DNS rebinding); then
-    its requests carry that name. The port is not compared: through an SSH tunnel it is another one.
+    its requests carry that name. The port is not compared: through an SSH tunnel it is another one. Nor may a page
+    elsewhere have this one's data asked for, though it could not read them; a link to this page is followed.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
@@ -258,6 +259,9 @@ class _Guard:
         if self._hosts is not None and host_name(_headers(scope).get("host", "")) not in self._hosts:
             refused = _Json({"error": "this page answers to its own name only"}, HTTPStatus.MISDIRECTED_REQUEST)
             await refused(scope, receive, send_guarded)
+            return
+        if scope["path"] != "/" and _headers(scope).get("sec-fetch-site") == "cross-site":
+            await _Json({"error": "asked for by another page"}, HTTPStatus.FORBIDDEN)(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)
 

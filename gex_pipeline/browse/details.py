@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from gex_pipeline.browse.media import frame_places
 from gex_pipeline.browse.queries import listed
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.shard_format import FRAMES_EXTENSION
+from gex_pipeline.shards import foreign
 from gex_pipeline.tables import Database
 
 MAX_SHOWN = 200  # parents of one sample, and children, that are given; the numbers of all of them are said
@@ -26,7 +25,6 @@ _SHOWN = (
 def sample(index: Index, database: Database, sample_id: int) -> dict[str, Any]:
     """One sample with its whole text and its segments."""
     row = index.row(database, sample_id)
-    scores = json.loads(row["scores"] or "{}")
     uri = row["media_uri"]
     return {
         **{name: row[name] for name in _SHOWN},
@@ -36,8 +34,16 @@ def sample(index: Index, database: Database, sample_id: int) -> dict[str, Any]:
         "frames": _frames(index, row) if uri else None,
         "kind": media_kind(row["media_extension"]) if uri else "none",
         "is_referenced": bool(uri) and index.target.manifest is not None and uri != row["tar"],
-        "scores": {name: scores[name] for name in sorted(scores) if math.isfinite(scores[name])},
+        "scores": _scores(row["scores"]),
     }
+
+
+def _scores(text: str | None) -> dict[str, float]:
+    """By name; none where a receipt that others wrote holds something else."""
+    try:
+        return dict(sorted(foreign.scores_of(foreign.read_json((text or "{}").encode())).items()))
+    except ValueError:
+        return {}
 
 
 def _frames(index: Index, row: dict[str, Any]) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from gex_pipeline.rejects import NOT_RETRIED
 from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS
 from gex_pipeline.shards.samples import VIDEO_EXTENSIONS, Samples, open_samples, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
-from gex_pipeline.tables import Database, DatabaseError, file_list, literal
+from gex_pipeline.tables import Database, DatabaseError, files_to_read
 
 MAX_SCORES = 40  # names of scores that are offered; foreign JSON can have any number
 EXCERPT_LETTERS = 280
@@ -67,7 +67,7 @@ class Index:
         """Everything the receipt says about one sample, and `tar`, the name of its shard."""
         shard, file = self.files[sample_id >> _ROW_BITS]
         rows = database.query(
-            f"SELECT * FROM read_parquet({literal(str(file))}, file_row_number = true) WHERE file_row_number = $row",
+            f"SELECT * FROM read_parquet({files_to_read([file])}, file_row_number = true) WHERE file_row_number = $row",
             {"row": sample_id & ((1 << _ROW_BITS) - 1)},
         )
         if not rows:
@@ -123,7 +123,7 @@ def open_index(target: Target, only: str | None = None) -> Iterator[Index]:
         database.run("browse_edges")
         database.drop("ranks")
         if samples.clip_files:
-            clips = file_list(samples.clip_files)
+            clips = files_to_read(samples.clip_files)
             database.execute(f"CREATE VIEW browse.clips AS SELECT * FROM read_parquet({clips}, union_by_name = true)")
         yield index
 
@@ -147,7 +147,7 @@ def _view_rows(samples: Samples) -> None:
     pq.write_table(RECEIPT_SCHEMA.empty_table(), empty)
     pq.write_table(pa.Table.from_pylist(rows, _FILE_SCHEMA), listed)
     database.view_parquet("receipt_files", [str(listed)])
-    files = file_list([empty, *(file for _, file in samples.files)])
+    files = files_to_read([empty, *(file for _, file in samples.files)])
     database.execute(
         "CREATE OR REPLACE TEMP VIEW numbered_receipts AS SELECT * FROM "
         f"read_parquet({files}, filename = true, file_row_number = true)"
@@ -183,7 +183,7 @@ def _loss_rows(files: list[Path], snapshot: int, table: int, *, is_rejects: bool
     return (
         'SELECT granularity, stage, state, reason, detail, id AS loss_id, source_id, "row", '
         f'{snapshot} AS snapshot, {table}::BIGINT AS "table", {is_rejects} AS is_rejects, file_row_number AS place '
-        f"FROM read_parquet({file_list(files)}, file_row_number = true)"
+        f"FROM read_parquet({files_to_read(files)}, file_row_number = true)"
     )
 
 

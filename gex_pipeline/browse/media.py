@@ -20,7 +20,7 @@ from gex_pipeline.shard_format import FRAMES_EXTENSION, iter_run
 
 PIECE_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 18  # of a decoder, which would ask an object store for every few bytes
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 CONTENT_TYPES = {
     "mp4": "video/mp4", "webm": "video/webm", "mkv": "video/x-matroska", "mov": "video/quicktime",
     "avi": "video/x-msvideo", "jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp",

@@ -19,6 +19,7 @@ from gex_pipeline.tables import Database, sql_text
 MAX_PAGE = 200
 _PAGE = 60
 _NUM_BINS = 32
+_MAX_TERMS = 32  # each is looked for in every text
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
 _OPEN_FILTERS = {"granularity": "granularity = $granularity", "source": "source_id = $source"}
 
@@ -100,6 +101,8 @@ def _conditions(index: Index, parameters: Mapping[str, str]) -> tuple[list[str],
 def _add_terms(text: str, conditions: list[str], values: dict[str, Any]) -> None:
     """Every word, or phrase in quotation marks, stands in the text in any case; one alone may begin the key too."""
     terms = [phrase or word for phrase, word in _TERM.findall(text) if (phrase or word).strip()]
+    if len(terms) > _MAX_TERMS:
+        raise BadRequestError(f"a search of {len(terms)} words; at most {_MAX_TERMS}, or a phrase in quotation marks")
     for number, term in enumerate(terms):
         condition = f"contains(lowered, lower($term{number}))"
         if len(terms) == 1:

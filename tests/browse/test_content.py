@@ -26,6 +26,13 @@ def test_a_sample_has_its_text_segments_and_scores(site):
     assert (found["kind"], found["snapshot"], found["is_referenced"]) == ("video", 0, False)
 
 
+@pytest.mark.parametrize("scores", ["[1]", '{"a": "x", "b": null, "c": NaN, "d": 0.5}', "no JSON", "[" * 5000])
+def test_scores_that_are_none_are_left_out(browse, output, scores):
+    damage.change_receipt(output, "LVST", SHORT.key, scores=scores)
+    found = browse(output).json(f"/api/sample?granularity=LVST&key={SHORT.key}")
+    assert found["scores"] == ({"d": 0.5} if "d" in scores else {})
+
+
 def test_lineage_goes_up_to_the_clips_with_their_metadata(site):
     found = site.json(f"/api/lineage?granularity=LVST&key={SHORT.key}")
     (parent,) = found["parents"]

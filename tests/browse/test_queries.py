@@ -163,3 +163,9 @@ def test_the_page_knows_what_there_is_to_choose_from(crowd):
     assert found["granularities"] == [{"name": "LVLT", "samples": 660}, {"name": "IT", "samples": 330}]
     assert (found["name"], found["snapshots"], found["is_output"]) == ("crowd", [0, 1], True)
     assert set(found["quantities"]) == {"words", "duration", "score.rouge1", "score.odd/name.~"}
+
+
+def test_a_search_of_very_many_words_is_refused(site):
+    """Each is looked for in every text: two thousand took 16 s over one sample."""
+    answer = site.ask("/api/count?q=" + "+".join(["word"] * 33))
+    assert (answer.status, "at most 32" in answer.content["error"]) == (400, True)

@@ -52,6 +52,14 @@ def test_a_request_for_another_host_is_refused(site, host):
         assert (answer.status, list(answer.content)) == (421, ["error"])
 
 
+def test_another_page_may_lead_here_and_have_nothing_asked_for(site):
+    """A search of many words costs seconds, and any page could send such addresses to this machine's ports."""
+    for path in ("/api/dataset", "/poster", f"/media?granularity=LVLT&key={ALPHA.key}", "/app.js"):
+        assert site.ask(path, **{"Sec-Fetch-Site": "cross-site"}).status == 403
+    assert site.ask("/", **{"Sec-Fetch-Site": "cross-site"}).status == 200
+    assert site.ask("/api/dataset", **{"Sec-Fetch-Site": "same-origin"}).status == 200
+
+
 def test_this_machine_may_be_called_by_any_of_its_names_through_any_port(site):
     for host in ("127.0.0.1", "localhost:9", f"LOCALHOST:{site.port}", "[::1]:80"):
         assert site.ask("/api/dataset", Host=host).status == 200
