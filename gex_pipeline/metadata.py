@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from gex_pipeline import metadata_text, storage
 from gex_pipeline.errors import GexError, RecipeError
-from gex_pipeline.tables import Database, DatabaseError, file_list, identifier, literal
+from gex_pipeline.tables import Database, DatabaseError, files_to_read, identifier, literal
 
 _COMPRESSED = re.compile(r"\.(gz|zst)$")
 _KINDS = {
@@ -138,7 +138,7 @@ def _readers(database: Database, kind: str, paths: list[Path], as_text: Set[str]
 
 
 def _parquet_reader(database: Database, paths: list[Path], as_text: Set[str]) -> str:
-    rows = f"SELECT * FROM read_parquet({file_list(paths)}, union_by_name = true)"
+    rows = f"SELECT * FROM read_parquet({files_to_read(paths)}, union_by_name = true)"
     found = database.query(f"DESCRIBE {rows}")
     # Some writers do not say that their bytes are text; as they are, DuckDB would spell out what is no ASCII.
     changed = ", ".join(
@@ -152,7 +152,7 @@ def _parquet_reader(database: Database, paths: list[Path], as_text: Set[str]) ->
 def _json_reader(database: Database, paths: list[Path], as_text: Set[str]) -> str:
     for path in paths:
         metadata_text.check_json_lines(path)
-    files = file_list(paths)
+    files = files_to_read(paths)
     options = "format = 'newline_delimited', ignore_errors = true"
     guessed = f"read_json({files}, {options}, union_by_name = true, sample_size = -1)"
     found = database.query(f"DESCRIBE SELECT * FROM {guessed}")
@@ -200,8 +200,9 @@ def _read_csv(database: Database, table: str, paths: list[Path], as_text: Set[st
         columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in header)
         # Nothing is guessed: a guess would skip broken lines at the beginning without a word.
         selects.append(
-            f"SELECT * FROM read_csv({file_list(files)}, auto_detect = false, header = true, delim = '{delimiter}', "
-            f"quote = '\"', escape = '\"', columns = {{{columns}}}, store_rejects = true, rejects_limit = 0)"
+            f"SELECT * FROM read_csv({files_to_read(files)}, auto_detect = false, header = true, "
+            f"delim = '{delimiter}', quote = '\"', escape = '\"', columns = {{{columns}}}, "
+            "store_rejects = true, rejects_limit = 0)"
         )
     # Read once into a table: the lines that could not be read are known only after the scan.
     database.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {_union(selects)}")

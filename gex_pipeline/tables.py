@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ from gex_pipeline.errors import FileMissingError, GexError, RecipeError
 
 _HERE = Path(__file__).parent
 _LEAST_GB = 0.1
+_GLOB_SIGN, _LITERAL_SIGN = re.compile(r"[*?\[]"), re.compile(r"\[([*?\[])\]")
 _INTERRUPTED = "Query interrupted"  # DuckDB's words for any signal whose handler raised
 _OTHER_CLAUSES = ("modifiers", "group_expressions", "group_sets", "having", "qualify", "sample")
 _REFUSED_CLASSES = frozenset({"SUBQUERY", "WINDOW", "PARAMETER"})
@@ -50,9 +52,13 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def file_list(paths: Sequence[Path]) -> str:
-    """Local paths as a SQL list of literals."""
-    return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
+def files_to_read(paths: Sequence[Path]) -> str:
+    """The first arguments of DuckDB's readers of files: these local files and no others, with their own columns only.
+
+    Left to itself DuckDB takes letters of a name for a pattern, and a folder called ``column=value`` for a column.
+    """
+    files = ", ".join(literal(_GLOB_SIGN.sub(r"[\g<0>]", str(path))) for path in paths)
+    return f"[{files}], hive_partitioning = false"
 
 
 def _memory_bytes() -> int:
@@ -151,7 +157,8 @@ class Database:
 
     def _lost_file(self, error: duckdb.Error) -> GexError | None:
         """After a failure: the first table or receipt under a view that cannot be read by itself either."""
-        named = [path for path in self._viewed if path in str(error)]
+        words = _LITERAL_SIGN.sub(r"\1", str(error))
+        named = [path for path in self._viewed if path in words]
         # Of some damage DuckDB says neither the kind nor the file: then every file is read.
         for path in named or (self._viewed if type(error) is duckdb.Error else ()):
             uri = self._viewed[path]
@@ -162,7 +169,8 @@ class Database:
 
     def _is_damaged(self, path: str) -> bool:
         try:
-            self._connection.execute(f"SELECT bit_xor(hash(r)) FROM read_parquet([{literal(path)}]) AS r").fetchall()
+            files = files_to_read([Path(path)])
+            self._connection.execute(f"SELECT bit_xor(hash(r)) FROM read_parquet({files}) AS r").fetchall()
         except (duckdb.IOException, duckdb.OutOfMemoryException):
             return False  # this machine's disk, rights or memory
         except duckdb.Error:
@@ -217,7 +225,7 @@ class Database:
         """
         number = ", regexp_extract(filename, '-([0-9]+)[.]parquet$', 1)::INTEGER AS snapshot" if numbered else ""
         if uris:
-            files = file_list(self._files_to_view(uris))
+            files = files_to_read(self._files_to_view(uris))
             columns = f"* EXCLUDE (filename){number}" if numbered else "*"
             options = f"union_by_name = {not is_alike}, filename = {numbered}"
             source = f"SELECT {columns} FROM read_parquet({files}, {options})"

@@ -206,6 +206,26 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, error, mes
         ingest_text(tmp_path, name, content)
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_a_metadata_file_is_the_file_of_that_name_and_its_folder_is_no_column(tmp_path, ending):
+    """DuckDB took ``Caption=pwned`` for the caption of all rows, and ``clips-?`` for every file of that form."""
+    folder = tmp_path / "Caption=pwned"
+    folder.mkdir()
+    for name in ("clips-1", "clips-?"):
+        row = clip_row(f"v{name[-1]}".replace("?", "2"), Caption="a dog")
+        if ending == "parquet":
+            pq.write_table(pa.table({key: [value] for key, value in row.items()}), folder / f"{name}.parquet")
+        elif ending in ("csv", "tsv"):
+            lines = [HEADER.split(","), [str(row[column]) for column in HEADER.split(",")]]
+            text = "\n".join({"csv": ",", "tsv": "\t"}[ending].join(line) for line in lines) + "\n"
+            (folder / f"{name}.{ending}").write_text(text)
+        else:
+            write_jsonl(folder / f"{name}.{ending}", [row])
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": f"Caption=pwned/clips-?.{ending}"}))
+    assert [(clip["source_id"], clip["text"]) for clip in clips] == [("v2", "a dog")]
+    assert losses == []
+
+
 def test_metadata_of_all_folders_are_read_and_what_a_mac_leaves_beside_them_is_not(tmp_path):
     for number, place in enumerate(("x", "en/x", "en/a/x")):
         write_jsonl(tmp_path / f"clips/{place}.jsonl", [clip_row(f"v{number}")])

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline.errors import GexError, RecipeError
-from gex_pipeline.tables import Database, DatabaseError, file_list, identifier, literal, sql_text
+from gex_pipeline.tables import Database, DatabaseError, files_to_read, identifier, literal, sql_text
 
 SQL = Path(__file__).parent.parent / "sql"
 
@@ -77,7 +77,7 @@ def test_what_is_more_than_one_condition_over_a_row_is_refused(database, predica
 def test_names_and_texts_are_quoted():
     assert identifier('a"b') == '"a""b"'
     assert literal("it's") == "'it''s'"
-    assert file_list([Path("a'b.csv"), Path("c")]) == "['a''b.csv', 'c']"
+    assert files_to_read([Path("a'b.csv"), Path("c")]) == "['a''b.csv', 'c'], hive_partitioning = false"
 
 
 def test_a_column_may_have_any_name(database):
@@ -116,6 +116,17 @@ def test_a_table_is_published_in_its_order_and_read_again(database, tmp_path):
     assert pq.read_table(tmp_path / "it's/t.parquet")["n"].to_pylist() == [1, 2, 3]
     database.view_parquet("again", [f"{tmp_path}/it's/t.parquet"])
     assert database.count("again") == 3
+
+
+@pytest.mark.parametrize("place", ["n=5/t.parquet", "run [2]/t-?.parquet", "a*/t{1,2}.parquet", "**/[t].parquet"])
+def test_a_files_name_and_folders_are_neither_columns_nor_patterns(database, tmp_path, place):
+    """A folder called like a column replaced it in all rows, and a name with a sign read the files beside it too."""
+    for name in (place, "run 2/t-1.parquet", "run [2]/t-1.parquet", "ab/t1.parquet", "b/t.parquet"):
+        database.execute(f"CREATE OR REPLACE TEMP TABLE t AS SELECT {7 if name == place else 1} AS n")
+        database.publish_table("t", f"{tmp_path}/{name}")
+    for is_alike in (False, True):
+        database.view_parquet("one", [f"{tmp_path}/{place}"], is_alike=is_alike)
+        assert database.query('SELECT * FROM "one"') == [{"n": 7}]
 
 
 def test_files_of_different_columns_are_one_view(database, tmp_path):
@@ -198,6 +209,15 @@ def test_a_missing_table_is_named_with_what_to_do(database, tmp_path):
     )
 
 
+def test_a_table_that_goes_while_it_is_viewed_is_named_also_in_a_folder_called_like_a_pattern(database, tmp_path):
+    path = tmp_path / "run [2]/tables/clips-000000.parquet"
+    _published(database, path)
+    database.view_parquet("t", [str(path)])
+    path.unlink()
+    with pytest.raises(GexError, match=r"^tables/clips-000000\.parquet of .*/run \[2\] is missing; tables are not"):
+        database.count("t")
+
+
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
 def test_a_table_damaged_behind_a_whole_footer_is_named_when_its_rows_are_asked_for(database, tmp_path, place):
     path = tmp_path / "out/tables/clips-000000.parquet"
@@ -232,7 +252,7 @@ def test_a_damaged_file_that_is_not_ours_stays_its_callers_matter(database, tmp_
     path.write_bytes(b"PAR1")
     (local,) = database.local_files([str(path)])
     with pytest.raises(DatabaseError):
-        database.query(f"SELECT * FROM read_parquet({file_list([local])})")
+        database.query(f"SELECT * FROM read_parquet({files_to_read([local])})")
 
 
 def test_an_interrupt_in_the_middle_of_a_query_is_one():

@@ -23,7 +23,7 @@ from gex_pipeline.rejects import NOT_RETRIED
 from gex_pipeline.shard_format import FRAMES_EXTENSION, IMAGE_EXTENSIONS
 from gex_pipeline.shards.samples import VIDEO_EXTENSIONS, Samples, open_samples, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
-from gex_pipeline.tables import Database, DatabaseError, files_to_read
+from gex_pipeline.tables import Database, DatabaseError, files_to_read, literal
 
 MAX_SCORES = 40  # names of scores that are offered; foreign JSON can have any number
 EXCERPT_LETTERS = 280
