@@ -32,6 +32,7 @@ OURS = (
     "media_size_bytes",
     "media_stamp",
 )
+_CONTROL = r"\p{Cc}\p{Zl}\p{Zp}"  # in a path: what acts on a terminal, or ends a line of a list of files
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4000  # of Linux, less what may stand in front
 _NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
 
@@ -191,7 +192,7 @@ def _media_expression(recipe: Recipe, names: list[str]) -> tuple[str, str]:
     if isinstance(media, MediaColumn):
         _known_field(media.column, names)
         value = f"nullif({identifier(media.column)}::VARCHAR, '')"
-        unsafe = f"regexp_matches({value}, '^/|^[.][.]/|/[.][.]/|/[.][.]$|^[.][.]$|://|[\\x00-\\x1F\\\\]')"
+        unsafe = f"regexp_matches({value}, '^/|^[.][.]/|/[.][.]/|/[.][.]$|^[.][.]$|://|[{_CONTROL}\\\\]')"
         return f"{literal(recipe.locate(media.root).rstrip('/') + '/')} || {value}", unsafe
     colon = getattr(media, "colon", ":")
     parts, fields = [], []
@@ -201,7 +202,7 @@ def _media_expression(recipe: Recipe, names: list[str]) -> tuple[str, str]:
         if name is not None:
             fields.append(_field(name, names, recipe, colon))
             parts.append(fields[-1])
-    unsafe = " OR ".join(f"regexp_matches({value}, '[/\\\\\\x00-\\x1F]|^[.][.]?$')" for value in fields) or "false"
+    unsafe = " OR ".join(f"regexp_matches({value}, '[/\\\\{_CONTROL}]|^[.][.]?$')" for value in fields) or "false"
     return " || ".join(parts), f"coalesce({unsafe}, false)"
 
 

@@ -2,7 +2,7 @@
 -- Grain: one row an input row. Reads: raw_clips(source_text, start_text, end_text, caption_text, media_text,
 --   media_unsafe, passes, input). Out: the same, read, with clip_id and the first reason against it.
 -- Zero-width joiners stay in captions (see clean_text): scripts and emoji need them. A caption of nothing else is none.
--- A source id is at most 200 bytes, so that a file name made of it and two times is possible.
+-- Marks of direction and joiners stay in ids and paths too: files are called so. A source id is at most 200 bytes, so that a file name made of it and two times is possible.
 CREATE OR REPLACE TEMP TABLE read_clips AS
 WITH parsed AS (
   SELECT
@@ -28,7 +28,7 @@ FROM (SELECT
   CASE
     WHEN source_id IS NULL AND start_text IS NULL AND end_text IS NULL AND text IS NULL THEN 'unreadable_row'
     WHEN source_id IS NULL OR source_id = '' THEN 'missing_source_id'
-    WHEN NOT regexp_full_match(source_id, '[^\x00-\x20\x7F/\\]+') OR source_id[1] = '.' OR strlen(source_id) > 200
+    WHEN regexp_matches(source_id, '[ /\\\p{Cc}\p{Zl}\p{Zp}]') OR source_id[1] = '.' OR strlen(source_id) > 200
       THEN 'unsafe_source_id'
     WHEN start_s IS NULL OR end_s IS NULL THEN 'unreadable_timestamp'
     WHEN end_s <= start_s THEN 'end_not_after_start'

@@ -358,7 +358,7 @@ def test_a_clips_file_can_be_named_in_a_column_below_a_root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", ["../x.mp4", "/etc/passwd", "a/../../b", "..", "a/..", "s3://other/x", "a\\..\\b", "a\nb", ""]
+    "file", ["../x.mp4", "/etc/passwd", "a/../../b", "..", "a/..", "s3://other/x", "a\\..\\b", "a\nb", "a\x9bm.mp4", ""]
 )
 def test_a_column_cannot_lead_out_of_its_root(tmp_path, file):
     write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", file=file), clip_row("v2", file="ok.mp4")])
@@ -367,12 +367,21 @@ def test_a_column_cannot_lead_out_of_its_root(tmp_path, file):
     assert [loss["reason"] for loss in losses] == ["media_missing" if file == "" else "unsafe_media_path"]
 
 
-@pytest.mark.parametrize("value", ["../x", "a/b", "..", ".", "/etc", "a\\b", "a\nb"])
+@pytest.mark.parametrize("value", ["../x", "a/b", "..", ".", "/etc", "a\\b", "a\nb", "a\x7fb", "a\x9bb", "a\u2028b"])
 def test_a_value_in_a_template_cannot_lead_out(tmp_path, value):
     write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1", name=value)])
     _, clips, losses = run_ingest(recipe_of(tmp_path, {"media": {"kind": "files", "uri": "clips/{name}"}}))
     assert clips == []
     assert [loss["reason"] for loss in losses] == ["unsafe_media_path"]
+
+
+def test_control_characters_of_any_kind_are_in_no_source_id_and_marks_of_direction_are(tmp_path):
+    """U+009B begins an escape for terminals as ESC [ does, and passed."""
+    ids = ["a\x1bb", "a\x7fb", "a\x9b31mb", "a\u2028b", "a\u2029b", "می\u200cکنیم", "שלום\u200e1"]
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row(name) for name in ids])
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {}))
+    assert sorted(clip["source_id"] for clip in clips) == sorted(ids[5:])
+    assert reasons(losses) == {"unsafe_source_id": 5}
 
 
 def test_a_missing_value_in_a_template_is_missing_media(tmp_path):

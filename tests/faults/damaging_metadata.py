@@ -80,7 +80,8 @@ def judge(row: Row, kind: str) -> Verdict:
     source = (source or "").strip(" ")
     if not source:
         return Verdict("missing_source_id")
-    if source[0] == "." or len(source.encode()) > 200 or any(c <= " " or c in "/\\\x7f" for c in source):
+    is_unsafe = any(c in " /\\" or unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in source)
+    if source[0] == "." or len(source.encode()) > 200 or is_unsafe:
         return Verdict("unsafe_source_id")
     start_ms, end_ms = milliseconds(start), milliseconds(end)
     if start_ms is None or end_ms is None:
