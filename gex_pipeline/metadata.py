@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ _KINDS = {
     ".ndjson": "json",
     ".json": "json",
 }
+_MAX_HEADER_LETTERS = 1 << 20  # a compressed file of nothing holds a line that fills the memory
+_MAX_COLUMNS = 5000  # DuckDB's time grows with their square, and thirty thousand take more than its memory
 _WRITTEN_TYPES = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")  # strings to the file's author
 
 
@@ -154,7 +157,8 @@ def _json_reader(database: Database, paths: list[Path], as_text: Set[str]) -> st
         metadata_text.check_json_lines(path)
     files = files_to_read(paths)
     options = "format = 'newline_delimited', ignore_errors = true"
-    guessed = f"read_json({files}, {options}, union_by_name = true, sample_size = -1)"
+    # More than 200 columns of one type would be a single one, a map.
+    guessed = f"read_json({files}, {options}, union_by_name = true, sample_size = -1, map_inference_threshold = -1)"
     found = database.query(f"DESCRIBE SELECT * FROM {guessed}")
     types = {row["column_name"]: row["column_type"] for row in found}
     if types == {"json": "JSON"}:  # a line that is no object keeps DuckDB from finding columns
@@ -164,6 +168,8 @@ def _json_reader(database: Database, paths: list[Path], as_text: Set[str]) -> st
         )
         fields = json.loads(structure) if structure else dict.fromkeys(as_text, "VARCHAR")
         types = {name: kind if isinstance(kind, str) else "JSON" for name, kind in fields.items()}
+    if len(types) > _MAX_COLUMNS:
+        raise GexError(f"cannot read {paths[0].name} as json: {len(types)} columns; at most {_MAX_COLUMNS} are read")
     columns = ", ".join(
         f"{literal(name)}: {literal('VARCHAR' if name in as_text or kind in _WRITTEN_TYPES else kind)}"
         for name, kind in types.items()
@@ -224,14 +230,24 @@ def _header(path: Path, delimiter: str) -> tuple[str, ...]:
     metadata_text.check_encoding(path)
     with pa.input_stream(str(path), compression="detect") as stream:
         lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
-        names = tuple(next(csv.reader(lines, delimiter=delimiter), ()))
+        short = iter(lambda: _short_line(lines), "")
+        names = tuple(next(csv.reader(short, delimiter=delimiter), ()))
     if not names:
         raise GexError(f"cannot read {path.name} as CSV: it has no header line")
-    lowered = [name.lower() for name in names]
+    if len(names) > _MAX_COLUMNS:
+        raise GexError(f"cannot read {path.name} as CSV: {len(names)} columns; at most {_MAX_COLUMNS} are read")
+    num_called = Counter(name.lower() for name in names)
     for name in names:
-        if not name or lowered.count(name.lower()) > 1:
+        if not name or num_called[name.lower()] > 1:
             raise GexError(f"cannot read {path.name} as CSV: its header has {name!r} twice, or a column without a name")
     return names
+
+
+def _short_line(lines: io.TextIOWrapper) -> str:
+    line = lines.readline(_MAX_HEADER_LETTERS + 1)
+    if len(line) > _MAX_HEADER_LETTERS:
+        raise csv.Error(f"a line of its header is longer than {_MAX_HEADER_LETTERS} letters")
+    return line
 
 
 def _number_types(database: Database, table: str, names: list[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from gex_pipeline.errors import GexError
 
+MAX_LINE_BYTES = 1 << 24  # DuckDB's own limit for an object
 MAX_DESCRIBED = 1000  # lines; a person reads the first few
 _MAX_CONTENT_CHARS = 2000
 _CHUNK_BYTES = 1 << 20
@@ -143,16 +144,24 @@ def _line_end_kinds(stream: BinaryIO) -> Iterator[set[str]]:
 
 def _whole_ends(stream: BinaryIO) -> Iterator[bytes]:
     """A stream in pieces, none of which ends between a carriage return and what follows it."""
-    while chunk := stream.read(_CHUNK_BYTES):
-        while chunk.endswith(b"\r") and (more := stream.read(1)):
-            chunk += more
-        yield chunk
+    held = b""
+    while chunk := held + stream.read(_CHUNK_BYTES):
+        is_last = chunk == held
+        held = b"\r" if chunk.endswith(b"\r") and not is_last else b""
+        yield chunk.removesuffix(held)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, with their numbers from 1."""
+    """The lines of a file that are not blank, with their numbers from 1.
+
+    Raises:
+        GexError: a line is longer than DuckDB reads; a compressed file of nothing holds one that fills the memory.
+    """
     with _open(path) as stream:
-        for number, line in enumerate(io.BufferedReader(stream), 1):
+        lines = io.BufferedReader(stream)
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise GexError(f"cannot read {path.name}: line {number} is longer than {MAX_LINE_BYTES} bytes")
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if text.strip():
                 yield number, text.strip()

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from gex_pipeline import ingest, storage
+from gex_pipeline import ingest, metadata_text, storage
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shards.manifest import Manifest, Snapshot
@@ -224,6 +225,45 @@ def test_a_metadata_file_is_the_file_of_that_name_and_its_folder_is_no_column(tm
     _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": f"Caption=pwned/clips-?.{ending}"}))
     assert [(clip["source_id"], clip["text"]) for clip in clips] == [("v2", "a dog")]
     assert losses == []
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("c.jsonl.gz", "line 1 is longer than 16777216 bytes"), ("c.csv.gz", "a line of its header is longer than 1048")],
+)
+def test_a_line_that_would_fill_the_memory_is_read_no_further_than_a_line_may_be_long(tmp_path, name, what):
+    """One of 300 MB in a file of 292 kB took 1.6 GB, before the same was said."""
+    content = b'{"YoutubeID": "' + b"a" * 17_000_000 + b'"}\n' + json.dumps(clip_row("v1")).encode()
+    with pytest.raises(GexError, match=f"cannot read {name}.*{what}"):
+        ingest_text(tmp_path, name, gzip.compress(content, 1))
+
+
+def test_json_lines_of_hundreds_of_columns_are_no_map(tmp_path):
+    """From 200 columns of one type on DuckDB made one of all of them, and none had the names of the recipe."""
+    rows = [clip_row(f"v{number}", **{f"c{column}": "x" for column in range(250)}) for number in range(2)]
+    write_jsonl(tmp_path / "c.jsonl", [{name: str(value) for name, value in row.items()} for row in rows])
+    _, clips, losses = run_ingest(recipe_of(tmp_path, {"clips": "c.jsonl"}))
+    assert [(clip["source_id"], clip["c249"]) for clip in clips] == [("v0", "x"), ("v1", "x")]
+    assert losses == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_more_columns_than_a_table_has_are_refused(tmp_path, ending):
+    """DuckDB took ten seconds for 20,000 of them, and all its memory for 30,000."""
+    names = [*HEADER.split(","), *(f"c{number}" for number in range(4997))]
+    content = ",".join(names) + "\n" if ending == "csv" else json.dumps(dict.fromkeys(names, "1"))
+    with pytest.raises(GexError, match=rf"cannot read c\.{ending} as .*: 5001 columns; at most 5000 are read"):
+        ingest_text(tmp_path, f"c.{ending}", content)
+
+
+def test_carriage_returns_without_end_are_read_piece_by_piece(monkeypatch):
+    """A piece grew by one byte at a time as long as there were more of them."""
+    monkeypatch.setattr(metadata_text, "_CHUNK_BYTES", 10)
+    for content in (b"\r" * 1000, b"a\r\n" * 333, b"\r", b"", b"ab\r\n" + b"\r" * 6 + b"\n"):
+        pieces = list(metadata_text._whole_ends(io.BytesIO(content)))
+        assert b"".join(pieces) == content
+        assert max(map(len, pieces), default=0) <= 11
+        assert not any(b.startswith(b"\n") for a, b in pairwise(pieces) if a.endswith(b"\r"))
 
 
 def test_metadata_of_all_folders_are_read_and_what_a_mac_leaves_beside_them_is_not(tmp_path):
