@@ -3,7 +3,7 @@
 libav makes room for every sample before it reads one. A table of one size needs no more bytes for a
 thousand million samples than for one, and an edit list repeats all of them. It makes room for what a
 table says it holds, too, whatever the length of its box: such a table is refused. Looks at the boxes
-where writers put them, and only counts.
+wherever libav does, also where no writer puts them, and only counts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import BinaryIO
 from gex_pipeline.errors import Reason, RejectedError
 
 _MAX_BOXES = 1_000_000  # a hostile file of eight-byte boxes must not hold a worker for long
-_MAX_DEPTH = 10  # of boxes below a track, where a whole file has three; libav goes no deeper either
+_MAX_DEPTH = 10  # of boxes in boxes, where a whole file has five; libav goes no deeper either
 _MAX_EDITS = 10_000  # beyond this it does not matter which of them show something
 _TABLES = {b"stts": 8, b"stss": 4, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8}  # bytes an entry
 _SIZES = {b"stsz": 4, b"stz2": 0}  # of samples; the compact form says itself how many bits one takes
+_CONTAINERS = frozenset(  # of which libav reads what is in them, wherever they lie
+    b"moov trak mdia minf stbl edts moof traf dinf udta tref mvex sinf schi wave ilst".split()
+)
+_HIDDEN_INDEXES = frozenset([b"free", b"hoov"])  # libav takes one that begins as an index for the index
 Box = tuple[bytes, int, int]  # type, first payload byte, end
 
 
@@ -42,36 +46,28 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
         start += size
 
 
-def num_in_index(file: BinaryIO, start: int, end: int) -> int | None:
-    """Samples of the track of a moov box that has most, edits counted; none when the index is compressed.
+def num_in_index(file: BinaryIO, end: int) -> int | None:
+    """Samples of the track that has most, edits counted, and of all fragments; none when the index is compressed.
 
     Raises:
         RejectedError: undecodable, when a table says that it has more entries than its box has room for, or boxes lie
             in each other without end.
     """
-    most = 0
-    for kind, payload, box_end in boxes(file, start, end):
+    most = num_in_fragments = 0
+    for kind, payload, box_end in _inside(file, 0, end, b"trak", b"cmov", b"trun"):
         if kind == b"cmov":
             return None
-        if kind == b"trak":
+        if kind == b"trun":
+            num_in_fragments += _number(file, payload + 4)
+        else:
             most = max(most, _num_in_track(file, payload, min(box_end, end)))
-    return most
-
-
-def num_in_fragment(file: BinaryIO, start: int, end: int) -> int:
-    """Samples of all runs of a moof box.
-
-    Raises:
-        RejectedError: undecodable, when boxes lie in each other without end.
-    """
-    runs = _inside(file, start, end, (b"traf",), b"trun")
-    return sum(_number(file, payload + 4) for _, payload, _ in runs)
+    return most + num_in_fragments
 
 
 def _num_in_track(file: BinaryIO, start: int, end: int) -> int:
     count, num_edits, is_raw_sound = 0, 1, False
     wanted = {*_TABLES, *_SIZES, b"elst"}
-    for kind, payload, box_end in _inside(file, start, end, (b"mdia", b"minf", b"stbl", b"edts"), *wanted):
+    for kind, payload, box_end in _inside(file, start, end, *wanted):
         if kind == b"elst":
             num_edits = max(1, _num_edits(file, payload, min(box_end, end)))
             continue
@@ -103,7 +99,7 @@ def _num_entries(file: BinaryIO, kind: bytes, payload: int, end: int) -> int:
 
 
 def _is_sound(file: BinaryIO, start: int, end: int) -> bool:
-    for _, payload, _ in _inside(file, start, end, (b"mdia",), b"hdlr"):
+    for _, payload, _ in _inside(file, start, end, b"hdlr"):
         file.seek(payload + 8)
         return file.read(4) == b"soun"
     return False
@@ -119,16 +115,19 @@ def _num_edits(file: BinaryIO, payload: int, end: int) -> int:
     return sum(media_time >= 0 for _, media_time, _ in form.iter_unpack(file.read(num_edits * form.size)))
 
 
-def _inside(
-    file: BinaryIO, start: int, end: int, through: tuple[bytes, ...], *wanted: bytes, depth: int = 0
-) -> Iterator[Box]:
+def _inside(file: BinaryIO, start: int, end: int, *wanted: bytes, depth: int = 0) -> Iterator[Box]:
     if depth > _MAX_DEPTH:
         raise RejectedError(Reason.undecodable, f"its index is damaged: {depth} boxes lie in each other")
     for kind, payload, box_end in boxes(file, start, end):
         if kind in wanted:
             yield kind, payload, box_end
-        elif kind in through:
-            yield from _inside(file, payload, min(box_end, end), through, *wanted, depth=depth + 1)
+        elif kind in _CONTAINERS or (kind in _HIDDEN_INDEXES and _begins_as_index(file, payload)):
+            yield from _inside(file, payload, min(box_end, end), *wanted, depth=depth + 1)
+
+
+def _begins_as_index(file: BinaryIO, payload: int) -> bool:
+    file.seek(payload + 4)
+    return file.read(4) in (b"mvhd", b"cmov")
 
 
 def _number(file: BinaryIO, position: int) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from gex_pipeline.errors import Reason, RejectedError
-from gex_pipeline.media.iso_index import boxes, num_in_fragment, num_in_index
+from gex_pipeline.media.iso_index import boxes, num_in_index
 
 Kind = Literal["iso", "matroska", "riff", "unknown"]
 
@@ -89,9 +89,9 @@ def _iso_outline(file: BinaryIO, num_bytes: int) -> Outline:
     seen: set[bytes] = set()
     missing: str | None = None
     turned = False
-    num_indexed: int | None = 0
-    num_in_fragments = 0
+    whole_bytes = 0
     for kind, payload, end in boxes(file, 0, num_bytes):
+        whole_bytes = end if end <= num_bytes else whole_bytes
         if kind not in _ISO_BOXES:
             if end > num_bytes:
                 break  # bytes behind the last box are no part of the video
@@ -100,13 +100,9 @@ def _iso_outline(file: BinaryIO, num_bytes: int) -> Outline:
         missing = _short(kind.decode(), end, num_bytes)
         if kind == b"moov" and not missing:
             turned = _is_turned(file, payload, end)
-            num_indexed = num_in_index(file, payload, end)
-        if kind == b"moof" and not missing:
-            num_in_fragments += num_in_fragment(file, payload, end)
     if missing is None and b"moov" not in seen:
         missing = f"no moov box (the index); found {', '.join(sorted(kind.decode() for kind in seen))}"
-    total = None if num_indexed is None else num_indexed + num_in_fragments
-    return Outline("iso", missing, turned, total)
+    return Outline("iso", missing, turned, num_in_index(file, whole_bytes))
 
 
 def _is_turned(file: BinaryIO, start: int, end: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ from gex_pipeline.media.poster import poster_jpeg
 from gex_pipeline.media.probe import probe_video
 from gex_pipeline.media.sampling import sample_jpegs
 from gex_pipeline.media.settings import FrameSettings, VideoSettings
+from gex_pipeline.media.source import open_video
 from tests.faults.damaged_media import MOOV_LAST, OPEN_GOP, clip_from_second_key
 from tests.faults.mp4_boxes import STBL, box, change, children, find, full, with_samples
 from tests.media.making_clips import Make, make_clip, number_of, numbers_in, run_real_ffmpeg
@@ -163,10 +165,40 @@ def test_what_libav_cannot_make_room_for_costs_its_clip_only(tmp_path: Path) -> 
     path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
     hidden = box("stts", full(0x2000_0000, 25, 512))  # where no writer puts it, and libav reads it all the same
     path.write_bytes(change(path.read_bytes(), (*STBL[:-1], "dinf"), lambda dinf: dinf + hidden))
-    for look in (lambda: probe_video(path, FAST), lambda: middle_frame_jpeg(path, FAST)):
-        with pytest.raises(RejectedError, match="libav cannot make room for it") as caught:
-            look()
+    for header_only in (False, True):
+        with (
+            pytest.raises(RejectedError, match="libav cannot make room for it") as caught,
+            open_video(path, header_only=header_only),
+        ):
+            pass
         assert caught.value.reason is Reason.media_too_large
+    for look in (lambda: probe_video(path, FAST), lambda: middle_frame_jpeg(path, FAST)):
+        with pytest.raises(RejectedError, match="the table stts says it has 536870912 entries"):  # before libav sees it
+            look()
+
+
+HIDING: dict[str, Callable[[bytes, bytes, bytes], bytes]] = {
+    "an index called free": lambda head, mvhd, trak: head + box("free", mvhd + trak),
+    "an index called hoov": lambda head, mvhd, trak: head + box("hoov", mvhd + trak),
+    "an index in the index": lambda head, mvhd, trak: head + box("moov", mvhd + box("moov", trak)),
+    "a track beside the index": lambda head, mvhd, trak: head + box("moov", mvhd) + trak,
+    "a track of user data": lambda head, mvhd, trak: head + box("moov", mvhd + box("udta", trak)),
+    "what a track has as its user data": lambda head, mvhd, trak: (
+        head + box("moov", mvhd + box("trak", trak[8:].replace(b"mdia", b"udta", 1)))
+    ),
+}
+
+
+@pytest.mark.parametrize("where", HIDING)
+def test_an_index_that_libav_finds_where_no_writer_puts_it_is_counted(tmp_path: Path, where: str) -> None:
+    """Opening such a file of 800 bytes took 1.4 GB, before it was refused or not."""
+    path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
+    content = with_samples(path.read_bytes(), 1_000_000_000, 1, 1)
+    head, moov = content[: content.index(b"moov") - 4], find(content, "moov")
+    mvhd, trak = (box(kind, find(moov, kind)) for kind in ("mvhd", "trak"))
+    path.write_bytes(HIDING[where](head, mvhd, trak))
+    assert read_outline(path).num_indexed == 1_000_000_000
+    assert rejected(path).reason is Reason.media_too_large
 
 
 @pytest.mark.parametrize(("wide", "high"), [(0x7FFF_FFFF, 1), (30_000, 1), (1_000, 1), (1, 1_000)])
