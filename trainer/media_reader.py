@@ -39,6 +39,9 @@ class MediaReader:
         """
         if sample.media_uri is None or not sample.media_size_bytes:
             raise DamagedMediaError("it has no video or picture")
+        if sample.media_offset_bytes < 0 or sample.media_size_bytes < 0:  # less than nothing would be everything
+            place = f"{sample.media_offset_bytes}+{sample.media_size_bytes}"
+            raise DamagedMediaError(f"{place} is no range of bytes of {sample.media_uri!r}")
         try:
             stream = self._stream(sample.media_uri)
             stream.seek(sample.media_offset_bytes)

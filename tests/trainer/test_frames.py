@@ -337,6 +337,9 @@ def test_media_that_is_missing_cut_off_or_unknown_is_damaged_and_named(tmp_path)
         reader.read(sample_at(path, 0, path.stat().st_size + 100))
     with pytest.raises(DamagedMediaError, match="it has no video or picture"):
         reader.read(sample_at(None, 0, 0))
+    for offset, size in ((-5, 10), (0, -10)):  # of a receipt that anyone wrote
+        with pytest.raises(DamagedMediaError, match=rf"{offset}\+{size} is no range of bytes of"):
+            reader.read(sample_at(path, offset, size))
     with pytest.raises(DamagedMediaError, match="media of kind 'gif' cannot be read"):
         read_frames(whole(path, "gif"), 1, 48, reader)
     with pytest.raises(DamagedMediaError, match="an image cannot be decoded"):
