@@ -6,12 +6,25 @@ that only logs. Nothing of a run's data passes through here.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
+
+# Letters that do something to a terminal or to those beside them: control characters but for tabs and ends of lines,
+# what turns the direction of writing or hides, and halves of letters, which cannot be written.
+ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """The same text, with what acts on a terminal shown as a replacement; names and messages come from anywhere."""
+    return ACTING.sub("\ufffd", text)
 
 
 class Progress:
@@ -56,7 +69,7 @@ class LineProgress(Progress):
         """Print a line of its own."""
         if self._live and self._name:
             self._out.write("\r\x1b[K")
-        self._out.write(f"{text}\n")
+        self._out.write(f"{printable(text)}\n")
         self._out.flush()
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ def _is_read() -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    from gex_pipeline.cli.show import printable
+    from gex_pipeline.progress import printable
 
     sys.stderr.write(printable(f"gex: {message}\n"))
     return code

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.layout import Layout
+from gex_pipeline.progress import ACTING, printable
 from gex_pipeline.shards.manifest import Account, Manifest
-
-# Letters that do something to a terminal or to those beside them: control characters but for tabs and ends of lines,
-# what turns the direction of writing or hides, and halves of letters, which cannot be written.
-_ACTING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
-
-
-def printable(text: str) -> str:
-    """The same text, with what acts on a terminal shown as a replacement; names and messages come from anywhere."""
-    return _ACTING.sub("\ufffd", text)
 
 
 def say(text: str = "") -> None:
@@ -49,7 +37,7 @@ def say_json(content: Any) -> None:
 def as_json(content: Any, indent: int | None = None) -> str:
     """JSON with letters as they are, but for those that act on a terminal."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
-    return _ACTING.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return ACTING.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> None:

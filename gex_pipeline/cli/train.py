@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gex_pipeline.cli.show import printable, say, say_now
+from gex_pipeline.cli.show import say, say_now
 from gex_pipeline.errors import RecipeError
+from gex_pipeline.progress import printable
 
 
 def command(arguments: argparse.Namespace) -> int:

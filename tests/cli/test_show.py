@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from gex_pipeline.cli.main import main
-from gex_pipeline.cli.show import as_json, printable, say, say_json, say_note, table, warn_of_nothing
+from gex_pipeline.cli.show import as_json, say, say_json, say_note, table, warn_of_nothing
 from gex_pipeline.cli.show_shards import say_json_rows
+from gex_pipeline.progress import LineProgress, printable
 from gex_pipeline.shards.manifest import Account
 
 
@@ -51,6 +52,7 @@ def test_whatever_a_text_holds_it_is_only_seen(capsys, tmp_path):
     say(ACTING)
     say_note(ACTING)
     table((ACTING, "b"), [(ACTING, "first\nsecond")])
+    LineProgress().note(ACTING)
     assert main(["status", str(tmp_path / ACTING.replace("\ud83d", ""))]) == 1
     out, err = capsys.readouterr()
     assert not set(ACTING) - set(" [2J31m") & set(out + err)
