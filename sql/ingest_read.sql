@@ -2,7 +2,8 @@
 -- Grain: one row an input row. Reads: raw_clips(source_text, start_text, end_text, caption_text, media_text,
 --   media_unsafe, passes, input). Out: the same, read, with clip_id and the first reason against it.
 -- Zero-width joiners stay in captions (see clean_text): scripts and emoji need them. A caption of nothing else is none.
--- Marks of direction and joiners stay in ids and paths too: files are called so. A source id is at most 200 bytes, so that a file name made of it and two times is possible.
+-- Marks of direction and joiners stay in ids and paths too: files are called so. A source id is at most 200 bytes, so
+--   that a file name made of it and two times is possible.
 CREATE OR REPLACE TEMP TABLE read_clips AS
 WITH parsed AS (
   SELECT
