@@ -304,7 +304,7 @@ def end_without_snapshot(run: Run, accounts: Sequence[Account] = ()) -> None:
 
 def _remove_tables(run: Run) -> None:
     """Remove the tables of a snapshot that is not published; what vouches for them goes first."""
-    _check_held(run)
+    check_held(run)
     for pattern in (f"tables/parts/*-{run.snapshot:06d}/*", f"tables/*-{run.snapshot:06d}.parquet"):
         found = storage.list_files(f"{run.layout.output_uri}/{pattern}")
         storage.for_each(storage.remove, [file.uri for file in found])
@@ -352,12 +352,16 @@ def _write_state(run: Run, extra: dict[str, Any]) -> None:
 
 
 def _publish_state(run: Run, state: dict[str, Any]) -> None:
-    _check_held(run)
+    check_held(run)
     storage.publish_bytes(json.dumps(state, indent=1).encode() + b"\n", run.layout.run_state)
 
 
-def _check_held(run: Run) -> None:
-    """Fail where another run has taken the output over: shards are published for the run that `run.json` names."""
+def check_held(run: Run) -> None:
+    """Fail where another run has taken the output over: shards are published for the run that `run.json` names.
+
+    Raises:
+        GexError: it has.
+    """
     if run.lease is not None:
         run.lease.check()
 

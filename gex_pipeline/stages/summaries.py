@@ -25,7 +25,7 @@ from gex_pipeline.ray_jobs import ScorerPool
 from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES, VideoScores, VideoToScore
 from gex_pipeline.receipts import write_table
 from gex_pipeline.recipe import Bound
-from gex_pipeline.run_state import Run
+from gex_pipeline.run_state import Run, check_held
 from gex_pipeline.stages.engine_cluster import cluster_of
 from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.cache import ResponseCache
@@ -280,6 +280,7 @@ def _num_parts(run: Run, node: Node) -> int:
 
 
 def _write_part(run: Run, node: Node, number: int, rows: list[dict[str, Any]]) -> None:
+    check_held(run)  # parts of two runs would be counted together
     uri = run.layout.part(f"summaries-{node.name}", run.snapshot, f"part-{number:06d}")
     plain = [{**row, "scores": json.dumps(row["scores"], sort_keys=True)} for row in rows]
     for row in plain:

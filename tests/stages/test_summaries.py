@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from gex_pipeline.errors import BalanceError, Reason
+from gex_pipeline import storage
+from gex_pipeline.errors import BalanceError, GexError, Reason
 from gex_pipeline.progress import Progress, shown_by
 from gex_pipeline.ray_scorer import VideoScores
+from gex_pipeline.run_lock import held
 from gex_pipeline.run_state import open_run
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.stages import summaries
@@ -220,3 +222,14 @@ def test_results_that_are_not_one_for_every_text_are_never_made_tables(tmp_path,
                 _publish_tables(database, run, node)
     published = [path.name for path in (tmp_path / "output" / "tables").glob("*.parquet")]
     assert len(published) == (3 if results == ["a", "b"] else 0)
+
+
+def test_a_run_that_lost_its_hold_writes_no_results_among_those_of_the_run_that_has_it(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    short = {"operation": "compress_text", "from": "LVLT", "summarizer": {"backend": "extractive"}}
+    run = open_run(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": LVLT, "LVST": short}))
+    with held(run.layout, "slept") as lost:
+        storage.remove(run.layout.run_lock)  # the machine slept, and was taken for dead
+        with held(run.layout, "other"), pytest.raises(GexError, match=r"was ended by .*It publishes nothing more"):
+            _write_part(replace(run, lease=lost), run.recipe.graph.nodes["LVST"], 0, [])
+    assert not list((tmp_path / "output" / "tables").glob("**/*.parquet"))
