@@ -24,6 +24,7 @@ from trainer.train_recipe import TrainRecipe
 
 _LOOK_S = 1.0
 _COMING_S = 60.0  # nodes of a cluster that is coming up as well
+_GONE_S = 1800.0  # without nodes that were lost in training: Ray Train waits for them for ever, and without a word
 _NAMED = 2  # errors that the sentence at the end tells, of many processes
 
 
@@ -41,13 +42,16 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     from ray.train.torch import TorchTrainer
 
     class Trainer(TorchTrainer):
+        controller: Any = None
+
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's own would take the place of ours and abort the processes at the first SIGINT."""
+            self.controller = controller
 
     launch = recipe.launch
     resources = _resources(launch)
     _check_room(launch, resources, say)
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = _board()
     trainer = Trainer(
         _one_process,
         train_loop_config={"recipe": recipe.model_dump(mode="json", exclude_unset=True), "board": board},
@@ -59,7 +63,13 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
         ),
     )
     error: Exception | None = None
-    with _told(board, say):
+    room = _Room(launch, resources, say)
+
+    def look() -> None:
+        if room.is_gone() and trainer.controller is not None:
+            ray.kill(trainer.controller)
+
+    with _told(board, say, look):
         try:
             trainer.fit()
         except (ray.exceptions.RayError, ray.train.TrainingFailedError) as lost:
@@ -67,12 +77,26 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     answer: dict[str, Any] = ray.get(board.answer.remote())
     if answer.get("failure"):
         raise (TransientError if answer["transient"] else GexError)(answer["failure"])
+    if error is not None and room.is_given_up:
+        raise TransientError(
+            f"{room.found} for {_GONE_S / 60:g} minutes; run the same command again when the nodes are back, or with "
+            "fewer processes, to go on from the last checkpoint"
+        )
     if error is not None or "outcome" not in answer:
         raise TransientError(
             f"training lost its processes more than {launch.max_restarts} times ({_cause(error)}); run the same "
             "command again to go on from the last checkpoint"
         )
     return Outcome(**answer["outcome"])
+
+
+def _board() -> Any:
+    """A board on this node: one on a node that is lost would take with it what was said there."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
 
 def _resources(launch: LaunchSettings) -> dict[str, float]:
@@ -87,25 +111,53 @@ def _check_room(launch: LaunchSettings, resources: Mapping[str, float], say: Cal
     Raises:
         GexError: the nodes have no room for all of them.
     """
-    import ray
-
-    until_s, is_told = time.monotonic() + (0.0 if launch.address == "local" else _COMING_S), False
-    while not launch.autoscaling:
-        rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        num = sum(min(int(room.get(name, 0) / of + 1e-9) for name, of in resources.items()) for room in rooms)
-        if num >= launch.num_processes:
-            return
-        found = f"Ray has room for {num} of {launch.num_processes} processes"
+    room, until_s = _Room(launch, resources, say), time.monotonic() + (0.0 if launch.address == "local" else _COMING_S)
+    while not launch.autoscaling and not room.is_there():
         if time.monotonic() >= until_s:
             needed = " and ".join(f"{of:g} {name}s" for name, of in resources.items())
             raise GexError(
-                f"{found} with {needed} each, which [launch] num_processes, cpus_a_process and gpus_a_process ask for; "
-                "ask for less, or say autoscaling = true when the cluster adds nodes by itself"
+                f"{room.found} with {needed} each, which [launch] num_processes, cpus_a_process and gpus_a_process ask "
+                "for; ask for less, or say autoscaling = true when the cluster adds nodes by itself"
             )
-        if not is_told:
-            say(f"{found}; waiting for nodes")
-            is_told = True
+        room.tell()
         time.sleep(_LOOK_S)
+
+
+class _Room:
+    """Whether the nodes that live have room for all processes, looked at again and again; what is found is told."""
+
+    def __init__(self, launch: LaunchSettings, resources: Mapping[str, float], say: Callable[[str], None]) -> None:
+        self._launch, self._resources, self._say = launch, resources, say
+        self._since_s: float | None = None
+        self.found = ""
+        self.is_given_up = False
+
+    def is_there(self) -> bool:
+        """Whether there is room now."""
+        import ray
+
+        rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        num = sum(min(int(room.get(name, 0) / of + 1e-9) for name, of in self._resources.items()) for room in rooms)
+        self.found = f"Ray has room for {num} of {self._launch.num_processes} processes"
+        is_there = num >= self._launch.num_processes
+        if is_there:
+            self._since_s = None
+        return is_there
+
+    def tell(self) -> None:
+        """Say that nodes are waited for; once."""
+        if self._since_s is None:
+            self._since_s = time.monotonic()
+            self._say(f"{self.found}; waiting for nodes")
+
+    def is_gone(self) -> bool:
+        """Whether nodes that were lost have been away for so long that they are no more waited for."""
+        if self.is_there():
+            return False
+        self.tell()
+        long_ago = self._since_s is not None and time.monotonic() - self._since_s > _GONE_S
+        self.is_given_up = long_ago and not self._launch.autoscaling
+        return self.is_given_up
 
 
 def _cause(error: Exception | None) -> str:
@@ -117,8 +169,11 @@ def _cause(error: Exception | None) -> str:
 
 
 @contextmanager
-def _told(board: Any, say: Callable[[str], None]) -> Iterator[None]:
-    """What the processes say, said here while they work; a signal that comes here is passed on to them."""
+def _told(board: Any, say: Callable[[str], None], look: Callable[[], None]) -> Iterator[None]:
+    """What the processes say, said here while they work; a signal that comes here is passed on to them.
+
+    `look` is called again and again meanwhile.
+    """
     import ray
 
     over = threading.Event()
@@ -136,6 +191,7 @@ def _told(board: Any, say: Callable[[str], None]) -> Iterator[None]:
                 is_passed_on = True
                 say(f"{stop.received}: stopping after this step, with a checkpoint; once more ends it at once")
             tell()
+            look()
 
     thread = threading.Thread(target=watch, name="gex-training", daemon=True)
     thread.start()

@@ -225,6 +225,19 @@ def test_nodes_of_a_cluster_are_not_waited_for_for_ever(monkeypatch):
         launch._check_room(asked, launch._resources(asked), print)
 
 
+@pytest.mark.parametrize(("autoscaling", "gone"), [(False, [False, True, False, True]), (True, [False] * 4)])
+def test_nodes_that_are_lost_in_training_are_told_and_given_up_after_a_time(monkeypatch, autoscaling, gone):
+    """Ray Train waits for them for ever and says nothing."""
+    both, one = [{"CPU": 1.0}, {"CPU": 1.0}], [{"CPU": 1.0}]
+    monkeypatch.setattr("ray.nodes", nodes_of(both, one, both, one))
+    monkeypatch.setattr(launch, "_GONE_S", -1.0)
+    asked = LaunchSettings(num_processes=2, address="auto", autoscaling=autoscaling)
+    said: list[str] = []
+    room = launch._Room(asked, launch._resources(asked), said.append)
+    assert [room.is_gone() for _ in gone] == gone
+    assert said == ["Ray has room for 1 of 2 processes; waiting for nodes"] * 2
+
+
 def test_what_processes_ended_with_is_in_the_sentence_without_the_advice_that_follows_it():
     """Of a CUDA error there was Ray's heading over it, and nothing else."""
     advice = "CUDA kernel errors might be asynchronously reported.\nCompile with `TORCH_USE_CUDA_DSA`."
