@@ -6,8 +6,8 @@ its pixels take the mean colour CLIP was trained on, which is 0 once they are no
 
 Only one frame of a masked video differs from the video, so the image tower sees each masked frame once and no frame
 of another; keys and values of unchanged frames are computed once. What comes out is that of masking whole videos, up
-to rounding. Computes with the weights' own precision: differences of cosines are too small for half of it.
-Draws nothing.
+to rounding. The IAM computes with the weights' own precision: differences of cosines are too small for half of it. The
+image tower may take half, since its rounding reaches the score through one frame in T. Draws nothing.
 
 Paper: GEXIA appendix G.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Masking:
     stride_px: int = 16
     batch_size: int = 32
     """Masked frames that are computed at a time."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the image tower: the weights' own, or bf16 where it multiplies matrices."""
 
     def places(self, height_px: int, width_px: int) -> list[tuple[int, int]]:
         """Upper left corners, row by row, of all places at which the whole mask lies in the frame.
@@ -83,7 +85,7 @@ def align(
     scores = []
     with torch.inference_mode(), without_tf32():
         pixels_T3HW = model.image_tower.normalised(frames_T3HW.to(device))
-        swapped = SwappedFrames(model, pixels_T3HW, n_iter, masking.batch_size)
+        swapped = SwappedFrames(model, pixels_T3HW, n_iter, masking)
         text_DK = text_KD.to(device, pixels_T3HW.dtype).T
         similarity_K = (swapped.whole_D @ text_DK).cpu()
         for frame, pixels_3HW in enumerate(pixels_T3HW):
@@ -139,17 +141,16 @@ def _shares(size_px: int, masking: Masking) -> Tensor:
 class SwappedFrames:
     """One video of which a single frame at a time is exchanged for others."""
 
-    def __init__(self, model: VideoTextModel, pixels_T3HW: Tensor, n_iter: int, batch_size: int) -> None:
+    def __init__(self, model: VideoTextModel, pixels_T3HW: Tensor, n_iter: int, masking: Masking) -> None:
         """Compute what all exchanges share: the video's own vector, `whole_D`, its keys and its values."""
-        self.model, self.n_iter, self.batch_size = model, n_iter, batch_size
-        tower = model.image_tower
-        features_TPC = torch.cat([tower(part) for part in pixels_T3HW.split(batch_size)])
+        self.model, self.n_iter, self.masking = model, n_iter, masking
+        features_TPC = torch.cat([self._features(part) for part in pixels_T3HW.split(masking.batch_size)])
         self.position_T1C = _positions(model, features_TPC)
         features_TPC = features_TPC + self.position_T1C
         self.num_features = features_TPC.shape[1]
         iam = model.video_iam
         blocks = [iam.unrolled, iam.shared] if n_iter else [iam.unrolled]
-        self._memories = [_Memory(block, features_TPC.flatten(0, 1)[None], batch_size) for block in blocks]
+        self._memories = [_Memory(block, features_TPC.flatten(0, 1)[None], masking.batch_size) for block in blocks]
         self.whole_D = self._vectors(1)[0]
 
     def encode(self, frame: int, pixels_R3HW: Tensor) -> Tensor:
@@ -159,9 +160,9 @@ class SwappedFrames:
             ValueError: there are more than `batch_size`.
         """
         num = len(pixels_R3HW)
-        if num > self.batch_size:
-            raise ValueError(f"{num} frames to swap in at a time, room for {self.batch_size}")
-        features_RPC = self.model.image_tower(pixels_R3HW) + self.position_T1C[frame]
+        if num > self.masking.batch_size:
+            raise ValueError(f"{num} frames to swap in at a time, room for {self.masking.batch_size}")
+        features_RPC = self._features(pixels_R3HW) + self.position_T1C[frame]
         start = frame * self.num_features
         for memory in self._memories:
             memory.put(start, features_RPC)
@@ -169,6 +170,12 @@ class SwappedFrames:
         for memory in self._memories:
             memory.restore(start, self.num_features)
         return vectors_RD
+
+    def _features(self, pixels_F3HW: Tensor) -> Tensor:
+        if self.masking.precision == "fp32":
+            return self.model.image_tower(pixels_F3HW)
+        with torch.autocast(pixels_F3HW.device.type, torch.bfloat16):
+            return self.model.image_tower(pixels_F3HW).to(pixels_F3HW.dtype)
 
     def _vectors(self, num: int) -> Tensor:
         iam = self.model.video_iam

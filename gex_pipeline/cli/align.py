@@ -39,7 +39,7 @@ def command(arguments: argparse.Namespace) -> int:
     reading = reading_of(model, sample.granularity).model_copy(update=changes)
     frames = _frames(sample, reading, model.image_size_px)
     batch_size = 169 if model.device.type == "cuda" else Masking.batch_size
-    masking = Masking(arguments.patch, arguments.stride, batch_size)
+    masking = Masking(arguments.patch, arguments.stride, batch_size, arguments.precision)
     with shown_by(LineProgress()):
         video, scores = _aligned(model, sample, (frames, texts), (reading, masking))
     folder = storage.absolute(arguments.out or f"alignment-{sample.key[:12]}")
@@ -150,6 +150,7 @@ def _aligned(
         "n_iter_text": reading.n_iter_text,
         "patch_px": masking.patch_px,
         "stride_px": masking.stride_px,
+        "precision": masking.precision,
         "texts": [
             {"text": text, "similarity": similarity, "scores": scores.tolist()}
             for text, similarity, scores in zip(texts, similarities, found.scores_KTYX, strict=True)

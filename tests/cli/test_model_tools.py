@@ -74,13 +74,13 @@ def test_align_writes_a_strip_numbers_and_a_video_for_every_text(gex, model, out
 
 
 def test_align_takes_other_numbers_of_passes_and_an_image_has_no_video(gex, model, output, tmp_path):
-    given = ("--n-iter-video", "2", "--n-iter-text", "0", "--patch", "16")
+    given = ("--n-iter-video", "2", "--n-iter-text", "0", "--patch", "16", "--precision", "bf16")
     code, _, err = gex("align", model, output, key_of(output, "IT"), *given)
     assert code == 0, err
     [folder] = tmp_path.iterdir()
     assert sorted(file.name for file in folder.iterdir()) == ["alignment.json", "alignment.png"]
     content = json.loads((folder / "alignment.json").read_text())
-    assert (content["n_iter_video"], content["n_iter_text"]) == (2, 0)
+    assert (content["n_iter_video"], content["n_iter_text"], content["precision"]) == (2, 0, "bf16")
 
 
 def test_align_reads_what_training_reads(output):

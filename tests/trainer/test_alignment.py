@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -61,6 +63,18 @@ def test_in_single_precision_scores_are_the_same_to_the_fifth_digit(one_video):
     text_KD = model.encode_text(texts, 3)
     found = align(model, one_video, text_KD, 3, MASKING)
     torch.testing.assert_close(found.scores_KTYX, naive(model, one_video, text_KD, 3, MASKING)[1], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_with_the_tower_in_bf16_scores_stay_those_of_32_bits(one_video):
+    """The rest of the model stays in 32 bits: rounding there would be as large as what a mask does."""
+    model = positioned(tiny_model()).float()
+    _, texts = draw_batch(2)
+    text_KD = model.encode_text(texts, 1)
+    exact = align(model, one_video, text_KD, 3, MASKING).scores_KTYX
+    rounded = align(model, one_video, text_KD, 3, replace(MASKING, precision="bf16")).scores_KTYX
+    apart = (rounded - exact).abs().max()
+    assert 0 < apart < 0.05 * exact.abs().max()
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from tests.trainer.tiny_models import (
     tiny_clip_config,
     tiny_model,
 )
-from trainer.alignment import SwappedFrames, masked
+from trainer.alignment import Masking, SwappedFrames, masked
 from trainer.loss import vtc_loss
 from trainer.model import VideoTextModel, parameter_groups
 from trainer.settings import read_model_settings
@@ -220,5 +220,5 @@ def test_a_step_stays_on_the_device_of_the_weights_and_asks_it_for_no_value(ship
     assert {tensor.device for tensor in found} == devices == {nothing}
     frames_T3HW = torch.zeros(3, 3, IMAGE_PX, IMAGE_PX, device=nothing)
     with torch.inference_mode():
-        swapped = SwappedFrames(model, frames_T3HW, 3, 4)
+        swapped = SwappedFrames(model, frames_T3HW, 3, Masking(batch_size=4))
         assert swapped.encode(1, masked(frames_T3HW[0], [(0, 0), (4, 8)], 8)).device == nothing
