@@ -83,13 +83,13 @@ def _draw(svg: Svg, left_px: int, panel: _Panel, last_step: int) -> None:
     # from zero: an axis of the report is linear then, with round ticks
     across, up = value_axis(0, last_step, 1), value_axis(0, max(values) or 1, 1)
     svg.add("text", panel.title, x=box[0], y=18, **{**_TEXT, "font_weight": "bold"})
-    for tick in up.ticks:
+    for tick, label in zip(up.ticks, up.labels, strict=True):
         y = box[1] + box[3] * (1 - up.position(tick))
         svg.add("line", x1=box[0], x2=box[0] + box[2], y1=y, y2=y, stroke="#e3e3e3")
-        svg.add("text", f"{tick:g}", x=box[0] - 6, y=y + 4, text_anchor="end", **_TEXT)
-    for tick in across.ticks:
+        svg.add("text", label, x=box[0] - 6, y=y + 4, text_anchor="end", **_TEXT)
+    for tick, label in zip(across.ticks, across.labels, strict=True):
         x = box[0] + box[2] * across.position(tick)
-        svg.add("text", f"{tick:g}", x=x, y=box[1] + box[3] + 18, text_anchor="middle", **_TEXT)
+        svg.add("text", label, x=x, y=box[1] + box[3] + 18, text_anchor="middle", **_TEXT)
     svg.add("text", "steps", x=box[0] + box[2], y=box[1] + box[3] + 34, text_anchor="end", **_TEXT)
     for row, line in enumerate(panel.lines):
         points = " ".join(

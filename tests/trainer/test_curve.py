@@ -50,6 +50,13 @@ def test_a_figure_of_one_evaluation_alone_is_a_point(tmp_path):
     assert t2v[0][0] == 420 + 408 == v2t[0][0]  # step 10 of 10, the right edge
 
 
+def test_steps_of_a_long_training_are_written_out(tmp_path):
+    """A million was 1e+06 under the axis."""
+    rows = [{"step": step - 1, "loss/IT": 2.0} for step in (1, 1_500_000)]
+    labels = re.findall(r">([^<>]+)</text>", draw_curve(log_of(tmp_path, rows)))
+    assert {"500\u202f000", "1\u202f000\u202f000", "1\u202f500\u202f000"} <= set(labels)
+
+
 def test_a_log_without_losses_has_no_picture(tmp_path):
     assert draw_curve(log_of(tmp_path, [{"step": 0, "grad_norm": 1.0}])) is None
 
