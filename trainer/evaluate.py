@@ -67,10 +67,16 @@ class ReadAs:
     image_size_px: int
     origin: str
     """Where those numbers come from that were not given: ``model`` or ``paper``; ``given`` where all were."""
+    given: tuple[str, ...] = ()
+    """The numbers that the options gave, by name."""
 
     def reading(self, options: Options, *, needs_text: bool = True) -> Reading:
         """The same for a loader."""
         return Reading(self.num_frames, self.image_size_px, options.batch_size, options.num_workers, needs_text)
+
+    def of_images(self) -> ReadAs:
+        """The same where all there is are images: each is one frame, and a number that is given is that of videos."""
+        return replace(self, num_frames=1, given=tuple(name for name in self.given if name != "num_frames"))
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ def read_as(pretrained: Pretrained, granularity: str, options: Options) -> ReadA
             f"give {', '.join(lacking)}"
         )
     origin = "given" if len(given) == len(names) else "model" if trained else "paper"
-    return ReadAs(granularity, **numbers, image_size_px=pretrained.image_size_px, origin=origin)
+    return ReadAs(granularity, **numbers, image_size_px=pretrained.image_size_px, origin=origin, given=tuple(given))
 
 
 def chosen_numbers(num_samples: int, options: Options, name: str) -> list[int] | None:
@@ -231,9 +237,8 @@ def _in_both(first: Int64s | None, second: Int64s | None) -> Int64s | None:
 
 def _read_as_published(pretrained: Pretrained, catalog: Catalog, name: str, options: Options) -> ReadAs:
     read = read_as(pretrained, name, options)
-    if options.num_frames is not None and set(catalog.of(name).extensions) <= set(IMAGE_EXTENSIONS):
-        return replace(read, num_frames=1)  # the number was given for the videos among the granularities
-    return read
+    are_images = set(catalog.of(name).extensions) <= set(IMAGE_EXTENSIONS)
+    return read.of_images() if are_images and options.num_frames is not None else read
 
 
 def _evaluate_part(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -200,7 +200,7 @@ class _Job:
         read = read_as(self.pretrained, name, self.options)
         if self.head is None:
             read = with_texts(self.pretrained, read, usual, self.options)
-        return replace(read, num_frames=1) if all(is_image(row.media) for row in self.rows) else read
+        return read.of_images() if all(is_image(row.media) for row in self.rows) else read
 
     def evaluate(self) -> _Outcome:
         """The figures that are usual for this kind."""

@@ -20,7 +20,7 @@ from gex_pipeline.stages.models import require_train_extra
 
 if TYPE_CHECKING:
     from trainer.data_settings import AnnotationSettings
-    from trainer.evaluate import Evaluation, Options
+    from trainer.evaluate import Evaluation, Options, ReadAs
     from trainer.history import HeldOut
     from trainer.pretrained import Pretrained
 
@@ -38,6 +38,11 @@ _HOW = {
     "folders": {"templates", "ties"},
 }
 """By kind: flags on how it is measured; those on what is read are the settings' own."""
+_NUMBERS = {"num_frames": "frames", "n_iter_video": "#iter of videos", "n_iter_text": "#iter of texts"}
+_NO_IMAGES = (
+    "  the model was trained on no images: the paper reads them with #iter 0-1 after a stage on images, with 1-1 and "
+    "3-1 without one (table 11; --n-iter-video 1)"
+)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -225,12 +230,13 @@ def _name_of(one: Evaluation) -> str:
 def _tell(one: Evaluation) -> None:
     """How the figures came about, in lines."""
     read = one.read
-    where = {"model": "as trained", "paper": f"the paper's numbers of {read.granularity}", "given": "as given"}
     say(
         f"{_name_of(one)}: {one.num_samples:,} videos, {len(one.damaged):,} unreadable, frames {read.num_frames}, "
-        f"#iter {read.n_iter_video}-{read.n_iter_text} ({where[read.origin]}), "
+        f"#iter {read.n_iter_video}-{read.n_iter_text} ({_whose(read)}), "
         f"{'' if one.ties is None else f'ties: {one.ties}, '}{one.seconds:.1f} s"
     )
+    if read.granularity == "IT" and read.origin == "paper" and "n_iter_video" not in read.given:
+        say(_NO_IMAGES)
     say(f"  {one.method}")
     if "num_chosen" in one.data and "told" not in one.data:
         num_chosen, num_in_part = one.data["num_chosen"], one.data["num_in_part"]
@@ -242,6 +248,14 @@ def _tell(one: Evaluation) -> None:
         say(f"  {one.figures['num_shared_texts']:,} texts belong to several videos")
     if "told" in one.data:
         say(f"  {one.data['told']}")
+
+
+def _whose(read: ReadAs) -> str:
+    """Which of the numbers were given, and whose the others are."""
+    rest = {"model": "as trained", "paper": f"the paper's numbers of {read.granularity}"}.get(read.origin)
+    if not read.given or rest is None:
+        return rest or "as given"
+    return f"{', '.join(_NUMBERS[name] for name in read.given)} given, the rest {rest}"
 
 
 def _tell_part(data: dict[str, Any]) -> None:

@@ -72,6 +72,39 @@ def test_retrieval_is_a_table_with_a_row_a_direction_and_says_how_it_was_read(ge
     assert "encode LVLT" in err
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--n-iter-video", "5"), "frames 4, #iter 5-3 (#iter of videos given, the rest as trained)"),
+        (("--num-frames", "2", "--n-iter-text", "1"), "frames 2, #iter 3-1 (frames, #iter of texts given, the rest as"),
+        (("--num-frames", "2", "--n-iter-video", "5", "--n-iter-text", "1"), "frames 2, #iter 5-1 (as given)"),
+    ],
+)
+def test_numbers_that_were_given_are_not_told_as_those_of_the_training(gex, model, output, flags, told):
+    """Every line of a sweep over #iter said "as trained" or "the paper's numbers"."""
+    code, out, err = gex(model, output, "--granularity", "LVLT", *flags)
+    assert code == 0, err
+    assert f"LVLT: 6 videos, 0 unreadable, {told}" in out
+
+
+def test_images_that_a_model_was_not_trained_on_are_told_with_what_the_paper_has_for_it(gex, model, output, tmp_path):
+    """Read with #iter 0-1 as the paper's, which has that after a stage on images only."""
+    shutil.copytree(model, tmp_path / "videos-only")
+    file = tmp_path / "videos-only" / "config.json"
+    config = json.loads(file.read_text())
+    del config["granularities"]["IT"]
+    file.write_text(json.dumps(config))
+    arguments = ("videos-only", output, "--granularity", "IT")
+    code, out, err = gex(*arguments)
+    assert code == 0, err
+    assert "#iter 0-1 (the paper's numbers of IT)" in out
+    assert "the model was trained on no images: the paper reads them with #iter 0-1 after a stage on images" in out
+    out = gex(*arguments, "--n-iter-video", "1", "--num-frames", "9")[1]
+    assert "frames 1, #iter 1-1 (#iter of videos given, the rest the paper's numbers of IT)" in out
+    assert "trained on no images" not in out
+    assert "trained on no images" not in gex(model, output, "--granularity", "IT")[1]
+
+
 def test_chance_of_one_candidate_is_a_hundred_and_not_1e02(gex, model, output):
     code, out, err = gex(model, output, "--granularity", "IT", "--max-samples", "1")
     assert code == 0, err
@@ -93,6 +126,7 @@ def test_json_holds_figures_and_what_is_needed_to_have_them_again(gex, model, ou
         "n_iter_text": 1,
         "image_size_px": 32,
         "origin": "model",
+        "given": ["n_iter_video", "n_iter_text"],
     }
     assert (found["model"], len(found["model_sha256"])) == (model, 64)
     assert evaluation["data"] == {
@@ -165,7 +199,10 @@ def test_a_public_data_set(gex, model, media, tmp_path):
     csv = written(tmp_path / "test.csv", "key,video_id,sentence\nr0,v0,a cat\nr1,v1,in short\nr2,v2,of\nr3,gone,x\n")
     code, out, err = gex(model, str(csv), "--annotations", "msrvtt", "--media", media, "--num-frames", "2")
     assert code == 0, err
-    assert "msrvtt: 3 videos, 0 unreadable, frames 2, #iter 1-1 (the paper's numbers of SVST)" in out
+    assert (
+        "msrvtt: 3 videos, 0 unreadable, frames 2, #iter 1-1 (frames given, the rest the paper's numbers of SVST)"
+        in out
+    )
     assert "test.csv: 3 of 4 entries used; 1 without media: gone" in out
 
 

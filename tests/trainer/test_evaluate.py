@@ -190,6 +190,7 @@ def test_a_granularity_is_read_as_given_as_trained_or_as_the_paper_has_it(pretra
     assert read_as(pretrained, "LVST", Options()).num_frames == 3
     svst = read_as(pretrained, "SVST", Options(n_iter_text=2))
     assert (svst.num_frames, svst.n_iter_video, svst.n_iter_text, svst.origin) == (16, 1, 2, "paper")
+    assert svst.given == ("n_iter_text",)
     with pytest.raises(GexError, match=r"not trained on 'XL' \(it knows LVLT, LVST, IT\).*give n_iter_video$"):
         read_as(pretrained, "XL", Options(num_frames=4, n_iter_text=1))
     assert read_as(pretrained, "XL", Options(4, 0, 1)).origin == "given"
