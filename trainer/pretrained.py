@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.settings_errors import explain
 from trainer.checkpoint import named_tensors
 from trainer.checkpoint_files import fill_tensors
 from trainer.classifier import VideoClassifier
@@ -64,14 +65,13 @@ class Pretrained:
         weight depends can be changed.
 
         Raises:
-            GexError: there is no model, or its files do not fit each other.
+            GexError: there is no model, its files do not fit each other, or `changes` are none that it can take.
         """
         with local_folder(find_model(str(uri))) as folder:
             config = _read_config(folder)
             settings: ModelSettings = config["model"]
             if changes:
-                towers = settings.towers.model_copy(update=changes.get("towers", {}))
-                settings = settings.model_copy(update={**changes, "towers": towers})
+                settings = _changed(settings, changes)
             towers = settings.towers.model_copy(update={"clip": str(folder / CLIP), "weights": "random"})
             built, tokenizer = _made(settings, towers)
             classifier = VideoClassifier(built, config["class_names"]) if config["class_names"] else None
@@ -94,7 +94,8 @@ class Pretrained:
 
     def encode_videos(self, frames_BT3HW: Tensor, n_iter: int) -> Tensor:
         """Unit vectors (B, D) in float32 on the CPU, of bytes of the size that the model was trained on."""
-        with torch.inference_mode(), self._autocast():
+        # in inference mode they could not be trained on: no gradient of a probe over them could be had
+        with torch.no_grad(), self._autocast():
             vectors: Tensor = self.model.encode_video(frames_BT3HW.to(self.device, non_blocking=True), n_iter)
         return vectors.float().cpu()
 
@@ -102,13 +103,13 @@ class Pretrained:
         """Unit vectors (B, D) in float32 on the CPU.
 
         Raises:
-            ValueError: there are no texts.
+            ValueError: there are no texts, or one that is not in a list.
         """
         return self.encode_tokens(self.tokenizer(texts), n_iter)
 
     def encode_tokens(self, tokens: TextTokens, n_iter: int) -> Tensor:
         """The same of texts that the model's tokenizer has seen."""
-        with torch.inference_mode(), self._autocast():
+        with torch.no_grad(), self._autocast():
             vectors: Tensor = self.model.encode_text(tokens.to(self.device), n_iter)
         return vectors.float().cpu()
 
@@ -120,7 +121,7 @@ class Pretrained:
         """
         if self.classifier is None:
             raise GexError("this model has no classes; train it with task = 'classification' first")
-        with torch.inference_mode(), self._autocast():
+        with torch.no_grad(), self._autocast():
             logits: Tensor = self.classifier(frames_BT3HW.to(self.device, non_blocking=True), n_iter)
         return logits.float().cpu()
 
@@ -128,6 +129,18 @@ class Pretrained:
         # half precision where it is a gain and the training took it too, so that figures are those of the training
         enabled = computes_in_bf16(self.device) and self.trained.get(PRECISION, "bf16") == "bf16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _changed(settings: ModelSettings, changes: Mapping[str, Any]) -> ModelSettings:
+    """The settings with some of them in place of their own; of a table, those that are named."""
+    content = settings.model_dump()
+    for name, value in changes.items():
+        is_table = isinstance(value, Mapping) and isinstance(content.get(name), dict)
+        content[name] = {**content[name], **value} if is_table else value
+    try:
+        return ModelSettings.model_validate(content)
+    except ValidationError as error:
+        raise GexError(f"changes of a model's settings: {explain(error, ModelSettings)}") from error
 
 
 def _made(settings: ModelSettings, towers: TowerSettings) -> tuple[VideoTextModel, TextTokenizer]:

@@ -47,11 +47,14 @@ class TextTokenizer:
         """Token ids of some texts, with as many windows as the longest needs.
 
         Raises:
-            ValueError: there are no texts.
+            ValueError: there are no texts, or one that is not in a list.
         """
+        if isinstance(texts, str):  # a sequence too: of its characters
+            raise ValueError("expected a list of texts, found one text; put it into a list")
+        texts = list(texts)  # an array or a column of a table does not say whether it is empty
         if not texts:
             raise ValueError("expected at least one text, found none")
-        words = self._tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        words = self._tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         room = self._max_tokens - 2
         windows = [[ids[start : start + room] for start in range(0, max(len(ids), 1), room)] for ids in words]
         num_windows = min(max(map(len, windows)), self._max_windows)

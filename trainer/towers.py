@@ -118,6 +118,8 @@ class ImageTower(_Tower):
 
     def forward(self, frames_F3HW: Tensor) -> Tensor:
         """Features (F, P, C). Bytes are scaled and normalised here; floats are taken as normalised already."""
+        if frames_F3HW.shape[0] == 0:  # of a batch of which no sample can be read; the encoder knows no empty one
+            return self.pixel_mean.new_empty(0, self.num_features, self.feature_dim)
         with self._gradients():
             tokens_FPC = self.encoder(pixel_values=self.normalised(frames_F3HW)).last_hidden_state
             if not self.class_token:

@@ -108,6 +108,48 @@ def test_the_output_of_a_training_is_named_as_well_as_the_model_in_it(trained, b
     assert torch.equal(first.encode_texts(batch.texts, 1), second.encode_texts(batch.texts, 1))
 
 
+def test_a_probe_can_be_trained_on_the_vectors(trained, batch):
+    """They were made in inference mode: on a CPU, a gradient over one batch of them was refused."""
+    model = Pretrained.from_pretrained(trained[1].model)
+    for vectors in (model.encode_videos(batch.frames_BT3HW, 1), model.encode_texts(batch.texts, 1)):
+        probe = torch.nn.Linear(vectors.shape[1], 3)
+        probe(vectors).sum().backward()
+        assert torch.allclose(probe.weight.grad, vectors.sum(0).expand(3, -1))
+        assert not vectors.requires_grad
+        vectors.mul_(2)
+
+
+def test_a_batch_of_which_no_sample_can_be_read_has_no_vectors(trained, batch):
+    """What a loader hands over for it ended in a sentence about a reshape, deep in transformers."""
+    model = Pretrained.from_pretrained(trained[1].model)
+    assert model.encode_videos(batch.frames_BT3HW[:0], 1).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"towers": {"frozn": True}}, "settings: towers.frozn: unknown key; did you mean 'frozen'?"),
+        ({"foo": 1}, "settings: foo: unknown key; known keys: towers, iam"),
+        ({"towers": {"long_text": "wndows"}}, "towers.long_text = 'wndows': input should be 'truncate' or 'windows'"),
+        ({"towers": 3}, "towers = 3: input should be a valid dictionary"),
+        ({"iam": {"dim": 64}}, "video_iam.base is of shape (4, 16) in the checkpoint and of shape (4, 64) here"),
+    ],
+)
+def test_changes_that_a_model_cannot_take_are_refused(trained, changes, words):
+    """A misspelt one was passed over, and a value that is none was written into the settings."""
+    with pytest.raises(GexError) as caught:
+        Pretrained.from_pretrained(trained[1].model, changes=changes)
+    assert words in str(caught.value)
+
+
+def test_a_change_leaves_what_it_does_not_name(trained):
+    recipe, outcome = trained
+    found = Pretrained.from_pretrained(outcome.model, changes={"towers": {"frozen": True}, "max_logit_scale": 50})
+    towers = recipe.model.towers.model_copy(update={"frozen": True})
+    assert found.settings == recipe.model.model_copy(update={"towers": towers, "max_logit_scale": 50.0})
+    assert found.model.image_tower.frozen
+
+
 def test_the_card_names_data_figures_and_how_each_granularity_is_read(trained, numbered_output):
     _, outcome = trained
     card = (Path(outcome.model) / "README.md").read_text()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from tests.validate.tiny_clip import TINY_MAX_TOKENS, write_tiny_clip
 from trainer.settings import TowerSettings
@@ -23,6 +25,19 @@ def tokenizer_for(folder, **settings):
 def words_of(tokens, row):
     ids, mask = tokens.ids_BWL[row], tokens.mask_BWL[row]
     return [number for window, real in zip(ids, mask, strict=True) for number in window[real][1:-1].tolist()]
+
+
+def test_texts_come_as_a_list_or_an_array_and_never_as_one_text(folder):
+    """One text was read as a list of its characters, and an array had no truth value."""
+    tokenizer = tokenizer_for(folder)
+    expected = tokenizer([SHORT, "a man"]).ids_BWL
+    for texts in (np.array([SHORT, "a man"]), (SHORT, "a man")):
+        assert torch.equal(tokenizer(texts).ids_BWL, expected)
+    with pytest.raises(ValueError, match="expected a list of texts, found one text"):
+        tokenizer(SHORT)
+    for none in ([], np.array([], dtype=str)):
+        with pytest.raises(ValueError, match="expected at least one text, found none"):
+            tokenizer(none)
 
 
 def test_a_text_that_fits_is_what_the_tokenizer_of_clip_makes_of_it(folder):
