@@ -34,10 +34,12 @@ class Iam(nn.Module):
         """A^{n_iter} (B, N, D). The mask is true where a feature takes part; every row has at least one.
 
         Raises:
-            ValueError: `n_iter` is negative.
+            ValueError: `n_iter` is negative, or the mask is not of type bool.
         """
         if n_iter < 0:
             raise ValueError(f"n_iter is {n_iter}; expected 0 (the unrolled block only) or more")
+        if key_mask_BM is not None and key_mask_BM.dtype != torch.bool:  # attention would add floats to its scores
+            raise ValueError(f"key_mask_BM is of {key_mask_BM.dtype}; expected torch.bool, true where a feature counts")
         mask_B11M = None if key_mask_BM is None else key_mask_BM[:, None, None, :]
         keys, values = self.unrolled.project_features(features_BMC)
         embeddings_BND = self.unrolled(self.base[None], keys, values, mask_B11M)

@@ -55,6 +55,16 @@ def test_three_iterations_are_the_loop_written_out_with_keys_and_values_made_ane
     assert torch.equal(iam(features, 3), embeddings)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.uint8])
+def test_a_mask_of_numbers_is_refused(dtype):
+    """One of floats, as Hugging Face's tokenizers lead to, was added to the scores: what it hides took part."""
+    iam, features = make_iam(), draw_features(5)
+    mask = torch.tensor([[1, 1, 1, 0, 0]] * 3)
+    assert torch.allclose(iam(features, 1, mask.bool()), iam(features[:, :3], 1))
+    with pytest.raises(ValueError, match=f"key_mask_BM is of {dtype}; expected torch.bool"):
+        iam(features, 1, mask.to(dtype))
+
+
 def test_the_literal_module_is_the_formula_of_the_paper():
     iam, features = make_iam(**LITERAL), draw_features()
 
