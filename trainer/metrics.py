@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from trainer.ranking import (
     IntArray,
     Median,
     RankCounts,
+    Rule,
     Ties,
     count_ranks,
     entries_as_clip4clip,
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-class Unlabelled(StrEnum):
+class Unlabelled(Rule):
     """What a video without any label is in mAP."""
 
     negative = "negative"  # a negative of every class
@@ -135,8 +135,9 @@ def retrieval_metrics(
     """R@1/5/10, median and mean rank under a tie rule.
 
     Raises:
-        ValueError: no query, or `clip4clip` where a query has more than one right candidate.
+        ValueError: no query, a rule that is none, or `clip4clip` where a query has more than one right candidate.
     """
+    ties, median = Ties(ties), Median(median)
     if len(counts.greater) == 0:
         raise ValueError("no query to evaluate")
     if ties == Ties.clip4clip:
@@ -171,7 +172,7 @@ def retrieval_from_similarity(
     only. Without `video_of_text` text i belongs to video i.
 
     Raises:
-        ValueError: shapes that do not fit, values that are not finite, a text of no video.
+        ValueError: shapes that do not fit, values that are not finite, a text of no video, a rule that is none.
     """
     similarity = _finite(np.asarray(similarity_TV, dtype=np.float32), "similarities")
     if similarity.ndim != 2:
@@ -224,8 +225,10 @@ def accuracy(logits_NK: ArrayLike, labels_N: ArrayLike, ties: Ties = Ties.averag
     """Top-1 and top-5 accuracy; ties as in retrieval, the class being the truth among the classes.
 
     Raises:
-        ValueError: shapes that do not fit, a label outside the classes, values that are not finite, clip4clip.
+        ValueError: shapes that do not fit, a label outside the classes, values that are not finite, clip4clip or a
+            rule that is none.
     """
+    ties = Ties(ties)
     logits = _finite(np.asarray(logits_NK), "logits")
     if logits.ndim != 2 or not len(logits):
         raise ValueError(f"logits of samples by classes are needed, not shape {logits.shape}")
@@ -269,8 +272,10 @@ def multiple_choice(scores: Sequence[ArrayLike], answers: Sequence[int], ties: T
     A tie for the highest score counts 1 / (number of tied) under `average`.
 
     Raises:
-        ValueError: no question, an answer outside its candidates, values that are not finite, clip4clip.
+        ValueError: no question, an answer outside its candidates, values that are not finite, clip4clip or a rule
+            that is none.
     """
+    ties = Ties(ties)
     rows = [_finite(np.asarray(row, dtype=np.float64), "scores") for row in scores]
     if not rows or len(rows) != len(answers):
         raise ValueError(f"scores of {len(rows)} questions for {len(answers)} answers")
@@ -298,10 +303,11 @@ def mean_average_precision(
     index comes first. Classes without a positive are counted and not in the mean.
 
     Raises:
-        ValueError: shapes that do not fit, values that are not finite, no class with a positive.
+        ValueError: shapes that do not fit, values that are not finite, no class with a positive, a rule that is none.
     """
+    unlabelled = Unlabelled(unlabelled)
     scores = _finite(np.asarray(scores_NK, dtype=np.float64), "scores")
-    labels = np.asarray(labels_NK).astype(bool)
+    labels = _finite(np.asarray(labels_NK, dtype=np.float64), "labels").astype(bool)
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(f"scores of shape {scores.shape} for labels of shape {labels.shape}")
     labelled = labels.any(axis=1)
@@ -379,4 +385,4 @@ def _finite(values: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def _plain(metrics: Any) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(metrics).items()}
+    return {name: str(value) if isinstance(value, Rule) else value for name, value in asdict(metrics).items()}

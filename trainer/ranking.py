@@ -20,7 +20,15 @@ FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
 
 
-class Ties(StrEnum):
+class Rule(StrEnum):
+    """A rule by which a figure is taken; its name as text will do, and another name is a ValueError."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"{cls.__name__} knows no {value!r}; expected one of {', '.join(cls)}")
+
+
+class Ties(Rule):
     """What a tie between the truth and other candidates counts for."""
 
     average = "average"  # the expectation over all orders of the tied: ½ a rank for each other candidate
@@ -30,7 +38,7 @@ class Ties(StrEnum):
     clip4clip = "clip4clip"  # each tie adds an entry, so the denominator is not the number of queries
 
 
-class Median(StrEnum):
+class Median(Rule):
     """How the median of an even number of ranks, or of a half rank, is given."""
 
     midpoint = "midpoint"
@@ -106,8 +114,9 @@ def ranks(counts: RankCounts, ties: Ties = Ties.average) -> NDArray[np.float64]:
     the first right one among candidates of one score in random order.
 
     Raises:
-        ValueError: for `clip4clip`, which gives a query more than one rank.
+        ValueError: for `clip4clip`, which gives a query more than one rank, and for a rule that is none.
     """
+    ties = Ties(ties)
     first = np.asarray(1.0 + counts.greater, dtype=np.float64)
     if ties == Ties.average:
         return np.asarray(first + counts.tied / (counts.right_tied + 1.0), dtype=np.float64)
@@ -122,6 +131,9 @@ def recall_percent(counts: RankCounts, k: int, ties: Ties = Ties.average) -> flo
 
     Under `average` a tied query counts by the chance that random order puts its truth there, so a model that
     scores everything alike gets k / C and not 0; under the others it counts whole or not at all.
+
+    Raises:
+        ValueError: as `ranks`.
     """
     if ties != Ties.average:
         return float(100.0 * np.mean(ranks(counts, ties) <= k))

@@ -22,6 +22,7 @@ from trainer.metrics import (
     normalised,
     retrieval_from_features,
     retrieval_from_similarity,
+    retrieval_metrics,
 )
 from trainer.ranking import Median, Ties, count_ranks, join_counts, ranks, recall_percent
 
@@ -324,3 +325,47 @@ def test_metrics_load_no_torch():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
     )
     assert done.stdout.split() == ["False"]
+
+
+MATRIX, COUNTS = np.eye(4), count_ranks(np.eye(4), np.arange(4), np.arange(4))
+MISNAMED = {
+    "retrieval_from_similarity": (lambda: retrieval_from_similarity(MATRIX, median="Floor"), "Median knows no 'Floor'"),
+    "retrieval_from_features": (
+        lambda: retrieval_from_features(MATRIX, MATRIX, rules=("Average", "floor")),
+        "Ties knows no 'Average'",
+    ),
+    "retrieval_metrics": (lambda: retrieval_metrics(COUNTS, "first"), "Ties knows no 'first'"),
+    "ranks": (lambda: ranks(COUNTS, "Average"), "Ties knows no 'Average'"),
+    "recall_percent": (lambda: recall_percent(COUNTS, 1, "Average"), "Ties knows no 'Average'"),
+    "accuracy": (lambda: accuracy(MATRIX, range(4), "Average"), "Ties knows no 'Average'"),
+    "accuracy_over_spans": (
+        lambda: accuracy_over_spans(MATRIX, range(4), range(4), "Average"),
+        "Ties knows no 'Average'",
+    ),
+    "multiple_choice": (lambda: multiple_choice(MATRIX, range(4), "Average"), "Ties knows no 'Average'"),
+    "mean_average_precision": (
+        lambda: mean_average_precision(MATRIX, MATRIX, unlabelled="nope"),
+        "Unlabelled knows no 'nope'; expected one of negative, exclude",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISNAMED)
+def test_a_rule_that_is_none_is_refused_by_name(name):
+    """It gave the figure of another rule, under its own name."""
+    call, words = MISNAMED[name]
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_a_rule_may_be_named_by_its_word():
+    assert retrieval_from_similarity(MATRIX, ties="pessimistic", median="floor") == retrieval_from_similarity(
+        MATRIX, ties=Ties.pessimistic, median=Median.floor
+    )
+    found = mean_average_precision([[0.9], [0.1]], [[1], [0]], unlabelled="exclude")
+    assert (found.unlabelled, found.num_samples) == (Unlabelled.exclude, 1)
+
+
+def test_a_label_that_is_no_number_is_no_positive_but_refused():
+    with pytest.raises(ValueError, match="labels hold NaN or an infinite value"):
+        mean_average_precision([[0.9], [0.1]], [[1], [np.nan]], unlabelled="negative")
