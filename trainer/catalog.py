@@ -162,6 +162,8 @@ class CatalogPart:
             IndexError: there is no such sample.
         """
         selected = self.selected[granularity]
+        if selected is not None and not 0 <= index < len(selected):  # NumPy would count a negative one from the end
+            raise IndexError(f"sample {index} of {granularity}; there are {len(selected)}")
         return self.catalog.sample(granularity, index if selected is None else int(selected[index]))
 
 

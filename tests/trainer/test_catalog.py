@@ -198,6 +198,16 @@ def test_what_is_not_published_is_told_with_what_is(output, catalog):
         catalog.sample("LVLT", 21)
 
 
+def test_a_number_below_zero_is_no_sample_of_a_part_either(catalog):
+    """Of a part with a selection it was the last sample, of a whole one an error."""
+    part = catalog.split(0.3, seed=1).held_out
+    num = part.num_samples("LVLT")
+    assert part.sample("LVLT", num - 1).key == all_samples(part, "LVLT")[-1].key
+    for number in (-1, num):
+        with pytest.raises(IndexError, match=f"sample {number} of LVLT; there are {num}"):
+            part.sample("LVLT", number)
+
+
 def test_a_retired_snapshot_is_refused_and_named(tmp_path):
     output = make_numbered_output(tmp_path, 2)
     manifest = read_manifest(str(output))
