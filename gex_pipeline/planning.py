@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from gex_pipeline import registry, storage
-from gex_pipeline.barred import bar_clips, bar_nothing, bar_samples, can_bar
+from gex_pipeline.barred import bar_clips, bar_samples, can_bar
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import Node
 from gex_pipeline.ingest import clip_tables
@@ -73,12 +73,12 @@ def view_clips(database: Database, run: Run) -> None:
 def plan_node(database: Database, run: Run, node: Node, *, planned_parents: bool = False) -> NodePlan:
     """Plan the new samples of one granularity.
 
-    With `planned_parents`, parents that are samples come from the plan of their granularity (a dry run,
-    in which every sample is taken to succeed) and not from its receipts.
+    With `planned_parents` (a dry run), parents that are samples come from what is published and from the plan of
+    their granularity, of which every sample is taken to succeed, and not from what this run has built.
     """
     operation = operation_of(run, node)
     _unsettled(database, run, node, planned=planned_parents, summarised=operation.needs_summaries)
-    _bar(database, run, node, planned=planned_parents)
+    _bar(database, run, node)
     database.drop("sessions", "parts")  # tables or views, as the operation before needed them
     database.execute("CREATE OR REPLACE TEMP TABLE overlapping (id VARCHAR)")
     bytes_a_second = measured_bytes_a_second(database, run) if operation.bytes_a_sample is None else 0.0
@@ -153,9 +153,10 @@ def _unsettled(database: Database, run: Run, node: Node, *, planned: bool, summa
     if _is_of_clips(run, node):
         select = _clip_parents(database, run, group)
     elif planned:
-        select = _planned_parents(database, _parent(run, node), group)
+        select = _planned_parents(database, run, _parent(run, node), group)
     else:
-        select = _sample_parents(database, run, _parent(run, node), group, summarised)
+        parent = _parent(run, node)
+        select = _sample_parents(database, run, current_receipts(run, parent.name), group, summarised)
     # Against an empty table, DuckDB would hash every parent to look for nothing.
     new = "NOT EXISTS (SELECT 1 FROM settled AS s WHERE s.id = p.id)" if database.count("settled") else "true"
     database.execute(f"CREATE OR REPLACE TEMP VIEW unsettled AS SELECT * FROM ({select}) AS p WHERE {new}")
@@ -170,12 +171,10 @@ def _is_of_clips(run: Run, node: Node) -> bool:
     return _parent(run, node).is_source and not operation_of(run, node).needs_summaries
 
 
-def _bar(database: Database, run: Run, node: Node, *, planned: bool) -> None:
+def _bar(database: Database, run: Run, node: Node) -> None:
     """Make the view ``parents``: what is unsettled and not ``barred`` by the recipe's predicate."""
-    if _is_of_clips(run, node):
-        is_any = bar_clips(database, run)
-    else:  # what is planned is planned of clips that are not barred
-        is_any = bar_nothing(database) if planned else bar_samples(database, run)
+    # of a dry run's samples only published ones are asked: what is planned is planned of clips that are not barred
+    is_any = bar_clips(database, run) if _is_of_clips(run, node) else bar_samples(database, run)
     passes = "NOT EXISTS (SELECT 1 FROM barred AS b WHERE b.id = p.id)" if is_any else "true"
     database.execute(f"CREATE OR REPLACE TEMP VIEW parents AS SELECT * FROM unsettled AS p WHERE {passes}")
 
@@ -210,41 +209,64 @@ def _group_column(database: Database, group: str | None, table: str) -> str:
     return f"nullif({identifier(known[group.lower()])}::VARCHAR, '')"
 
 
-def _planned_parents(database: Database, parent: Node, group: str | None) -> str:
-    table = f"planned_{parent.name}"
-    value = "p.source_id"
-    if group not in (None, "source_id"):
-        column = _group_column(database, group, "clips")
-        value = f"(SELECT {column} FROM clips AS c WHERE c.clip_id = p.first_clip)"
+def _planned_parents(database: Database, run: Run, parent: Node, group: str | None) -> str:
+    """Parents of a dry run that are samples: those that it has planned, and the published ones."""
+    published = _sample_parents(database, run, run.published_receipts(parent.name), group, summarised=False)
+    value, join = _value_of_samples(database, group, identifier(f"clips_of_{parent.name}"))
     return (
-        f"SELECT p.id, {value} AS group_value, p.source_id, p.start_s, p.end_s, p.duration_s, '' AS text, "
+        f"SELECT s.key AS id, {value} AS group_value, s.source_id, s.start_s, s.end_s, s.duration_s, '' AS text, "
         f"NULL::VARCHAR AS segments, NULL::VARCHAR AS facts, '' AS media_uri, NULL::BIGINT AS media_offset_bytes, "
         f"NULL::BIGINT AS media_size_bytes, {_NO_STAMP} AS media_stamp, false AS media_cut, {_NO_SUMMARIES} "
-        f"FROM {identifier(table)} AS p"
+        f"FROM {identifier(f'planned_{parent.name}')} AS s {join} UNION ALL BY NAME "
+        f"SELECT * REPLACE (NULL::VARCHAR AS segments, NULL::VARCHAR AS facts) FROM ({published})"
     )
 
 
 def _remember_planned(database: Database, run: Run, node: Node) -> None:
     """Keep the planned samples as parents of the granularities made from them."""
-    first = "arg_min(m.id, m.position)"
-    # The members of a packed source, and of what is made from the source, are clips already.
-    if node.parent is not None and not run.recipe.graph.nodes[node.parent].is_source:
-        first = f"(SELECT first_clip FROM {identifier(f'planned_{node.parent}')} AS q WHERE q.id = {first})"
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE {identifier(f'planned_{node.name}')} AS "
-        f"SELECT m.key AS id, {operation_of(run, node).planned_source} AS source_id, "
-        "min(m.start_s) AS start_s, max(m.end_s) AS end_s, sum(m.duration_s) AS duration_s, "
-        f"{first} AS first_clip FROM plan AS m GROUP BY m.key"
+        f"SELECT m.key, {operation_of(run, node).planned_source} AS source_id, min(m.start_s) AS start_s, "
+        "max(m.end_s) AS end_s, sum(m.duration_s) AS duration_s FROM plan AS m GROUP BY m.key"
+    )
+    if any(operation_of(run, other).group_by not in (None, "source_id") for other in run.recipe.graph.nodes.values()):
+        _remember_clips(database, run, node)
+
+
+def _remember_clips(database: Database, run: Run, node: Node) -> None:
+    """Keep which clips are in the planned and in the published samples, since a column of theirs groups samples."""
+    planned = "SELECT key, id AS clip_id FROM plan"
+    if not _is_of_clips(run, node):
+        of_parent = identifier(f"clips_of_{_parent(run, node).name}")
+        planned = f"SELECT m.key, c.clip_id FROM plan AS m JOIN {of_parent} AS c ON c.key = m.id"
+    database.view_parquet("of_samples", run.published_receipts(node.name), empty=_EMPTY_SAMPLES, is_alike=True)
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE {identifier(f'clips_of_{node.name}')} AS "
+        f"{planned} UNION ALL SELECT key, unnest(segments).clip_id FROM of_samples"
     )
 
 
-def _sample_parents(database: Database, run: Run, parent: Node, group: str | None, summarised: bool) -> str:
-    """Parents that are samples: the receipts of what is published and of what this run has built."""
-    database.view_parquet("samples", current_receipts(run, parent.name), empty=_EMPTY_SAMPLES, is_alike=True)
-    value = "s.source_id"
-    if group not in (None, "source_id"):
-        column = _group_column(database, group, "clips")
-        value = f"(SELECT {column} FROM clips AS c WHERE c.clip_id = s.segments[1].clip_id)"
+def _value_of_samples(database: Database, group: str | None, clips_of: str) -> tuple[str, str]:
+    """What the samples ``s`` are grouped by, and a join that it needs; `clips_of` is a table (key, clip_id).
+
+    A sample has a column's value where all its clips have it: a sample of two channels is of neither.
+    """
+    if group in (None, "source_id"):
+        return "s.source_id", ""
+    column = _group_column(database, group, "clips")
+    return "of_group.value", (
+        "LEFT JOIN (SELECT o.key, CASE WHEN count(c.value) = count(*) AND min(c.value) = max(c.value) "
+        f"THEN min(c.value) END AS value FROM {clips_of} AS o "
+        f"LEFT JOIN (SELECT clip_id, {column} AS value FROM clips) AS c USING (clip_id) "
+        "GROUP BY o.key) AS of_group ON of_group.key = s.key"
+    )
+
+
+def _sample_parents(database: Database, run: Run, receipts: list[str], group: str | None, summarised: bool) -> str:
+    """Parents that are samples, by their receipts."""
+    database.view_parquet("samples", receipts, empty=_EMPTY_SAMPLES, is_alike=True)
+    clips_of = "(SELECT key, unnest(segments).clip_id AS clip_id FROM samples)"
+    value, of_group = _value_of_samples(database, group, clips_of)
     summaries, join = _NO_SUMMARIES, ""
     if summarised:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
@@ -257,7 +279,8 @@ def _sample_parents(database: Database, run: Run, parent: Node, group: str | Non
         "to_json({duration_s: s.duration_s, width_px: s.width_px, height_px: s.height_px, fps: s.fps, "
         f"codec: s.codec, media_extension: s.media_extension{frames}}})::VARCHAR AS facts, "
         f"{literal(run.layout.output_uri.rstrip('/') + '/')} || s.media_uri AS media_uri, s.media_offset_bytes, "
-        f"s.media_size_bytes, {_NO_STAMP} AS media_stamp, false AS media_cut, {summaries} FROM samples AS s {join}"
+        f"s.media_size_bytes, {_NO_STAMP} AS media_stamp, false AS media_cut, {summaries} FROM samples AS s "
+        f"{of_group} {join}"
     )
 
 
