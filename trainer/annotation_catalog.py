@@ -92,7 +92,7 @@ def read_annotations(settings: AnnotationSettings, *, each_action: bool = False)
         case "lvu":
             return read_lvu(file, media)
         case "coin":
-            return read_coin(file, media, cast(CoinSubset, settings.subset or "testing"))
+            return read_coin(file, media, cast(CoinSubset, settings.subset or "testing"), trim=bool(settings.trim))
         case "charades-ego":
             return read_charades_ego(file, media, Path(cast(str, settings.class_names)), each_action)
         case "how2qa":

@@ -1,4 +1,4 @@
-"""Whose frames and #iter a public data set is read with: its kind and a model in, numbers out.
+"""Whose frames and #iter a public data set is read with, and which part of a video: its kind and a model in.
 
 The paper's granularity of each kind, as the model was trained on it, else with the paper's numbers. A granularity that
 is none of the paper's stands in for it: that of a training on annotations of the same kind, or the only one of the
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainer.data_settings import PAPER_GRANULARITIES
+from trainer.data_settings import PAPER_GRANULARITIES, AnnotationSettings
 from trainer.evaluate import Options, ReadAs
-from trainer.history import granularity_of_kind, last_granularities
+from trainer.history import granularity_of_kind, last_granularities, trainings_of
 from trainer.pretrained import Pretrained
 
 READ_AS = {
@@ -44,6 +44,16 @@ def granularity_for(pretrained: Pretrained, kind: str, usual: str) -> str:
     if usual not in known and len(own) == 1 and own[0] not in PAPER_GRANULARITIES:
         return own[0]
     return usual
+
+
+def trimmed_as_trained(pretrained: Pretrained, settings: AnnotationSettings) -> AnnotationSettings:
+    """COIN with what is said of `trim`, else as the newest training on COIN took it, else whole videos."""
+    if settings.kind != "coin" or settings.trim is not None:
+        return settings
+    trained = [one["annotations"] for one in trainings_of(pretrained.trained) if one.get("annotations")]
+    of_coin = [annotations for annotations in trained if annotations.get("kind") == "coin"]
+    # the record of a version that did not know the key: it trimmed
+    return settings.model_copy(update={"trim": bool(of_coin) and of_coin[-1].get("trim", True)})
 
 
 def with_texts(pretrained: Pretrained, read: ReadAs, usual: str, options: Options) -> ReadAs:

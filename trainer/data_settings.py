@@ -24,7 +24,7 @@ ANNOTATIONS_TAKE: Mapping[str, frozenset[str]] = {
     "activitynet": frozenset({"media", "subset"}),
     "lsmdc": frozenset({"media"}),
     "lvu": frozenset({"media", "span_s"}),
-    "coin": frozenset({"media", "subset"}),
+    "coin": frozenset({"media", "subset", "trim"}),
     "charades-ego": frozenset({"media", "class_names"}),
     "how2qa": frozenset({"media"}),
     "folders": frozenset({"class_names"}),
@@ -73,6 +73,18 @@ class AnnotationSettings(BaseModel):
     """COIN: "training" (the default to train on) or "testing" (to measure); ActivityNet: a file of ids."""
     span_s: float | None = Field(default=None, gt=0)
     """LVU: videos are cut into as few equal spans as are no longer than this, each a sample; none: whole videos."""
+    trim: bool | None = None
+    """COIN: only the part of a video that shows its task. None: whole videos, as in the paper, but to measure a model
+    that was trained on such parts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_begun(cls, values: Any) -> Any:
+        # Versions that did not know the key trimmed COIN. What they wrote down has a null for every key that is not
+        # set, which nobody else has reason to write: it goes on as it began, or is told as another recipe.
+        if isinstance(values, dict) and values.get("kind") == "coin" and "captions" in values and "trim" not in values:
+            return {**values, "trim": True}
+        return values
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -89,10 +101,10 @@ class AnnotationSettings(BaseModel):
         return self
 
     def to_train_on(self) -> AnnotationSettings:
-        """The same, COIN with its training subset where none is named: to measure, the default is the other one."""
-        if self.kind == "coin" and self.subset is None:
-            return self.model_copy(update={"subset": "training"})
-        return self
+        """The same, COIN with what is trained on where nothing is said: to measure, the defaults are others."""
+        if self.kind != "coin":
+            return self
+        return self.model_copy(update={"subset": self.subset or "training", "trim": bool(self.trim)})
 
     def located(self, absolute: Callable[[str], str]) -> AnnotationSettings:
         """The same with its paths made absolute."""
@@ -162,7 +174,7 @@ class DataSettings(BaseModel):
     @field_validator("annotations")
     @classmethod
     def _to_train_on(cls, annotations: AnnotationSettings | None) -> AnnotationSettings | None:
-        # the recipe is what the model says of its training, so it names the subset
+        # the recipe is what the model says of its training, so it names subset and part
         return annotations and annotations.to_train_on()
 
     @field_validator("granularities", mode="before")

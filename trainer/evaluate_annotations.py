@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from trainer.annotation_catalog import (
     read_annotations,
     spans_of,
 )
-from trainer.annotation_reading import granularity_for, paper_granularity, with_texts
+from trainer.annotation_reading import granularity_for, paper_granularity, trimmed_as_trained, with_texts
 from trainer.annotations import LabelledVideo, Question, RetrievalPair
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import AnnotationSettings
@@ -82,6 +82,7 @@ def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Opti
         GexError: a file is not named, nothing can be read, or the figures are not defined for what was read.
     """
     started_s = time.monotonic()
+    data = replace(data, annotations=trimmed_as_trained(pretrained, data.annotations))
     annotations = read_annotations(data.annotations)
     job = _Job(pretrained, data, options, annotations)
     if not annotations.rows:
@@ -160,6 +161,8 @@ class _Job:
         """What was measured."""
         data, annotations = self.data, self.annotations
         told, chosen = annotations.describe(), {}
+        if data.annotations.trim:
+            told += "; of each only the part that shows its task"
         if data.held_out:
             told += f"; {len(self.part)} of these are of held-out videos"
         if len(self.rows) < len(self.part):

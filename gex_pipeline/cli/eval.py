@@ -102,7 +102,7 @@ def _settings(arguments: argparse.Namespace) -> AnnotationSettings:
     from trainer.data_settings import ANNOTATIONS_TAKE, AnnotationSettings
 
     kind = arguments.annotations
-    given = {name: getattr(arguments, name) for name in ANNOTATIONS_TAKE[kind]}
+    given = {name: getattr(arguments, name) for name in ANNOTATIONS_TAKE[kind] if name in arguments}
     return AnnotationSettings(kind=kind, file=arguments.target, **given).located(storage.absolute)
 
 

@@ -45,7 +45,8 @@ def test_what_makes_no_sense_is_refused(wrong):
 
 
 COIN = {"kind": "coin", "file": "COIN.json", "media": "videos"}
-EVERY_KEY = {name: f"{name} file" for name in ("media", "captions", "class_names", "subset")} | {"span_s": 60.0}
+FILES = ("media", "captions", "class_names", "subset")
+EVERY_KEY = {**{name: f"{name} file" for name in FILES}, "span_s": 60.0, "trim": True}
 
 
 def data_of(annotations) -> DataSettings:
@@ -61,6 +62,19 @@ def test_coin_is_trained_on_its_training_videos_where_no_subset_is_named():
     assert AnnotationSettings(**COIN).subset is None
 
 
+def test_coin_that_an_earlier_version_began_is_still_trimmed():
+    """Its recipe was written down with every key it knew; whole videos would be another training."""
+    assert data_of(COIN).annotations.trim is False
+    assert data_of({**COIN, "trim": True}).annotations.trim is True
+    begun = data_of(COIN).model_dump(mode="json")
+    assert DataSettings.model_validate(begun).annotations.trim is False
+    del begun["annotations"]["trim"]
+    assert DataSettings.model_validate(begun).annotations.trim is True
+    other = data_of({"kind": "lsmdc", "file": "a.csv", "media": "videos"}).model_dump(mode="json")
+    del other["annotations"]["trim"]
+    assert DataSettings.model_validate(other).annotations.trim is None
+
+
 @pytest.mark.parametrize(
     ("annotations", "sentence"),
     [
@@ -70,7 +84,8 @@ def test_coin_is_trained_on_its_training_videos_where_no_subset_is_named():
         ),
         ({"kind": "folders", "file": "a", "media": "m"}, "annotations of kind folders take no media"),
         ({"kind": "lvu", "file": "a.csv"}, "annotations of kind lvu need media; name it"),
-        ({**COIN, "span_s": 60}, "annotations of kind coin take no span_s; beside file they take media, subset"),
+        ({**COIN, "span_s": 60}, "annotations of kind coin take no span_s; beside file they take media, subset, trim"),
+        ({"kind": "lvu", "file": "a.csv", "media": "m", "trim": True}, "annotations of kind lvu take no trim; beside"),
         ({"kind": "lvu", "file": "a.csv", "media": "m", "span_s": 0}, "greater than 0"),
         ({"kind": "charades-ego", "file": "a.csv"}, "annotations of kind charades-ego need class_names, media; name"),
         ({**COIN, "subset": "train"}, "COIN has no subset 'train'; expected training or testing"),
@@ -86,7 +101,7 @@ def test_keys_that_a_kind_does_not_take_or_lacks_are_refused(annotations, senten
 def test_every_file_of_every_kind_is_located_and_coins_subset_is_none(kind):
     keys = {name: EVERY_KEY[name] for name in ANNOTATIONS_TAKE[kind]}
     keys |= {"subset": "testing"} if kind == "coin" else {}
-    no_paths = {"coin": ["subset"], "lvu": ["span_s"]}.get(kind, [])
+    no_paths = {"coin": ["subset", "trim"], "lvu": ["span_s"]}.get(kind, [])
     assert ANNOTATIONS_NEED[kind] <= ANNOTATIONS_TAKE[kind]
     annotations = data_of({"kind": kind, "file": "a", **keys}).located(lambda path: f"/recipes/{path}").annotations
     found = annotations.model_dump(exclude_none=True)

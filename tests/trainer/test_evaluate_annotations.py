@@ -128,11 +128,29 @@ def test_lsmdc_clips(tmp_path, media, pretrained):
 
 def test_coin_with_the_models_own_head_whatever_the_order_of_its_classes(tmp_path, media, classifier):
     file = coin_file(tmp_path, LABELS, (0.08, 0.4))
-    found = evaluate(classifier, "coin", file, media, subset="testing")
-    logits = np.array([logits_of(classifier, media / f"{name}.mp4", 3, 3, (0.08, 0.4))[::-1] for name in NAMES[:7]])
-    assert found.figures["top1_percent"] == pytest.approx(top1(logits, [LABELS[name] for name in NAMES[:7]]))
+    labels = [LABELS[name] for name in NAMES[:7]]
+    for trim, part in ((False, None), (True, (0.08, 0.4))):
+        found = evaluate(classifier, "coin", file, media, subset="testing", trim=trim)
+        logits = np.array([logits_of(classifier, media / f"{name}.mp4", 3, 3, part)[::-1] for name in NAMES[:7]])
+        assert found.figures["top1_percent"] == pytest.approx(top1(logits, labels))
+        assert found.data["told"].endswith("; of each only the part that shows its task") is trim
     assert found.method == "the model's linear head"
     assert (found.num_samples, found.figures["num_classes"], len(found.damaged)) == (7, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("record", "trim"),
+    [({}, True), ({"trim": True}, True), ({"trim": False}, False), (None, False)],
+    ids=["of a version that always trimmed", "trimmed", "whole", "not trained on COIN"],
+)
+def test_a_model_is_measured_on_coin_as_it_was_trained_on_it_unless_it_is_said(
+    tmp_path, media, classifier, record, trim
+):
+    of = None if record is None else {"kind": "coin", "file": "f", "media": "m", "subset": "training", **record}
+    model = replace(classifier, trained={"annotations": {"kind": "lvu"}, "earlier": [{"annotations": of}]})
+    file = coin_file(tmp_path, LABELS, (0.08, 0.4))
+    assert evaluate(model, "coin", file, media).data["annotations"]["trim"] is trim
+    assert evaluate(model, "coin", file, media, trim=not trim).data["annotations"]["trim"] is not trim
 
 
 def test_coin_by_prompts_where_there_is_no_head_and_it_says_so(tmp_path, media, pretrained):

@@ -11,7 +11,8 @@ import torch
 
 from gex_pipeline.errors import RecipeError
 from tests.trainer.tiny_recipes import tiny_recipe, train_here
-from trainer.data_settings import AnnotationSettings
+from trainer.data_settings import AnnotationSettings, DataSettings
+from trainer.export import TrainingOutput
 from trainer.processes import Processes
 from trainer.publish import check_output
 
@@ -91,6 +92,24 @@ def test_a_training_on_public_data_in_the_order_of_an_earlier_version_is_refused
     (output / "recipe.json").write_text(json.dumps(content))
     with pytest.raises(RecipeError, match="begun by a version that took public data in another order"):
         check_output(recipe, ALONE)
+
+
+def test_a_training_on_coin_of_a_version_that_trimmed_it_goes_on_with_that_said_and_is_refused_without(again):
+    recipe, output = again
+    coin = {"kind": "coin", "file": "COIN.json", "media": "videos"}
+    granularities = {name: one.model_dump() for name, one in list(recipe.data.granularities.items())[:1]}
+
+    def on_coin(**keys):
+        tables = {"annotations": {**coin, **keys}, "granularities": granularities}
+        return recipe.model_copy(update={"data": DataSettings.model_validate(tables)})
+
+    content = on_coin().model_dump(mode="json")
+    del content["data"]["annotations"]["trim"]
+    (output / "recipe.json").write_text(json.dumps(content))
+    assert check_output(on_coin(trim=True), ALONE) == on_coin(trim=True)
+    with pytest.raises(RecipeError, match=r"data\.annotations\.trim is True there and False here; take another output"):
+        check_output(on_coin(), ALONE)
+    assert TrainingOutput(str(output)).recipe.data.annotations.trim is True  # gex export names what was trained on
 
 
 def test_a_training_of_an_earlier_version_goes_on_though_its_recipe_lacks_keys_that_came_since(again):

@@ -1,8 +1,10 @@
-"""COIN, task recognition: ``COIN.json`` → a row a video with its task and the part that shows it.
+"""COIN, task recognition: ``COIN.json`` → a row a video with its task, whole or only the part that shows it.
 
 ``{"database": {<id>: {"class", "recipe_type", "subset", "start", "end", …}}}``. The subset that is tested on is
 "testing" in the file and "validation" in its readme; both are taken. Classes are numbered in the order of
 recipe_type over the whole file, so the subsets agree.
+
+Paper: GEXIA §4.3 follows LF-VILA, which samples its frames from the whole file and reads neither start nor end.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ _KEYS = ("class", "recipe_type", "subset", "start", "end")
 
 
 def read_coin(
-    database_json: Path, media: Path, subset: Literal["training", "testing", "validation"]
+    database_json: Path, media: Path, subset: Literal["training", "testing", "validation"], *, trim: bool = False
 ) -> Annotations[LabelledVideo]:
-    """The videos of a subset, in the file's order.
+    """The videos of a subset, in the file's order; with `trim` only the part of each that shows its task.
 
     Raises:
         AnnotationError: a file in another format, or a recipe_type with two names.
@@ -43,7 +45,7 @@ def read_coin(
             ledger.lack(Lack.media, video_id)
         else:
             span = span_of(database_json, video_id, entry["start"], entry["end"])
-            ledger.add(LabelledVideo(video_id, path, (index[int(entry["recipe_type"])],), span))
+            ledger.add(LabelledVideo(video_id, path, (index[int(entry["recipe_type"])],), span if trim else None))
     return ledger.close(tuple(names[recipe_type] for recipe_type in sorted(names)))
 
 

@@ -184,7 +184,9 @@ def test_coin_takes_both_names_of_the_subset_that_is_tested_on(tmp_path, media, 
     found = read_coin(source, media("testedvideo.mp4", "validated__.webm", "LtRSn-ntcLY.mp4"), subset)
     assert [(row.video_id, row.labels) for row in found.rows] == [("testedvideo", (0,)), ("validated__", (1,))]
     assert found.class_names == ("ChangeCarTire", "ReplaceCDDriveWithSSD")
-    assert found.rows[0].span == Span(56.640895694775196, 85.714362947023)
+    assert [row.span for row in found.rows] == [None, None]
+    trimmed = read_coin(source, media("testedvideo.mp4"), subset, trim=True)
+    assert trimmed.rows[0].span == Span(56.640895694775196, 85.714362947023)
 
 
 def test_coin_training_videos_without_media_are_named(tmp_path, media):
