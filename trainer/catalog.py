@@ -112,22 +112,11 @@ class Catalog:
         return self.rows[granularity]
 
     def split(self, held_out_share: float, seed: int = 0) -> Split:
-        """Training and held-out samples. A sample of clips of several sources that fall on both sides is in neither.
-
-        Raises:
-            GexError: a granularity would have no sample to train on.
-        """
+        """Training and held-out samples. A sample of clips of several sources that fall on both sides is in neither."""
         sides = {name: rows.sides(held_out_share, seed) for name, rows in self.rows.items()}
         training = {name: self._select(name, side == TRAINING) for name, side in sides.items()}
         held_out = {name: self._select(name, side == HELD_OUT) for name, side in sides.items()}
         num_mixed = {name: int((side == MIXED).sum()) for name, side in sides.items()}
-        for name, part in training.items():
-            if part is not None and not len(part):
-                num_samples = len(sides[name])
-                raise GexError(
-                    f"{name} has no sample left to train on with held_out_share {held_out_share:g} (of {num_samples}; "
-                    f"{num_samples - num_mixed[name]} held out, {num_mixed[name]} in neither part); make it smaller"
-                )
         return Split(CatalogPart(self, training), CatalogPart(self, held_out), num_mixed)
 
     def _select(self, granularity: str, taken: NDArray[np.bool_]) -> Int64s | None:

@@ -67,9 +67,9 @@ class Order:
         if not parts:
             raise GexError("no granularity is given to train on; name at least one")
         self.batch_size, self.seed = batch_size, seed
-        largest = max(part.weight for part in parts)
         ordered = sorted(parts, key=lambda part: part.name)
-        self.num_batches = {part.name: _num_batches(part, part.weight / largest, batch_size) for part in ordered}
+        heaviest = max(ordered, key=lambda part: part.weight)
+        self.num_batches = {part.name: _num_batches(part, heaviest, batch_size) for part in ordered}
         self._rings = {
             part.name: _Ring(part, self.num_batches[part.name] * batch_size, seed, window_shards) for part in ordered
         }
@@ -237,15 +237,18 @@ def _hashed(*words: str | int) -> int:
     return int.from_bytes(hashlib.sha256("\n".join(map(str, words)).encode()).digest()[:8], "big")
 
 
-def _num_batches(part: Part, share: float, batch_size: int) -> int:
-    """Batches of a granularity in an epoch that takes this share of it."""
+def _num_batches(part: Part, heaviest: Part, batch_size: int) -> int:
+    """Batches of a granularity in an epoch, which takes as large a share of it as its weight is of the largest one."""
+    share = part.weight / heaviest.weight
     num_batches = int(part.num_samples * share / batch_size + 1e-9)  # 0.7 x 10 is a bit less than 7
     if num_batches:
         return num_batches
     if part.num_samples >= batch_size:
         raise GexError(
-            f"{part.name} has {part.num_samples} samples, of which its weight takes {int(part.num_samples * share)} an "
-            f"epoch, fewer than one batch of {batch_size}; raise its weight, lower batch_size, or leave {part.name} out"
+            f"{part.name} has {part.num_samples} samples, of which its weight {part.weight:g} beside the "
+            f"{heaviest.weight:g} of {heaviest.name} takes {int(part.num_samples * share)} an epoch, fewer than one "
+            f"batch of {batch_size}; raise its weight, lower that of {heaviest.name} or batch_size, or leave "
+            f"{part.name} out"
         )
     others = f" ({part.others})" if part.others else ""
     raise GexError(

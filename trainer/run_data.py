@@ -95,11 +95,18 @@ def open_data(settings: DataSettings, task: Task = "contrastive") -> Iterator[Ru
     """The data of a training; its scratch files go when it ends. The task decides what is said of a class.
 
     Raises:
-        GexError: nothing is published there, or a granularity has too few samples for a batch.
+        GexError: nothing is published there, or a granularity has no sample to train on, or too few for a batch.
     """
     with _catalog(settings, task) as (catalog, class_names, videos):
         split = catalog.split(settings.held_out_share, settings.held_out_seed)
-        order = order_of(settings, split.training, _others(split))
+        others = _others(split)
+        for name in split.training.names:
+            if not split.training.num_samples(name):
+                raise GexError(
+                    f"{name} has no sample left to train on with held_out_share {settings.held_out_share:g} "
+                    f"({others[name]}); make it smaller"
+                )
+        order = order_of(settings, split.training, others)
         yield RunData(split.training, split.held_out, order, split.num_mixed, class_names, videos)
 
 

@@ -228,6 +228,29 @@ def test_a_granularity_without_a_held_out_sample_is_left_out_with_a_line_and_one
         evaluate(model, output, held_out=(HeldOut(0.0001),))
 
 
+def test_what_is_measured_needs_no_sample_to_train_on(copy, pretrained):
+    """A split was refused for what it would leave to a training that nobody asked for, and nothing was measured."""
+    (one,) = evaluate(pretrained, copy, "LVLT", held_out=(HeldOut(0.9999),))
+    assert (one.num_samples, one.data["num_in_part"]) == (NUM_SOURCES, NUM_SOURCES)
+    with read_catalog(str(copy)) as catalog:
+        split = catalog.split(0.5)
+        sources = [part.sample("IT", 0).source_id for part in (split.training, split.held_out)]
+    for receipt in (copy / "IT").glob("*.parquet"):  # every image of clips of both sides
+        table = pq.read_table(receipt)
+        rows = [
+            {**row, "segments": [{**row["segments"][0], "source_id": source} for source in sources]}
+            for row in table.to_pylist()
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), receipt)
+    told = []
+    data = PublishedData(str(copy), held_out=(HeldOut(0.5),))
+    found = evaluate_published(pretrained, data, Options(batch_size=8), told.append)
+    assert sorted(one.read.granularity for one in found) == ["LVLT", "LVST"]
+    assert told == ["IT is left out: it has no sample of a held-out source"]
+    with pytest.raises(GexError, match="IT has no sample of a held-out source; take a larger share"):
+        evaluate(pretrained, copy, "IT", held_out=(HeldOut(0.5),))
+
+
 def test_data_sets_that_give_nothing_to_measure_are_refused(output, copy, pretrained, tmp_path):
     with pytest.raises(GexError, match=r"no data set is published at .*nothing'"):
         evaluate(pretrained, tmp_path / "nothing")

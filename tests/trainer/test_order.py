@@ -153,7 +153,16 @@ def test_a_batch_size_that_ranks_cannot_share_is_refused_with_those_they_can():
             "LVLT has 7 samples to train on, fewer than one batch of 8; set batch_size to 7 or less",
         ),
         ({"LVLT": [0]}, {}, "LVLT has 0 samples to train on"),
-        ({"LVLT": [20], "SVST": [80]}, {"SVST": 10.0}, "LVLT has 20 samples, of which its weight takes 2 an epoch"),
+        (
+            {"LVLT": [20], "SVST": [80]},
+            {"SVST": 10.0},
+            "LVLT has 20 samples, of which its weight 1 beside the 10 of SVST takes 2 an",
+        ),
+        (
+            {"ITL": [40], "LVLT": [12]},
+            {"ITL": 2.0},
+            "raise its weight, lower that of ITL or batch_size, or leave LVLT out",
+        ),
         ({}, {}, "no granularity is given"),
     ],
 )
