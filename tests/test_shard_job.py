@@ -419,6 +419,19 @@ def test_a_parent_shard_that_went_away_fails_the_shard_by_name_and_costs_no_samp
         (["犬が走る。", "猫", "क्या।", "هل؟"], "犬が走る。 猫. क्या। هل؟"),
         (["wait…", " spaces "], "wait… spaces."),
         (['"', "x"], '". x.'),
+        (
+            ["ایک آدمی دوڑ رہا ہے\u06d4", "बच्चे॥", "հաչում է\u0589", "ይጮኻል።"],
+            "ایک آدمی دوڑ رہا ہے\u06d4 बच्चे॥ հաչում է\u0589 ይጮኻል።",
+        ),
+        (["ပြေးနေသည်။", "រត់។", "བོད།", "走る｡", "wow‼"], "ပြေးနေသည်။ រត់។ བོད། 走る｡ wow‼"),
+        (
+            ["「こんにちは。」", "『犬\uff01』", "\uff08公園で。\uff09", "《走。》", "【猫\uff1f】"],
+            "「こんにちは。」 『犬\uff01』 \uff08公園で。\uff09 《走。》 【猫\uff1f】",
+        ),
+        (
+            ["“he goes.”", "\u2039va.\u203a", "«va»", "「犬」", "走\uff0c"],
+            "“he goes.” \u2039va.\u203a «va». 「犬」. 走\uff0c.",
+        ),
     ],
 )
 def test_captions_are_joined_with_one_space_and_a_full_stop_where_one_is_missing(texts, expected):

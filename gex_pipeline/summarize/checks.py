@@ -1,7 +1,7 @@
 """Whether a sentence may stand as a summary, judged by the text alone.
 
-English only: words are counted at spaces and stems are Porter's. Semantic scores and their gates come
-afterwards and are not known here.
+Made for English: stems are Porter's, numbers and refusals those of English. Lengths are counted in any script.
+Semantic scores and their gates come afterwards and are not known here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.prompt import EXAMPLE_CAPTIONS, EXAMPLE_SUMMARY, SYSTEM, mark_of
 from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.writing import num_words
 
 _WORD = re.compile(r"[^\W\d_]+")
+_JOINERS = "\u200c\u200d"
 _MIN_STEM_CHARS = 3
-_COLUMNS_A_WORD = 10  # on average; more of them mean a script without spaces
 _ECHO_WORDS = 6  # a run of this many words of the prompt is no accident
 _STOP_TEXT = (
     "a an the and or but then while as of in on at to for with from by into onto over under up down out off near next "
@@ -75,13 +76,14 @@ def check_summary(
     words = candidate.split()
     if not words:
         return [Reason.summary_empty]
+    length = num_words(candidate)
     found = {
         Reason.summary_refusal: _new_match(_REFUSAL, candidate, request),
         Reason.summary_prompt_echo: _echoes_prompt(candidate, request),
         Reason.summary_truncated: finish == "length",
-        Reason.summary_too_long: len(words) > settings.accept_max_words,
-        Reason.summary_too_short: len(words) < settings.accept_min_words,
-        Reason.summary_not_shorter: not _is_shorter(candidate, request.text),
+        Reason.summary_too_long: length > settings.accept_max_words,
+        Reason.summary_too_short: length < settings.accept_min_words,
+        Reason.summary_not_shorter: length >= num_words(request.text),
         Reason.summary_meta: _speaks_of_itself(candidate, request),
         Reason.summary_repetition: _repeats(words),
         Reason.summary_ungrounded: (
@@ -128,9 +130,9 @@ def _value(match: re.Match[str]) -> int:
 
 
 def _folded(text: str) -> str:
-    """In small letters, without accents; full-width digits are plain ones."""
+    """In small letters, without accents and joiners, which stand inside words; full-width digits are plain ones."""
     folded = unicodedata.normalize("NFKD", text.lower())
-    return "".join(char for char in folded if not unicodedata.combining(char))
+    return "".join(char for char in folded if char not in _JOINERS and not unicodedata.combining(char))
 
 
 def _content_stems(text: str) -> list[str]:
@@ -162,22 +164,9 @@ def _speaks_of_itself(candidate: str, request: SummaryRequest) -> bool:
     return _new_match(_META, candidate, request) and not set(named) <= set(_content_stems(" ".join(request.captions)))
 
 
-def _is_shorter(summary: str, text: str) -> bool:
-    """Fewer words; where the long text has hardly any spaces, it takes less room."""
-    num_words = len(text.split())
-    if _columns(text) > _COLUMNS_A_WORD * num_words:
-        return _columns(summary) < _columns(text)
-    return len(summary.split()) < num_words
-
-
-def _columns(text: str) -> int:
-    """Letters, a wide one (Chinese, Japanese, Korean) as two: it says as much."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def _runs(text: str, num_words: int) -> set[tuple[str, ...]]:
+def _runs(text: str, size: int) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + num_words]) for i in range(len(words) - num_words + 1)}
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from gex_pipeline.summarize.prompt import sanitize_caption
 from gex_pipeline.summarize.quotes import unquoted
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, request_digest
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.writing import SPACED_ENDS, UNSPACED_COMMAS, UNSPACED_ENDS, first_words, num_words
 
 _MAX_PARTS = 3
 _MAX_CHOICES = 10  # captions that enter the enumeration: at most 10 over 3, times two forms of each
@@ -48,6 +49,9 @@ _LOOSE_END_TEXT = "a an the and or then of in on at to for with from by as is ar
 _LOOSE_ENDS = frozenset(_LOOSE_END_TEXT.split())
 _STOP_TEXT = _LOOSE_END_TEXT + " was were be being it its his her their there that this some two"
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
+
+_COMMAS = f" ,\u060c{UNSPACED_COMMAS}"
+_STOPS = re.compile(rf"[;:{re.escape(SPACED_ENDS + UNSPACED_ENDS)}]+(?=\s|$)")
 
 Vector = dict[str, float]
 
@@ -98,19 +102,19 @@ def extract(captions: Sequence[str], settings: SummarizerSettings) -> str:
         if (fused := fuse(forms))
     ]
     for low in (settings.min_words, settings.accept_min_words):
-        fitting = [item for item in sentences if low <= len(item[1].split()) <= settings.max_words]
+        fitting = [item for item in sentences if low <= num_words(item[1]) <= settings.max_words]
         if fitting:
             return max(fitting, key=lambda item: item[0])[1]
     # Nothing fits: the best of what is long enough is cut, or everything there is gets joined.
-    longer = [item for item in sentences if len(item[1].split()) > settings.max_words]
+    longer = [item for item in sentences if num_words(item[1]) > settings.max_words]
     best = max(longer, key=lambda item: item[0])[1] if longer else fuse(list(dict.fromkeys(tidy)))
     return _cut(best, settings.max_words)
 
 
 def _tidied(caption: str) -> str:
     """One clause: no scaffolding such as 'a close up of', no inner full stops."""
-    text = re.sub(r"[.!?;:]+(?=\s|$)", ",", sanitize_caption(caption)).strip(" ,")
-    text = unquoted(text, "'").strip(" ,")
+    text = _STOPS.sub(",", sanitize_caption(caption)).strip(_COMMAS)
+    text = unquoted(text, "'").strip(_COMMAS)
     text = re.sub(r"\s+,|,{2,}", ",", text)
     before = None
     while before != text:
@@ -246,7 +250,7 @@ def fuse(clauses: Sequence[str]) -> str:
 
 
 def _cut(text: str, max_words: int) -> str:
-    words = text.split()[:max_words]
+    words = first_words(text, max_words)
     while len(words) > 1 and words[-1].lower().strip(",") in _LOOSE_ENDS:
         words.pop()
-    return " ".join(words).rstrip(",")
+    return " ".join(words).rstrip(_COMMAS)

@@ -1,8 +1,8 @@
 """From captions to chat messages: captions are data, fenced and stripped of everything a chat template reads.
 
 Invariants: the same request gives the same messages on every machine; no caption can close its fence,
-open a turn or form a special token. What stays possible is an order in plain words inside a caption;
-that is the business of the checks on the answer.
+open a turn or form a special token, also where a tokenizer writes it plainer or drops what cannot be seen.
+What stays possible is an order in plain words inside a caption; that is the business of the checks on the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.quotes import unquoted
@@ -60,7 +60,12 @@ _SPECIAL_TOKEN = re.compile(
 _CUT_TOKEN = re.compile(r"(?:[<\[][^<>\[\]]{0,63}|(?<!#)#++)\Z")
 # One try a run of signs: the rest is read once, however long it is.
 _ROLE = re.compile(r"(?:\b(?:user|assistant|system|human|instruction|response)|(?<!#)#{2,}+)\s*+:+", re.IGNORECASE)
-_FENCE_CHARS = str.maketrans({"[": "(", "]": ")"} | dict.fromkeys("<>{}|\\`", " "))
+_FENCE = {"[": "(", "]": ")"} | dict.fromkeys("<>{}|\\`", " ")
+_TO_FULL_WIDTH = 0xFEE0
+_FENCE_CHARS = str.maketrans(_FENCE | {chr(ord(char) + _TO_FULL_WIDTH): plain for char, plain in _FENCE.items()})
+_OTHER_LETTER = re.compile("(?=[\u0590-\u1dff\u2d00-\U0010ffff])[^\\W\\d_]")  # not Latin, Greek or Cyrillic
+_JOINERS = "\u200c\u200d"
+_VIRAMA = 9  # combining class of the sign that takes a letter's vowel
 
 
 def sanitize_caption(caption: str) -> str:
@@ -78,10 +83,17 @@ def _beginning(caption: str) -> str:
 
 
 def _neutralized(caption: str) -> str:
-    # NFKC first: full-width look-alikes of '<', '|' and ':' become the real ones before they are looked for.
+    """A caption as it is written, where its plainest reading holds nothing to take away; else what is left of that."""
+    # Full-width look-alikes of '<', '|' and ':' become the real ones before they are looked for.
     # It also makes up to 18 characters of one.
-    caption = _beginning(unicodedata.normalize("NFKC", caption))
-    caption = "".join(_printable(char) for char in caption)
+    harmless = _without_tokens(_seen(_beginning(unicodedata.normalize("NFKC", caption))))
+    # Scripts of Asia and Africa are misspelt by NFKC: Thai vowels come apart, Chinese commas turn Latin.
+    form: Literal["NFC", "NFKC"] = "NFC" if _OTHER_LETTER.search(harmless) else "NFKC"
+    written = _joined(_seen(unicodedata.normalize(form, caption), but=_JOINERS)).translate(_FENCE_CHARS)
+    return written if _seen(unicodedata.normalize("NFKC", written)) == harmless else harmless
+
+
+def _without_tokens(caption: str) -> str:
     # Removing a token can form another from its neighbours: '<|im_<|x|>end|>'.
     caption = _until_settled(lambda text: _ROLE.sub(" ", _SPECIAL_TOKEN.sub(" ", text)), caption)
     caption = re.sub(r"#{2,}", " ", caption.translate(_FENCE_CHARS))
@@ -95,6 +107,30 @@ def _until_settled(change: Callable[[str], str], text: str) -> str:
         if before == text:
             break
     return text
+
+
+def _seen(text: str, but: str = "") -> str:
+    """`text` without the characters that cannot be seen in it, all `but` these."""
+    return "".join(char if char in but else _printable(char) for char in text)
+
+
+def _joined(text: str) -> str:
+    """`text` with joiners only where scripts use them, one at a time; Latin does not."""
+
+    def kept(run: re.Match[str]) -> str:
+        return run[0][0] if _joins(text[: run.start()][-1:], text[run.end() :][:1]) else ""
+
+    return re.sub(f"[{_JOINERS}]+", kept, text)
+
+
+def _joins(before: str, after: str) -> bool:
+    """Whether a joiner belongs between two characters: letters, marks, emoji, or behind a virama at a word's end."""
+    return _can_join(before) and (_can_join(after) or unicodedata.combining(before) == _VIRAMA)
+
+
+def _can_join(char: str) -> bool:
+    # By its plain form: a joiner beside a full-width Latin letter would hide where a word begins.
+    return unicodedata.normalize("NFKC", char) >= "\u0370" and unicodedata.category(char)[0] in "LMNS"
 
 
 def _printable(char: str) -> str:

@@ -169,9 +169,46 @@ def test_texts_in_a_script_without_spaces_are_compared_by_their_letters() -> Non
     assert check_summary(long, chinese, chosen) == [Reason.summary_not_shorter]
 
 
+CHINESE = ("一个穿红衣服的男人在公园里跑步", "一只狗在草地上追球", "孩子们在喝水", "他们回家了")
+THAI = ("ผู้ชายใส่เสื้อสีแดงกำลังวิ่งในสวน", "สุนัขกำลังไล่ลูกบอล", "เด็กๆ กำลังดื่มน้ำ", "พวกเขากลับบ้าน")
+ENGLISH = "a man in red clothes runs in a park, a dog chases a ball, children drink water, and they go home"
+
+
+@pytest.mark.parametrize(
+    ("captions", "text"),
+    [
+        (CHINESE, "穿红衣服的男人在公园里跑步\uff0c孩子们喝水后回家"),
+        (CHINESE, ENGLISH),
+        (THAI, "ผู้ชายวิ่งในสวนและเด็กๆดื่มน้ำแล้วกลับบ้าน"),
+        (THAI, ENGLISH.replace(", and they go home", "")),
+    ],
+    ids=["Chinese", "English of Chinese", "Thai", "English of Thai"],
+)
+def test_a_right_summary_of_captions_without_spaces_passes(captions: tuple[str, ...], text: str) -> None:
+    """It was one word and too short, whatever it said, and an English one took more room than the captions."""
+    chosen = SETTINGS.model_copy(update={"min_grounding": 0.0})
+    assert check_summary(text, request(captions), chosen) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("男人跑步", Reason.summary_too_short),
+        ("".join(CHINESE), Reason.summary_not_shorter),
+        ("".join(CHINESE) * 2, Reason.summary_too_long),
+    ],
+)
+def test_a_summary_without_spaces_has_the_bounds_of_others(text: str, reason: Reason) -> None:
+    chosen = SETTINGS.model_copy(update={"min_grounding": 0.0})
+    found = check_summary(text, request(CHINESE), chosen)
+    assert reason in found
+
+
 def test_grounding_is_the_share_of_content_stems_found_in_the_captions() -> None:
     assert grounding("a woman cuts hair", BREAKFAST) == pytest.approx(2 / 3)
     assert grounding("the woman is pouring sauces", BREAKFAST) == 1.0
     assert grounding("dogs bark", BREAKFAST) == 0.0
     assert grounding("of the and", BREAKFAST) == 0.0
     assert grounding("un caf\u00e9", ["a cafe"]) == 1.0
+    # A joiner stands inside a word, whether a text has it or not.
+    assert grounding("\u06a9\u062a\u0627\u0628\u0647\u0627", ["\u06a9\u062a\u0627\u0628\u200c\u0647\u0627"]) == 1.0

@@ -10,6 +10,7 @@ from gex_pipeline.summarize.checks import check_summary, grounding
 from gex_pipeline.summarize.clean import clean_summary
 from gex_pipeline.summarize.extractive import ExtractiveBackend, extract, fuse
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.writing import num_words
 from tests.summarize.stories import BREAKFAST, FISHING, PETS, RIDE, STORIES, many, request
 
 SETTINGS = SummarizerSettings(backend="extractive")
@@ -103,6 +104,44 @@ def test_thousands_of_captions_take_a_moment() -> None:
     started_s = time.process_time()
     assert 8 <= len(extract(captions, SETTINGS).split()) <= 20
     assert time.process_time() - started_s < 3
+
+
+PERSIAN = (
+    "مرد می\u200cدود و کتاب\u200c\u0647\u0627 را می\u200cبرد",
+    "زن می\u200cخندد و گل\u200c\u0647\u0627 را می\u200cچیند",
+    "بچه\u200c\u0647\u0627 می\u200cخورند",
+    "سگ\u200c\u0647\u0627 می\u200cدوند",
+)
+THAI = ("ผู้ชายใส่เสื้อสีแดงกำลังวิ่งในสวน", "สุนัขกำลังไล่ลูกบอล", "เด็กๆ กำลังดื่มน้ำ", "พวกเขากลับบ้าน")
+HINDI = ("एक आदमी पार्क में दौड़ रहा है।", "एक कुत्ता गेंद का पीछा कर रहा है।", "बच्चे पानी पी रहे हैं।", "वे घर गए।")
+ASTRONAUTS = (
+    "\U0001f469\u200d\U0001f680 walks on the moon",
+    "a family eats pizza in a park",
+    "a family eats pizza",
+    "a dog \U0001f415\u200d\U0001f9ba runs fast",
+)
+
+
+@pytest.mark.parametrize("captions", [PERSIAN, THAI, HINDI, ASTRONAUTS], ids=["Persian", "Thai", "Hindi", "emoji"])
+def test_other_scripts_come_out_letter_for_letter_and_pass_every_check(captions: tuple[str, ...]) -> None:
+    """Joiners were dropped, Thai vowels taken apart; Persian was ungrounded for it, in words of its captions."""
+    text = extract(captions, SETTINGS)
+    parts = text.replace(", and then ", " and then ").replace(" and then ", ", ").split(", ")
+    assert len(parts) > 1
+    assert set(parts) <= {caption.rstrip("।") for caption in captions}
+    assert grounding(text, captions) == 1.0
+    assert check_summary(text, request(captions), SETTINGS) == []
+
+
+def test_texts_without_spaces_are_within_the_bounds_that_others_are() -> None:
+    """One caption of seven signs was too short at one word, and one of six hundred was as short."""
+    four = extract(("一个男人在跑步",) * 4, SETTINGS)
+    assert four == "一个男人在跑步"
+    assert check_summary(four, request(("一个男人在跑步",) * 4), SETTINGS) == []
+    clause = "他坐在长椅上看书\uff0c旁边有一只猫在睡觉\uff0c远处有人在放风筝\uff0c"
+    cut = extract((clause * 10,) * 4, SETTINGS)
+    assert cut == clause.rstrip("\uff0c")
+    assert num_words(cut) <= SETTINGS.max_words
 
 
 def test_what_a_sign_says_stays_in_quotes() -> None:
