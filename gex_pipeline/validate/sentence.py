@@ -13,12 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gex_pipeline.summarize.writing import SPACED_ENDS, UNSPACED_COMMAS, UNSPACED_ENDS
 from gex_pipeline.validate.pairs import check_parallel, is_blank
 from gex_pipeline.validate.weights import find_weights, loading, need_module, pick_device
 
 _BATCH = 32  # larger is not faster on a CPU
-_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])(?=\s)|(?<=[\u3002\uff01\uff1f])")
-_WORD = re.compile(r"\s*\S+")
+_SENTENCE_END = re.compile(rf"(?<=[{re.escape(SPACED_ENDS)}])(?=\s)|(?<=[{UNSPACED_ENDS}])")
+_WORD = re.compile(rf"\s*(?:[^\s{UNSPACED_COMMAS}]+[{UNSPACED_COMMAS}]*|[{UNSPACED_COMMAS}]+)")
 
 
 class SentenceCosine:
@@ -74,8 +75,17 @@ class SentenceCosine:
                 pieces.append((sentence, num_tokens))
             else:
                 words = _WORD.findall(sentence)
-                pieces += zip(words, self._num_tokens(words), strict=True)
+                for word, num in zip(words, self._num_tokens(words), strict=True):
+                    pieces += self._halved(word, num, room)
         return _filled(pieces, room)
+
+    def _halved(self, word: str, num_tokens: int, room: int) -> list[tuple[str, int]]:
+        """A word, or its halves, and theirs, until the model reads each whole: some scripts go on without a space."""
+        if num_tokens <= room or len(word) == 1:
+            return [(word, num_tokens)]
+        halves = [word[: len(word) // 2], word[len(word) // 2 :]]
+        numbers = self._num_tokens(halves)
+        return [piece for half, num in zip(halves, numbers, strict=True) for piece in self._halved(half, num, room)]
 
     def _room_tokens(self) -> int | None:
         """Tokens of a text that the model reads, without those that it sets around it; None: as many as there are."""
@@ -106,7 +116,7 @@ class SentenceCosine:
 
 
 def _filled(pieces: list[tuple[str, int]], room: int) -> list[tuple[str, int]]:
-    """Neighbours joined as long as they fit; a piece that alone does not is left to the model, which cuts it."""
+    """Neighbours joined as long as they fit; a sign that alone does not is left to the model, which cuts it."""
     windows: list[tuple[str, int]] = []
     for text, num_tokens in pieces:
         if windows and windows[-1][1] + num_tokens <= room:

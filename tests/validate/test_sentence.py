@@ -99,8 +99,10 @@ def test_the_second_half_of_a_long_text_counts_as_much_as_the_first(sentence):
         COOKING + SAILING.replace(".", "") * 12 + COOKING,
         "onion" * 800,
         "\u4e00\u4e2a\u7537\u4eba\u5728\u8d70\u8def\u3002" * 60,
+        "\u4e00\u4e2a\u7537\u4eba\u5728\u8d70\u8def\uff0c" * 60,
+        "\u4e00\u4e2a\u7537\u4eba\u5728\u8d70\u8def" * 120,
     ],
-    ids=["sentences", "one sentence", "one long among short", "one word", "no spaces"],
+    ids=["sentences", "one sentence", "one long among short", "one word", "no spaces", "no stops", "no commas"],
 )
 def test_every_window_of_a_long_text_is_read_whole_and_no_word_is_left_out(sentence, text):
     windows = sentence._windows(text)
@@ -112,6 +114,23 @@ def test_every_window_of_a_long_text_is_read_whole_and_no_word_is_left_out(sente
         assert max(len(ids) for ids in read) <= limit
         assert len(windows) > 1
     assert np.linalg.norm(sentence.encode([text])[0]) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("comma", ["\uff0c", ""])
+def test_the_end_of_a_long_text_without_stops_is_read(sentence, comma):
+    """Of Chinese without full stops only the first window was read: whatever followed, the cosine was one."""
+    reading = "\u4ed6\u5750\u5728\u957f\u6905\u4e0a\u770b\u4e66" + comma
+    exam = "\u5b66\u751f\u5728\u6559\u5ba4\u91cc\u8003\u8bd5" + comma
+    (cosine,) = sentence([reading * 40], [reading * 40 + exam * 40])
+    assert cosine < 0.95
+    assert sum(num for _, num in sentence._windows(reading * 40 + exam * 40)) == len((reading + exam) * 40)
+
+
+def test_sentences_end_in_every_script(sentence):
+    urdu = "\u0627\u06cc\u06a9 \u0622\u062f\u0645\u06cc \u062f\u0648\u0691 \u0631\u06c1\u0627 \u06c1\u06d2\u06d4"
+    windows = [text for text, _ in sentence._windows(" ".join([urdu] * 40))]
+    assert len(windows) > 1
+    assert all(text.endswith("\u06d4") for text in windows)
 
 
 def test_texts_that_fit_have_the_vectors_they_had(sentence):
