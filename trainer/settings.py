@@ -1,8 +1,8 @@
 """What the model is: one frozen tree from one TOML. Every point the paper leaves open is one field.
 
-Two trees are shipped: ``iam-paper`` (nothing that the paper does not name) and ``iam-recommended`` (the defaults
-below). Imports pydantic only, so that settings can be checked without any model library. Says nothing of data,
-optimiser or machines.
+Two trees are shipped: ``iam-paper`` (nothing that the paper does not name, but what a model cannot be without) and
+``iam-recommended`` (the defaults below). Imports pydantic only, so that settings can be checked without any model
+library. Says nothing of data, optimiser or machines.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ModelSettings(BaseModel):
     initial_temperature: float = Field(default=0.07, gt=0)
     """τ at the start, whatever a checkpoint of CLIP says."""
     max_logit_scale: float = Field(default=100.0, gt=1)
-    """Bound of 1/τ."""
+    """Bound of 1/τ, by default CLIP's; the paper names none. 1e6 is as good as none, and 32-bit floats hold it."""
 
 
 def read_model_settings(source: str | Path) -> ModelSettings:

@@ -130,6 +130,22 @@ def test_the_temperature_starts_at_the_setting_not_at_that_of_the_checkpoint_and
     assert hot.logit_scale.grad.item() == pytest.approx(100)
 
 
+def test_the_bound_of_the_papers_tree_bounds_nothing_that_32_bits_hold_badly():
+    """Beyond 100 the temperature stood still, which the paper does not say."""
+    bound = read_model_settings("iam-paper").max_logit_scale
+    for scale in (5_000.0, bound):
+        model, (video, texts) = tiny_model(settings_of(max_logit_scale=bound)).float(), draw_batch(4)
+        with torch.no_grad():
+            model.logit_scale.fill_(math.log(scale))
+        model.bound_logit_scale()
+        loss = vtc_loss(model(video, texts, n_iter_video=3, n_iter_text=3))
+        loss.backward()
+        assert model.scale().item() == pytest.approx(scale, rel=1e-4)
+        assert loss.isfinite()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+        assert model.logit_scale.grad.item() != 0  # it can go down
+
+
 def test_groups_are_towers_and_the_rest_and_vectors_bases_and_positions_do_not_decay(model):
     groups = parameter_groups(model, learning_rate_towers=1e-6, learning_rate=1e-4, weight_decay=0.2)
     assert {group["name"]: (group["lr"], group["weight_decay"]) for group in groups} == {
