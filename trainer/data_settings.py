@@ -17,7 +17,7 @@ PAPER_GRANULARITIES: dict[str, dict[str, int]] = {
     "LVST": {"num_frames": 32, "n_iter_video": 3, "n_iter_text": 1},
     "IT": {"num_frames": 1, "n_iter_video": 0, "n_iter_text": 1},
 }
-"""Paper: GEXIA §4.4 and appendix F; #iter and frames of its granularities, where a recipe does not say otherwise."""
+"""Paper: GEXIA §4.1 (frames), §4.1 and §4.4 (#iter), appendix F (images); where a recipe does not say otherwise."""
 
 ANNOTATIONS_TAKE: Mapping[str, frozenset[str]] = {
     "msrvtt": frozenset({"media", "captions"}),

@@ -6,6 +6,8 @@ that holds the whole batch, the temperature's included. All ranks bring equally 
 another way to gather: the two that are in use elsewhere give other gradients (tests/numerics).
 
 Paper: GEXIA §3.2, cross-modal alignment.
+Deviation: pairs of one source video can be taken out of each other's negatives, as a training does by default; in the
+paper's sums all pairs of the batch are.
 """
 
 # Tensors: B rows of this rank, G rows of all ranks, D width, S sources a row.

@@ -1,7 +1,8 @@
 """How the model is trained: learning rates, schedule, decay, clipping, precision; one frozen tree.
 
-The defaults are the paper's where it says something and open_clip's where it does not. Imports pydantic only. Says
-nothing of the model, the data or machines.
+The defaults are the paper's where it says something (rates, epochs, the cosine), and of the rest moments, decay and
+precision are open_clip's. That there is no warm-up and that gradients are clipped is ours: open_clip has it the other
+way round. Imports pydantic only. Says nothing of the model, the data or machines.
 
 Paper: GEXIA §4.
 """

@@ -2,7 +2,7 @@
 
 CLIP cosines of videos and texts, the statistics of the stored scores, the worst samples by every score, drift, and
 a plane of features (t-SNE). Nothing published is changed. Without a CLIP model only texts are looked at.
-Paper: GEXIA §4.1, table 8, figure 4.
+Paper: GEXIA appendix B, with table 8 and figure 4.
 """
 
 from __future__ import annotations
