@@ -35,7 +35,7 @@ from gex_pipeline.run_state import (
     mark_told,
     open_run,
 )
-from gex_pipeline.shards.manifest import Account, Snapshot
+from gex_pipeline.shards.manifest import Account, Snapshot, publish_sizes
 from gex_pipeline.stages import build, drift, prepare, publish, rebuild, summaries
 
 
@@ -185,6 +185,7 @@ def _expand_alone(parameters: ExpandParameters, recipe: Recipe, lease: Lease) ->
         _tell(run, snapshot, parameters)
         mark_done(run)
     elif not run.is_told:
+        publish_sizes(run.layout, run.manifest)
         _tell(run.of_last_snapshot, run.manifest.snapshots[-1], parameters)
         mark_told(run)
     published = None if snapshot is None else snapshot.snapshot

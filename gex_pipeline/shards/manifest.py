@@ -12,6 +12,7 @@ from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.layout import Layout
 from gex_pipeline.shard_format import FORMAT_VERSION, MANIFEST_NAME
 
 
@@ -140,6 +141,13 @@ def read_manifest(output_uri: str) -> Manifest | None:
         return Manifest(content["name"], tuple(_snapshot(item) for item in content["snapshots"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GexError(f"{uri} is not a data set's manifest: {error}") from error
+
+
+def publish_sizes(layout: Layout, manifest: Manifest) -> None:
+    """Write every ``sizes.json`` anew by what is published."""
+    for name in manifest.granularity_names():
+        sizes = {storage.name_of(shard.path): shard.num_samples for shard in manifest.shards(name)}
+        storage.publish_bytes(json.dumps(sizes, indent=1).encode() + b"\n", layout.sizes(name))
 
 
 def _snapshot(item: dict[str, Any]) -> Snapshot:

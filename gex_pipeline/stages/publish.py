@@ -1,12 +1,11 @@
-"""From finished shards to a published snapshot: balance, gates, tables, ``sizes.json``, ``dataset.json``.
+"""From finished shards to a published snapshot: balance, gates, tables, ``dataset.json``.
 
-``dataset.json`` is written last and in one step. Accounts that do not add up, or means outside the
-recipe's gates, stop the publication; the shards stay where they are.
+``dataset.json`` is written in one step once all that it names is there, and ``sizes.json`` after it. Accounts that do
+not add up, or means outside the recipe's gates, stop the publication; the shards stay where they are.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,9 +20,16 @@ from gex_pipeline.planning import operation_of, use_clips, view_parents
 from gex_pipeline.progress import progress
 from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
 from gex_pipeline.rejects import publish_retried
-from gex_pipeline.run_state import Run, end_without_snapshot
+from gex_pipeline.run_state import Run, check_held, end_without_snapshot
 from gex_pipeline.shard_format import FRAMES_EXTENSION, Receipt
-from gex_pipeline.shards.manifest import Account, GranularityEntry, Manifest, ShardEntry, Snapshot
+from gex_pipeline.shards.manifest import (
+    Account,
+    GranularityEntry,
+    Manifest,
+    ShardEntry,
+    Snapshot,
+    publish_sizes,
+)
 from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards, stored_sizes
 from gex_pipeline.stages.prepare import read_ingest_account
 from gex_pipeline.tables import Database, sql_text
@@ -161,14 +167,14 @@ def publish(run: Run) -> Snapshot | None:
     progress().stage("publish", None, "")
     accounts, entries = take_accounts(run)
     if run.manifest.snapshots and not any(account.num_used for account in accounts):
+        check_held(run)
         _drop_empty_shards(run)
         end_without_snapshot(run, accounts)
         return None
     check_gates(run)
+    check_held(run)  # what is written from here on has names that a run which took over may have published
     _publish_losses(run)
     publish_retried(run)
-    for node in built_nodes(run):
-        _publish_sizes(run, node, entries[node.name])
     timeline.publish_timeline(run)
     snapshot = Snapshot(
         snapshot=run.snapshot,
@@ -182,7 +188,9 @@ def publish(run: Run) -> Snapshot | None:
         software=_software(),
     )
     manifest = Manifest(run.recipe.name, (*run.manifest.snapshots, snapshot))
+    check_held(run)
     storage.publish_bytes(manifest.to_json(), run.layout.manifest)
+    publish_sizes(run.layout, manifest)
     _clear_parts(run)
     return snapshot
 
@@ -275,12 +283,6 @@ def _publish_losses(run: Run) -> None:
         database.publish_table(
             "rejects", run.layout.table("rejects", run.snapshot), "granularity, stage, reason, id, row"
         )
-
-
-def _publish_sizes(run: Run, node: Node, entry: GranularityEntry) -> None:
-    shards = [*run.manifest.shards(node.name), *entry.shards]
-    sizes = {storage.name_of(shard.path): shard.num_samples for shard in shards}
-    storage.publish_bytes(json.dumps(sizes, indent=1).encode() + b"\n", run.layout.sizes(node.name))
 
 
 def _tables(run: Run) -> tuple[str, ...]:

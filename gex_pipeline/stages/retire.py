@@ -9,7 +9,6 @@ or media others need that stay: chosen by its age it is left out, chosen by its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,9 +17,9 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
-from gex_pipeline.run_lock import held
+from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import command_to_finish, is_unfinished, read_state, stored_retry
-from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot, read_manifest
+from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot, publish_sizes, read_manifest
 from gex_pipeline.tables import Database
 
 _NO_RECEIPTS = (
@@ -66,10 +65,9 @@ def retire_snapshots(
     """
     output_uri = storage.absolute(output)
     if dry_run:
-        return _retire(output_uri, older_than_days, snapshots, dry_run=True)
+        return _retire(output_uri, older_than_days, snapshots, None)
     with held(Layout(output_uri), "retire") as lease:
-        lease.check()
-        found = _retire(output_uri, older_than_days, snapshots, dry_run=False)
+        found = _retire(output_uri, older_than_days, snapshots, lease)
     if (found.snapshots or found.num_removed) and storage.exists(Layout(output_uri).report("report.html")):
         from gex_pipeline.report.build import build_report
 
@@ -77,7 +75,10 @@ def retire_snapshots(
     return found
 
 
-def _retire(output_uri: str, older_than_days: float | None, snapshots: Sequence[int], *, dry_run: bool) -> Retirement:
+def _retire(
+    output_uri: str, older_than_days: float | None, snapshots: Sequence[int], lease: Lease | None
+) -> Retirement:
+    """Retire under a hold on the output; without one only look what would be."""
     manifest = read_manifest(output_uri)
     if manifest is None:
         raise GexError(f"{output_uri} holds no data set")
@@ -89,12 +90,17 @@ def _retire(output_uri: str, older_than_days: float | None, snapshots: Sequence[
         _check_not_needed(chosen, needs)
     else:
         chosen, stays = _without_needed(chosen, needs)
-    if chosen and not dry_run:
+    num_removed = 0
+    if lease is not None:
         for snapshot in chosen:
             _keep_parents(output_uri, snapshot)
-        manifest = _without(manifest, chosen)
-        storage.publish_bytes(manifest.to_json(), Layout(output_uri).manifest)
-    num_removed = 0 if dry_run else _clear(output_uri, manifest)
+        lease.check()  # a run that took over may have published since the manifest was read
+        if chosen:
+            manifest = _without(manifest, chosen)
+            storage.publish_bytes(manifest.to_json(), Layout(output_uri).manifest)
+        if any(snapshot.retired for snapshot in manifest.snapshots):  # also by a call that was cut off
+            publish_sizes(Layout(output_uri), manifest)
+        num_removed = _clear(output_uri, manifest)
     shards = [shard for snapshot in chosen for entry in snapshot.granularities.values() for shard in entry.shards]
     return Retirement(
         snapshots=tuple(snapshot.snapshot for snapshot in chosen),
@@ -102,7 +108,7 @@ def _retire(output_uri: str, older_than_days: float | None, snapshots: Sequence[
         num_samples=sum(shard.num_samples for shard in shards),
         num_bytes=sum(shard.num_bytes for shard in shards),
         num_removed=num_removed,
-        is_dry_run=dry_run,
+        is_dry_run=lease is None,
         stays=stays,
     )
 
@@ -244,7 +250,7 @@ def _emptied(entry: GranularityEntry) -> GranularityEntry:
 
 
 def _clear(output_uri: str, manifest: Manifest) -> int:
-    """Remove the files of retired shards that are still there, and write ``sizes.json`` again; the files removed."""
+    """Remove the files of retired shards that are still there; how many they were."""
     removed = 0
     for name in manifest.granularity_names():
         tables = [
@@ -255,9 +261,6 @@ def _clear(output_uri: str, manifest: Manifest) -> int:
         tables = [uri for uri in tables if storage.exists(uri)]
         if not tables:
             continue
-        shards = manifest.shards(name)
-        sizes = {storage.name_of(shard.path): shard.num_samples for shard in shards}
-        storage.publish_bytes(json.dumps(sizes, indent=1).encode() + b"\n", Layout(output_uri).sizes(name))
         going = list(_left(output_uri, name, tables))
         storage.for_each(storage.remove, going)
         removed += len(going)
