@@ -230,7 +230,10 @@ def as_piece(member: Member, path: Path) -> Piece:
 
 
 def segments_of(member: Member, offset_s: float, duration_s: float) -> tuple[Segment, ...]:
-    """The source clips a member brings into a video, placed at `offset_s` of it."""
+    """The source clips a member brings whole into a video, placed at `offset_s` of it.
+
+    Of a parent that is a sample, durations are those in its video. Who cuts a member sets `end_s` and `start_s` anew.
+    """
     if not member.segments:
         return (
             Segment(

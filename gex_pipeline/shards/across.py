@@ -16,6 +16,7 @@ from gex_pipeline.receipts import read_receipt
 from gex_pipeline.shards.findings import MOST_TOLD, Finding, rest, shown
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.samples import Samples, snapshot_tables
+from gex_pipeline.shards.source_clips import not_built_in
 from gex_pipeline.shards.target import Target
 from gex_pipeline.tables import sql_text
 
@@ -92,6 +93,7 @@ def check_tables(samples: Samples) -> Iterator[Finding]:
         "table",
         "shards_unlike_clips",
         lambda row: (shown(f"clip {row['clip_id']}: {row['found']}"), shown(row["expected"])),
+        not_built_in=sorted(not_built_in(manifest)) if manifest else [],
     )
 
 

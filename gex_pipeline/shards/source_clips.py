@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
+from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.samples import clip_tables, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
 from gex_pipeline.tables import Database
@@ -32,6 +33,7 @@ _NO_CLIPS = (
     "NULL::INTEGER AS snapshot"
 )
 _NUM_TOGETHER = 64  # receipts in memory
+_BUILT_IN = frozenset({"source", "integrate", "compress_text", "compress_video"})
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class SourceClips:
     path: str
     shard: int  # its place among the shards of the target
     content: bytes = b""
+    are_shown: bool = True  # whether samples show what their clips do, as those of built-in operations do
 
     def carried(self) -> SourceClips:
         """The same for another machine."""
@@ -59,6 +62,15 @@ class SourceClips:
         first, end = bisect_left(ends, self.shard), bisect_right(ends, self.shard) + 1
         table = file.read_row_groups(range(first, min(end, len(ends))))
         return table.filter(pc.equal(table["shard"], self.shard))
+
+
+def not_built_in(manifest: Manifest) -> frozenset[str]:
+    """The granularities in which an operation that is not built in had a hand: it can change time and pictures."""
+    entries = [item for snapshot in manifest.snapshots for item in snapshot.granularities.items()]
+    found = {name for name, entry in entries if entry.operation not in _BUILT_IN}
+    while more := {name for name, entry in entries if entry.parent in found} - found:
+        found |= more
+    return frozenset(found)
 
 
 @lru_cache(maxsize=1)
@@ -89,8 +101,10 @@ def sorted_clips(target: Target) -> Iterator[list[SourceClips]]:
             database.view_parquet("clips_moved", moved, empty=_NO_CLIPS, numbered=True)
             database.run("shards_source_clips")
             database.publish_table("source_clips", str(path), "shard, written, moved NULLS FIRST")
+        own = not_built_in(target.manifest) if target.manifest else frozenset()
+        names = [shard.granularity for shard in target.shards]
         try:
-            yield [SourceClips(str(path), number) for number in range(len(target.shards))]
+            yield [SourceClips(str(path), number, are_shown=name not in own) for number, name in enumerate(names)]
         finally:
             _opened.cache_clear()  # an open file keeps its space on the disk
 

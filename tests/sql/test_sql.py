@@ -31,8 +31,9 @@ EMPTY = {
     "receipts": "granularity VARCHAR, shard BIGINT, key VARCHAR, parents VARCHAR[], media_uri VARCHAR",
     "parents": "id VARCHAR",
     "samples": "key VARCHAR, tar VARCHAR, granularity VARCHAR, text VARCHAR, source_text_digest VARCHAR, "
-    "parents VARCHAR[]",
-    "clips": "clip_id VARCHAR, text VARCHAR",
+    "parents VARCHAR[], segments STRUCT(clip_id VARCHAR, source_id VARCHAR, offset_s DOUBLE, duration_s DOUBLE, "
+    "start_s DOUBLE, end_s DOUBLE, text VARCHAR)[]",
+    "clips": "clip_id VARCHAR, source_id VARCHAR, start_s DOUBLE, end_s DOUBLE, text VARCHAR",
     "losses": "granularity VARCHAR, stage VARCHAR, state VARCHAR, reason VARCHAR, detail VARCHAR, id VARCHAR, "
     'source_id VARCHAR, "row" VARCHAR, snapshot BIGINT, "table" VARCHAR',
     "retried": "granularity VARCHAR, id VARCHAR, reason VARCHAR, snapshot BIGINT",
