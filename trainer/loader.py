@@ -191,7 +191,10 @@ class DamageCount:
 
 
 class Loader:
-    """Gives the batches of `steps` in order; a context manager that ends its workers."""
+    """Gives the batches of `steps` in order; a context manager that ends its workers.
+
+    Workers import the script that makes a loader: it has to stand behind ``if __name__ == "__main__":`` there.
+    """
 
     def __init__(
         self, settings: DataSettings, part: CatalogPart, order: Order, steps: range, place: Rank | None = None
