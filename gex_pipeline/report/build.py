@@ -123,7 +123,7 @@ def render(figures: Figures, samples: tuple[Sample, ...], parts: dict[str, Any] 
         ways=_WAYS,
         paper=paper,
         has_bertscore=any(item.score.startswith("bertscore") for item in figures.scores),
-        has_clip=any(item.score in paper.SCORES for item in figures.scores),
+        has_clip=any(item.is_long and item.score in paper.SCORES for item in figures.scores),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 

@@ -97,6 +97,7 @@ class ScoreFigures:
     rejected: tuple[int, ...]
     gate_min: float | None
     gate_max: float | None
+    is_long: bool = False  # whether the granularity is of the long videos that the paper's figures are of
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def collect_figures(output_uri: str, manifest: Manifest, database: Database) -> 
         name=manifest.name,
         nodes=tuple(_nodes(database, manifest, graph)),
         panels=tuple(_panels(database, graph)),
-        scores=tuple(figures for name in graph.nodes for figures in _scores(output_uri, manifest, database, name)),
+        scores=tuple(one for name in graph.nodes for one in _scores(output_uri, manifest, database, graph, name)),
         mixed_scores=mixed_scores(one.recipe for one in manifest.snapshots if one.retired is None),
         losses=tuple(_losses(output_uri, manifest, database)),
         snapshots=tuple(
@@ -225,6 +226,14 @@ def graph_of(recipe: Mapping[str, Any], manifest: Manifest) -> GranularityGraph:
             if entry.operation != SOURCE_OPERATION:
                 nodes.setdefault(name, Node(name, entry.operation, entry.parent))
     return GranularityGraph.from_nodes(nodes.values())
+
+
+def are_long_videos(manifest: Manifest, graph: GranularityGraph, name: str) -> bool:
+    """Whether a granularity has videos that `integrate` made, itself or what it was made from."""
+    entries = [one.granularities[name] for one in manifest.snapshots if name in one.granularities]
+    if any(entry.media_extension in IMAGE_EXTENSIONS for entry in entries):
+        return False
+    return any(node.operation == "integrate" for node in graph.lineage(name))
 
 
 def _nodes(database: Database, manifest: Manifest, graph: GranularityGraph) -> Iterator[NodeFigures]:
@@ -302,7 +311,9 @@ def _panels(database: Database, graph: GranularityGraph) -> Iterator[Panel]:
         yield Panel(quantity, axis, distributions)
 
 
-def _scores(output_uri: str, manifest: Manifest, database: Database, name: str) -> Iterator[ScoreFigures]:
+def _scores(
+    output_uri: str, manifest: Manifest, database: Database, graph: GranularityGraph, name: str
+) -> Iterator[ScoreFigures]:
     if not view_table(database, output_uri, manifest, f"scores-{name}"):
         return
     gates = manifest.snapshots[-1].recipe["granularity"].get(name, {}).get("gates") or {}
@@ -322,6 +333,7 @@ def _scores(output_uri: str, manifest: Manifest, database: Database, name: str) 
             rejected=tuple(counts[False]),
             gate_min=gate.get("min"),
             gate_max=gate.get("max"),
+            is_long=are_long_videos(manifest, graph, name),
         )
 
 

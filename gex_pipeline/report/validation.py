@@ -21,9 +21,13 @@ from gex_pipeline.tables import Database
 
 _PLANE_PX = (680, 480)
 _MARGIN_PX = 16
-KINDS = {"video": "long video", "long_text": "long text", "short_text": "short text"}
+LONG_VIDEO = "long video"
 _COLOURS = {"video": "g1", "long_text": "g3", "short_text": "g5"}
-_PAIRS = {"clip_video_text": "video and text", "clip_image_text": "picture and text"}
+_PAIRS = {
+    "clip_video_text": "video and text",
+    "clip_image_text": "picture and text",
+    "clip_text_summary": "text and its summary",
+}
 
 
 def read_validation(output_uri: str) -> dict[str, Any] | None:
@@ -55,10 +59,23 @@ def validation_section(database: Database, output_uri: str) -> dict[str, Any] | 
             item | {"pair": pair_words(item["score"]), "num_texts": num_texts(item)} for item in content["pairs"]
         ],
         "chart": plane_chart(plane["points"]) if plane else None,
-        "kinds": [(kind, KINDS[kind], _COLOURS[kind]) for kind in plane["points"]] if plane else [],
+        "kinds": [(kind, words, _COLOURS[kind]) for kind, words in _kinds(plane).items()] if plane else [],
+        "is_long": plane is not None and _media_of(plane) == LONG_VIDEO,
         "posters": {key: uri for key, uri in posters.items() if uri},
         "alarms": [row for row in content["drift"] if row["is_alarm"]],
     }
+
+
+def _media_of(plane: dict[str, Any]) -> str:
+    """What the videos of the picture are; a validation of an earlier version called all of them long."""
+    return str(plane.get("media", LONG_VIDEO))
+
+
+def _kinds(plane: dict[str, Any]) -> dict[str, str]:
+    """What each kind of point is, in words."""
+    media = _media_of(plane)
+    words = {"video": media, "long_text": "long text" if media == LONG_VIDEO else "text", "short_text": "short text"}
+    return {kind: words[kind] for kind in plane["points"]}
 
 
 def pair_words(score: str) -> str:
@@ -69,7 +86,7 @@ def pair_words(score: str) -> str:
 
 def num_texts(item: dict[str, Any]) -> int:
     """How many texts CLIP read for these cosines: a sample's own, or its long and its short one."""
-    return int(item["num"]) * (2 if item["score"] == "clip_text_cosine" else 1)
+    return int(item["num"]) * (2 if item["score"] in ("clip_text_cosine", "clip_text_summary") else 1)
 
 
 def plane_chart(points: dict[str, Sequence[Sequence[float]]]) -> Markup:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from gex_pipeline.layout import Layout
 from gex_pipeline.model_places import placed_scores
 from gex_pipeline.progress import progress
 from gex_pipeline.ray_scorer import VideoToScore, frames_to_score
+from gex_pipeline.report.figures import are_long_videos, graph_of
 from gex_pipeline.report.shard_pictures import samples_sheet
+from gex_pipeline.report.validation import LONG_VIDEO
 from gex_pipeline.run_state import read_state
 from gex_pipeline.shard_format import IMAGE_EXTENSIONS, DamagedRunError
 from gex_pipeline.shards.manifest import Manifest
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VIDEO_LONG, VIDEO_SHORT, TEXT_TEXT = "clip_video_long_text", "clip_video_short_text", "clip_text_cosine"
-_OTHERS = {False: "clip_video_text", True: "clip_image_text"}  # by whether the media is a picture
+_OF_LONG = {"integrate": VIDEO_LONG, "compress_text": VIDEO_SHORT}  # the paper's are of long videos alone
+VIDEO_TEXT, IMAGE_TEXT, TEXT_SUMMARY = "clip_video_text", "clip_image_text", "clip_text_summary"
 _DIGITS = 6
 NUM_WORST = 10
 NO_CLIP = (
@@ -55,6 +58,25 @@ class ValidationOptions:
     num_texts: int = 1000  # pairs of a long and a short text
     max_psi: float | None = None  # none: that of the recipe
     seed: int = 0
+
+
+class _Granularity(NamedTuple):
+    name: str
+    operation: str
+    is_picture: bool
+    is_long: bool
+
+    @property
+    def of_videos(self) -> str:
+        """What the cosine of its videos, or pictures, and their texts is called."""
+        if self.is_picture:
+            return IMAGE_TEXT
+        return _OF_LONG.get(self.operation, VIDEO_TEXT) if self.is_long else VIDEO_TEXT
+
+    @property
+    def media(self) -> str:
+        """Its videos, or pictures, in words."""
+        return "picture" if self.is_picture else LONG_VIDEO if self.is_long else "video"
 
 
 def validate_output(output_uri: str, options: ValidationOptions) -> dict[str, Any]:
@@ -103,8 +125,8 @@ class _Validation:
         if self._clip_model is None:
             self._notes.append(NO_CLIP)
         else:
-            for name, operation, extension in self._granularities():
-                measured += self._measure(name, operation, extension in IMAGE_EXTENSIONS)
+            for one in self._granularities():
+                measured += self._measure(one)
         worst = self._worst(measured)
         self._draw_sheets(worst)
         return {
@@ -112,7 +134,7 @@ class _Validation:
             "seed": self._options.seed,
             "clip_model": self._clip.signature if self._clip_model is not None else None,
             "clip_frames": self._scores.clip_frames,
-            "pairs": [{k: v for k, v in item.items() if k != "values"} for item in measured],
+            "pairs": [{k: v for k, v in item.items() if k not in ("values", "stored_as")} for item in measured],
             "stored": [_rounded(row) for row in self._samples.database.rows("validation_statistics")],
             "plane": self._plane(),
             "worst": worst,
@@ -121,10 +143,16 @@ class _Validation:
             "notes": self._notes,
         }
 
-    def _granularities(self) -> list[tuple[str, str, str]]:
-        """Name, operation and media of every published granularity, in the order of the recipe."""
+    def _granularities(self) -> list[_Granularity]:
+        """Every published granularity, in the order of the recipe."""
+        graph = graph_of(self._newest.recipe, self._manifest)
         found = {
-            name: (name, entry.operation, entry.media_extension)
+            name: _Granularity(
+                name,
+                entry.operation,
+                entry.media_extension in IMAGE_EXTENSIONS,
+                are_long_videos(self._manifest, graph, name),
+            )
             for snapshot in self._manifest.snapshots
             for name, entry in snapshot.granularities.items()
         }
@@ -135,34 +163,36 @@ class _Validation:
             "validation_picked", granularity=granularity, num=num, seed=self._options.seed
         )
 
-    def _measure(self, name: str, operation: str, is_picture: bool) -> list[dict[str, Any]]:
+    def _measure(self, one: _Granularity) -> list[dict[str, Any]]:
         """CLIP cosines of one granularity: of videos with their texts, and of summaries with what they sum up."""
-        rows = self._picked(name, self._options.num_videos)
+        rows = self._picked(one.name, self._options.num_videos)
         if not rows:
             return []
-        of_videos = {"integrate": VIDEO_LONG, "compress_text": VIDEO_SHORT}
-        score = _OTHERS[is_picture] if is_picture else of_videos.get(operation, _OTHERS[is_picture])
-        videos = self._embed_videos(name, rows)
+        videos = self._embed_videos(one.name, rows)
         seen = [(row, vector) for row, vector in zip(rows, videos, strict=True) if vector is not None]
         texts = [row["text"] for row, _ in seen]
         vectors = np.stack([vector for _, vector in seen]) if seen else np.zeros((0, self._clip.dim), np.float32)
         values = self._clip.video_text(vectors, self._clip.embed_texts(texts))
-        found = [self._pair(name, score, [row["key"] for row, _ in seen], values)]
+        stored_as = VIDEO_SHORT if one.operation == "compress_text" else one.of_videos
+        found = [self._pair(one.name, (one.of_videos, stored_as), [row["key"] for row, _ in seen], values)]
         found[0] |= {"num_unreadable": len(rows) - len(seen), "num_cut": self._clip.num_truncated(texts)}
-        pairs = [row for row in self._picked(name, self._options.num_texts) if row["long_text"] is not None]
+        pairs = [row for row in self._picked(one.name, self._options.num_texts) if row["long_text"] is not None]
         if pairs:
             long_texts, short_texts = [row["long_text"] for row in pairs], [row["text"] for row in pairs]
             values = self._clip.text_text(long_texts, short_texts)
             num_cut = self._clip.num_truncated([*long_texts, *short_texts])
-            pair = self._pair(name, TEXT_TEXT, [row["key"] for row in pairs], values)
+            scores = (TEXT_TEXT if one.is_long else TEXT_SUMMARY, TEXT_TEXT)
+            pair = self._pair(one.name, scores, [row["key"] for row in pairs], values)
             found.append(pair | {"num_unreadable": 0, "num_cut": num_cut})
         return found
 
-    def _pair(self, granularity: str, score: str, keys: list[str], values: list[float]) -> dict[str, Any]:
+    def _pair(self, granularity: str, scores: tuple[str, str], keys: list[str], values: list[float]) -> dict[str, Any]:
+        """A row; `scores` are its name, and the one by which a run stores such cosines of summaries."""
         statistics = _rounded({**summarise(values)})
         return {
             "granularity": granularity,
-            "score": score,
+            "score": scores[0],
+            "stored_as": scores[1],
             **statistics,
             "values": dict(zip(keys, values, strict=True)),
         }
@@ -198,7 +228,7 @@ class _Validation:
         for row in self._samples.database.rows("validation_worst", num=NUM_WORST):
             found.setdefault((row["granularity"], row["score"]), []).append((row["value"], row["key"]))
         for item in measured:
-            place = (item["granularity"], item["score"])
+            place = (item["granularity"], item["stored_as"])
             if place not in found or self._clip_model != self._scores.clip_model:
                 found[place] = sorted((value, key) for key, value in item["values"].items())[:NUM_WORST]
         keys = sorted({key for lowest in found.values() for _, key in lowest})
@@ -246,13 +276,15 @@ class _Validation:
 
     def _plane(self) -> dict[str, Any] | None:
         """Videos, long texts and short texts as points of one plane; without CLIP the texts alone."""
-        summaries = next((name for name, operation, _ in self._granularities() if operation == "compress_text"), None)
-        rows = self._picked(summaries, self._options.num_videos) if summaries else []
+        summaries = [one for one in self._granularities() if one.operation == "compress_text"]
+        # the paper's are of long videos, so those come first
+        shown = next((one for one in summaries if one.is_long), summaries[0] if summaries else None)
+        rows = self._picked(shown.name, self._options.num_videos) if shown else []
         rows = [row for row in rows if row["long_text"] is not None]
         if self._clip_model is not None:
             rows = [row for row in rows if self._videos.get(row["long_key"]) is not None]
         kinds = {"long_text": [row["long_text"] for row in rows], "short_text": [row["text"] for row in rows]}
-        if len(rows) * 2 < MIN_POINTS:
+        if shown is None or len(rows) * 2 < MIN_POINTS:
             return None
         vectors: dict[str, Any] = {}
         if self._clip_model is not None:
@@ -268,7 +300,8 @@ class _Validation:
         points = plane_points(np.concatenate(list(vectors.values())), self._options.seed)
         split = np.split(points.round(4), len(vectors))
         return {
-            "granularity": summaries,
+            "granularity": shown.name,
+            "media": shown.media,
             "model": model,
             "keys": [row["key"] for row in rows],
             "points": {kind: part.tolist() for kind, part in zip(vectors, split, strict=True)},

@@ -64,3 +64,32 @@ def publish_two(folder: Path, num: int, later_words: int, later_score: float) ->
     )
     outputs.publish(output, Manifest("colours", snapshots))
     return output
+
+
+def publish_summaries_of_clips(folder: Path, num: int) -> Path:
+    """A summary of each clip of a packed source: nothing of it is long. Their CLIP scores are stored."""
+    output = folder / "output"
+    media = outputs.write_video(folder / "red.mp4", [(0.8, outputs.RED)]).read_bytes()
+    clips = [long_sample(number, 16 + number % 9) for number in range(num)]
+    clips = [replace(one, key=make_key("SVST", [one.key]), granularity="SVST") for one in clips]
+    scores = {"clip_text_cosine": 0.75, "clip_video_short_text": 0.25}
+    tags = [
+        replace(outputs.summary_of(one, scores), key=make_key("TAG", [one.key]), granularity="TAG") for one in clips
+    ]
+    shards = {
+        name: outputs.write_shard(output, name, [(one, media) for one in made])
+        for name, made in (("SVST", clips), ("TAG", tags))
+    }
+    nodes = {
+        "SVST": outputs.entry("SVST", "source", None, shards["SVST"]),
+        "TAG": outputs.entry("TAG", "compress_text", "SVST", shards["TAG"]),
+    }
+    rows = [
+        {"key": one.key, "state": "accepted", "score": name, "value": value}
+        for one in tags
+        for name, value in scores.items()
+    ]
+    tables = [outputs.write_rows(output, "scores-TAG-000000", rows)]
+    recipe = {"SVST": {"operation": "source"}, "TAG": {"operation": "compress_text", "from": "SVST"}}
+    outputs.publish(output, Manifest("clips", (outputs.snapshot(0, nodes, (), tables, recipe),)))
+    return output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.reader import iter_samples, read_member
 from tests.report.outputs import make_output, publish
 from tests.report.page import Page
-from tests.validate.published import long_sample, publish_two, write_snapshot
+from tests.validate.published import long_sample, publish_summaries_of_clips, publish_two, write_snapshot
 from tests.validate.tiny_clip import write_tiny_clip
 
 NUM = 24
@@ -282,6 +283,37 @@ def test_the_report_shows_it_beside_the_papers_table(found, drifted):
     for item in found[1]["worst"]:
         with Image.open(drifted / "report" / item["sheet"]) as sheet:
             assert sheet.height > 10 * 200
+
+
+def test_summaries_of_clips_are_not_called_long_and_have_no_figure_of_the_paper_beside_them(
+    tmp_path, clip_folder, capsys
+):
+    """Table 8 is of concatenated videos; it stood beside the summaries of clips of three seconds."""
+    output = publish_summaries_of_clips(tmp_path, 6)
+    assert main(["validate", str(output), "--clip", str(clip_folder)]) == 0
+    lines = [re.split(r" {2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    start = next(number for number, line in enumerate(lines) if line[0] == "video and text")
+    names = [("video and text", "SVST"), ("video and text", "TAG"), ("text and its summary", "TAG")]
+    assert [(line[0], line[1], line[4]) for line in lines[start : start + 3]] == [(*name, "-") for name in names]
+    content = json.loads((output / "report/validation.json").read_bytes())
+    assert [(item["granularity"], item["score"], item["num"]) for item in content["pairs"]] == [
+        ("SVST", "clip_video_text", 6),
+        ("TAG", "clip_video_text", 6),
+        ("TAG", "clip_text_summary", 6),
+    ]
+    # the lowest of a score that is stored are those of all, and stand there once
+    assert {(item["granularity"], item["score"]) for item in content["worst"]} == {
+        ("SVST", "clip_video_text"),
+        ("TAG", "clip_video_short_text"),
+        ("TAG", "clip_text_cosine"),
+    }
+    assert content["plane"]["media"] == "video"
+    page = Page((output / "report/report.html").read_text(encoding="utf-8"))
+    assert "text and its summary" in page.text
+    assert not any(words in page.text for words in ("long video", "long text and", "0.215", "0.791", "figure 4"))
+    with open_tables(str(output), published_manifest(str(output))) as database:
+        section = validation_section(database, str(output))
+    assert [words for _, words, _ in section["kinds"]] == ["video", "text", "short text"]
 
 
 def test_the_same_output_gives_the_same_figures(found, drifted, clip_folder):
