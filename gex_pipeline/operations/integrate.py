@@ -1,7 +1,7 @@
 """⊕: parents that belong together, in time order, joined into one longer sample.
 
 Videos are concatenated (⊕_v) and texts are concatenated (⊕_t); duration and words add up.
-Paper: GEXIA §3.1, equations 1 and 2; §4.1 (videos with fewer than four clips are left out);
+Paper: GEXIA §3.1, integration; §4.1 (videos with fewer than four clips are left out);
 appendix A (random concatenation). Nothing here touches text beyond joining it.
 """
 
