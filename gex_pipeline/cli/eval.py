@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trainer.history import HeldOut
     from trainer.pretrained import Pretrained
 
-_OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s")
+_OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s", "trim")
 _OF_PUBLISHED = ("snapshot",)
 _OF_ANY = ("ties",)
 _HOW = {
@@ -102,7 +102,7 @@ def _settings(arguments: argparse.Namespace) -> AnnotationSettings:
     from trainer.data_settings import ANNOTATIONS_TAKE, AnnotationSettings
 
     kind = arguments.annotations
-    given = {name: getattr(arguments, name) for name in ANNOTATIONS_TAKE[kind] if name in arguments}
+    given = {name: getattr(arguments, name) for name in ANNOTATIONS_TAKE[kind]}
     return AnnotationSettings(kind=kind, file=arguments.target, **given).located(storage.absolute)
 
 

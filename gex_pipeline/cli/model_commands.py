@@ -138,6 +138,11 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     public.add_argument(
         "--span-s", type=number(above=0), metavar="S", help="LVU: longest span (default: as trained, or whole videos)"
     )
+    public.add_argument(
+        "--trim",
+        action=argparse.BooleanOptionalAction,
+        help="COIN: only the part of a video that shows its task (default: as trained, or whole videos)",
+    )
 
 
 MODEL_COMMANDS: CommandTable = {

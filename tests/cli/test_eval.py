@@ -14,7 +14,7 @@ import pytest
 from gex_pipeline.cli.main import main
 from gex_pipeline.stages import models
 from tests.media.making_clips import Make, make_clip
-from tests.trainer.annotations.real_formats import CHARADES_CLASSES, written
+from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY, written
 from tests.trainer.conftest import TEXTS, write_tiny_model
 from tests.trainer.outputs import make_numbered_output
 from tests.validate.tiny_clip import write_tiny_clip
@@ -206,6 +206,16 @@ def test_a_public_data_set(gex, model, media, tmp_path):
     assert "test.csv: 3 of 4 entries used; 1 without media: gone" in out
 
 
+def test_coin_is_measured_over_whole_videos_or_the_part_that_shows_the_task(gex, model, media, tmp_path):
+    database = {f"v{n}": {**COIN_ENTRY, "subset": "testing", "start": 0.0, "end": 0.1} for n in range(3)}
+    file = written(tmp_path / "COIN.json", {"database": database})
+    arguments = (model, str(file), "--annotations", "coin", "--media", media, "--num-frames", "2")
+    for flags, trim in (((), False), (("--trim",), True), (("--no-trim",), False)):
+        code, out, err = gex(*arguments, *flags)
+        assert code == 0, err
+        assert ("only the part that shows its task" in out) is trim
+
+
 def test_classes_by_prompts_of_a_file(gex, model, media, tmp_path):
     classes = written(tmp_path / "classes.txt", CHARADES_CLASSES)
     videos = written(tmp_path / "videos.csv", "id,actions\nv0,c000 0 1\nv1,c001 0 1\nv2,c002 0 1\n")
@@ -232,6 +242,7 @@ def test_classes_by_prompts_of_a_file(gex, model, media, tmp_path):
         (("--annotations", "lsmdc", "--media", "m", "--subset", "s"), "--subset does not go with --annotations lsmdc"),
         (("--annotations", "lsmdc", "--media", "m", "--templates", "t"), "--templates does not go with --annotations"),
         (("--annotations", "coin", "--media", "m", "--span-s", "5"), "--span-s does not go with --annotations coin"),
+        (("--annotations", "lvu", "--media", "m", "--no-trim"), "--trim does not go with --annotations lvu"),
         (("--annotations", "coin", "--media", "m", "--subset", "test"), "COIN has no subset 'test'; expected training"),
         (("--annotations", "folders", "--snapshot", "0"), "--snapshot does not go with --annotations folders"),
         (("--annotations", "folders", "--granularity", "A", "--granularity", "B"), "takes one --granularity"),
