@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from gex_pipeline.errors import GexError, TransientError
@@ -21,6 +23,7 @@ from gex_pipeline.shards.findings import Finding, ShardCheck
 
 TRIES = 3
 _WARY_FROM = 2  # deaths of the worker: one may be the machine's or a person's
+_OURS = Path(__file__).parent
 _NOTHING = {"int": 0, "float": 0.0, "str": ""}  # in a row of a shard that failed, by type
 _COUNTED = {
     "gex_shards_built": "shards that were built",
@@ -48,7 +51,7 @@ class Builder:
         except GexError as error:
             return self._failed(shard, str(error), transient=error.transient)
         except Exception as error:  # noqa: BLE001  the shard's boundary: a failed shard, not a failed job
-            return self._failed(shard, f"{type(error).__name__}: {error}", transient=False)
+            return self._failed(shard, _mistake(error), transient=False)
         _count(self._job.granularity, result)
         return {**vars(result), "error": "", "transient": False}
 
@@ -62,6 +65,16 @@ class Builder:
         _counter("gex_shards_failed").inc(1, {"granularity": self._job.granularity})
         figures = {field.name: _NOTHING[str(field.type)] for field in fields(ShardResult)}
         return {**figures, "shard": shard, "error": error, "transient": transient}
+
+
+def _mistake(error: Exception) -> str:
+    """What nobody foresaw, in which sample and where: in an operation that is not built in, where its code was run."""
+    frames = traceback.extract_tb(error.__traceback__)
+    others = [frame.filename for frame in frames if not Path(frame.filename).is_relative_to(_OURS)]
+    frame = [frame for frame in frames if not others or frame.filename == others[0]][-1]
+    place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+    notes = "; ".join([*getattr(error, "__notes__", ()), place])
+    return f"{type(error).__name__}: {error} ({notes}); mend it there"
 
 
 def verify_patiently(check: ShardCheck) -> list[Finding]:

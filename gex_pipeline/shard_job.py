@@ -107,7 +107,11 @@ def build_shard(job: ShardJob, shard: int, maker: Maker | None = None) -> ShardR
         with ShardWriter(tar_file) as writer:
             for group in read_groups(job, shard):
                 work = Workspace(job.recipe, job.granularity, job.layout, scratch, shard in job.published)
-                made = (maker or make_sample)(operation, group, work)
+                try:
+                    made = (maker or make_sample)(operation, group, work)
+                except Exception as error:
+                    error.add_note(f"sample {group.key}")
+                    raise
                 losses += [_as_loss(job.granularity, lost, group) for lost in made.lost]
                 if made.record is not None:
                     records.append(_add_sample(writer, made.record, made, job, shard))

@@ -30,15 +30,25 @@ _TIMEOUT_S = 900.0  # for one batch; a worker that reads from a slow store is no
 
 @dataclass(frozen=True)
 class Reading:
-    """How samples are read."""
+    """How samples are read.
+
+    Raises:
+        ValueError: a number is too small.
+    """
 
     num_frames: int
     image_size_px: int
     batch_size: int = 32
     num_workers: int = 0
-    """Processes that read and decode, one core each; 0: the process that asks does it."""
+    """Processes that read and decode, one core each; 0: the process that asks does it. They import the script that
+    makes the loader, which has to stand behind ``if __name__ == "__main__":`` there."""
     needs_text: bool = True
     """Whether a sample without text is damaged."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_frames", 1), ("image_size_px", 1), ("batch_size", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected {least} or more")
 
 
 class SequenceBatch(NamedTuple):

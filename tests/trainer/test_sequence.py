@@ -58,6 +58,16 @@ def test_every_sample_comes_once_in_the_order_of_the_numbers_with_its_frames_and
             assert numbers_of(frames.numpy()) == [(which % 16, frame) for frame in (2, 6, 10)]
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "least"),
+    [("num_frames", 0, 1), ("image_size_px", -1, 1), ("batch_size", 0, 1), ("num_workers", -1, 0)],
+)
+def test_a_number_that_nothing_can_be_read_with_is_refused_by_name(name, number, least):
+    """No frames at all were a division by zero, deep in the reading of a video."""
+    with pytest.raises(ValueError, match=f"{name} is {number}; expected {least} or more"):
+        Reading(**{"num_frames": 3, "image_size_px": 32, name: number})
+
+
 def test_numbers_choose_samples_and_their_order(numbered_output):
     batches = load(numbered_output, numbers=[7, 2, 11, 2, 0])
     assert [batch.numbers for batch in batches] == [[7, 2, 11, 2], [0]]
