@@ -153,7 +153,6 @@ class Recipe(Settings):
     ray: RaySettings = RaySettings()  # where the jobs run
     validation: ValidationSettings = ValidationSettings()  # when a new snapshot that differs raises an alarm
     base: str = Field(default=".", exclude=True)  # folder that relative paths start from: the recipe's own
-    known_as: str | None = Field(default=None, exclude=True)  # hash it has in what an earlier version made of it
 
     @property
     def graph(self) -> GranularityGraph:
@@ -204,11 +203,6 @@ class Recipe(Settings):
 
     @property
     def hash(self) -> str:
-        """What names the recipe in all that is made with it: its digest, or what an earlier version took for it."""
-        return self.known_as or self.digest
-
-    @property
-    def digest(self) -> str:
         """Digest of everything that decides the bytes of the output."""
         # Defaults are left out, so that a later version's new setting does not make an old output another recipe's.
         content = deciding(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
@@ -253,9 +247,8 @@ def make_recipe(content: Mapping[str, Any], base: str = ".") -> Recipe:
     if not isinstance(nodes, dict) or not nodes:
         raise RecipeError("no [granularity.NAME] table; a recipe names its granularities, [granularity.SVST] at least")
     settings = {name: _node_settings(name, table) for name, table in nodes.items()}
-    for key in ("base", "known_as"):
-        if key in tables:
-            raise RecipeError(f"{key}: unknown key")
+    if "base" in tables:
+        raise RecipeError("base: unknown key")
     try:
         recipe = Recipe.model_validate({**tables, "granularity": settings, "base": base})
     except ValidationError as error:

@@ -114,53 +114,48 @@ def _stored_recipe(output_uri: str) -> Recipe:
     if state is None:
         what = "was copied without run.json" if manifest else "holds no data set, and no run was begun there"
         raise GexError(f"{output_uri} {what}; name the recipe file instead")
-    recipe = _remade({**state["recipe"], "output": output_uri}, state.get("base", "."))
-    # A run that was begun has its recipe in its own words; those of earlier versions are the last snapshot's.
-    if "recipe_hash" not in state and manifest and manifest.snapshots:
-        last = manifest.snapshots[-1]
-        if _hash_in(recipe, last.recipe_hash, last.recipe) is None:
-            raise GexError(
-                f"the recipe in {output_uri}/run.json is not the one of the last snapshot; name the recipe file"
-            )
-    return recipe
+    if not {"recipe", "base"} <= state.keys():  # the folder we are in may hold files of the same names
+        raise GexError(
+            f"{output_uri}/run.json is of an earlier version, which did not note the recipe's folder; name the recipe "
+            "file instead"
+        )
+    try:
+        return _remade({**state["recipe"], "output": output_uri}, state["base"])
+    except RecipeError as error:
+        raise GexError(
+            f"the recipe in {output_uri}/run.json is one that this version refuses ({error}); name the recipe file "
+            "instead"
+        ) from error
 
 
 def recipe_of(run: Run, snapshot: int) -> Recipe:
-    """The recipe that a published snapshot was made with, under the hash that its shards carry.
+    """The recipe that a published snapshot was made with.
 
     Raises:
-        RecipeError: it is of a version that had other settings.
+        GexError: this version refuses it, or takes it for another one than the version that made the snapshot.
     """
     entry = run.manifest.snapshots[snapshot]
     if entry.recipe_hash == run.recipe.hash:
         return run.recipe
-    recipe = _remade({**entry.recipe, "output": run.recipe.output_uri}, run.recipe.base)
-    return _named(recipe, entry.recipe_hash)
-
-
-def _named(recipe: Recipe, known_as: str | None) -> Recipe:
-    """The recipe under a hash that an output has for it; none: its own."""
-    return recipe.model_copy(update={"known_as": None if known_as == recipe.digest else known_as})
-
-
-def _hash_in(recipe: Recipe, known_as: str | None, content: dict[str, Any]) -> str | None:
-    """The hash under which an output stores this very recipe; None when it stores another one.
-
-    Earlier versions hashed settings that decide nothing, so what was stored goes by the rule of today.
-    """
-    if known_as is None or known_as == recipe.digest:
-        return known_as
+    refused = "its hash is another one here, as after a change of a default"
     try:
-        return known_as if _remade(content, recipe.base).digest == recipe.digest else None
-    except (RecipeError, KeyError):  # of a version that had other settings
-        return None
+        recipe = _remade({**entry.recipe, "output": run.recipe.output_uri}, run.recipe.base)
+        if recipe.hash == entry.recipe_hash:  # the samples carry it
+            return recipe
+    except RecipeError as error:
+        refused = str(error)
+    made_by = entry.software.get("gex-pipeline", "unknown")
+    raise GexError(
+        f"snapshot {snapshot} was made by version {made_by} of gex-pipeline, with a recipe that this version does not "
+        f"build by ({refused})"
+    )
 
 
 def _remade(content: dict[str, Any], base: str) -> Recipe:
     """A recipe out of what was stored of it."""
     granularities = {
         name: {key: value for key, value in table.items() if (key, value) != ("operation", SOURCE_OPERATION)}
-        for name, table in content["granularity"].items()
+        for name, table in content.get("granularity", {}).items()
     }
     return make_recipe({**content, "granularity": granularities}, base=base)
 
@@ -181,14 +176,12 @@ def open_run(recipe: Recipe, retry: Retry | None = None, *, accept_changes: bool
     found_manifest, found_state = read_output(recipe.output_uri)
     manifest, state = found_manifest or Manifest(recipe.name), found_state or {}
     last = manifest.snapshots[-1] if manifest.snapshots else None
-    begun = _hash_in(recipe, state.get("recipe_hash"), state.get("recipe", {}))
-    recipe = _named(recipe, begun)
     changes: tuple[str, ...] = ()
-    if last and _hash_in(recipe, last.recipe_hash, last.recipe) is None:
+    if last and last.recipe_hash != recipe.hash:
         check_same_nodes(recipe, manifest)
         found = changes_in(deciding(last.recipe), deciding(recipe.resolved()))
         changes = tuple(found) or ("defaults of this version",)
-        if not accept_changes and begun is None:
+        if not accept_changes and state.get("recipe_hash") != recipe.hash:
             raise RecipeChangedError(
                 f"{recipe.output_uri} was made with another recipe: {'; '.join(changes)}. Published samples are never "
                 "rewritten: what is new from now on would be made with this one. Say so with --accept-changes, choose "
@@ -242,8 +235,7 @@ def read_output(output_uri: str) -> tuple[Manifest | None, dict[str, Any] | None
 
 def _has_published(state: dict[str, Any]) -> bool:
     """Whether what a run noted came after a snapshot: its own, or one before it."""
-    # Earlier versions noted no `told`. Only a run over a published output notes that nothing is new, with a number > 0.
-    return state.get("stage") == _DONE or int(state.get("told", 0)) > 0 or int(state.get("snapshot", 0)) > 0
+    return int(state.get("told", 0)) > 0 or int(state.get("snapshot", 0)) > 0
 
 
 def num_told(state: dict[str, Any] | None, manifest: Manifest | None) -> int:
@@ -251,8 +243,7 @@ def num_told(state: dict[str, Any] | None, manifest: Manifest | None) -> int:
     published = len(manifest.snapshots) if manifest else 0
     if not state:
         return published
-    # Earlier versions noted the stage only: "done" comes after the report, every other one before it.
-    return min(published, int(state.get("told", state.get("snapshot", published) + (state.get("stage") == _DONE))))
+    return min(published, int(state.get("told", published)))
 
 
 def is_unfinished(state: dict[str, Any] | None, manifest: Manifest | None) -> bool:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -28,8 +27,9 @@ from gex_pipeline.run_state import (
     read_state,
 )
 from gex_pipeline.run_state import recipe_of as recipe_of_snapshot
-from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot
+from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot
 from gex_pipeline.stages import prepare
+from gex_pipeline.stages.rebuild import Damage, rebuild
 from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
 
 
@@ -250,17 +250,13 @@ def test_an_output_that_cannot_be_written_is_known_before_anything_starts(folder
 GONE = r"dataset.json is gone from .*/output, which was published; put it back from a copy$"
 
 
-@pytest.mark.parametrize("ended", ["done", "nothing new", "begun again", "of an earlier version"])
+@pytest.mark.parametrize("ended", ["done", "nothing new", "begun again"])
 def test_an_output_that_lost_its_manifest_is_not_taken_for_one_that_was_begun(folder, ended):
     """Its shards were taken for begun ones, and their accounts, gone since publishing, for a defect of GEX."""
     run = begin(open_run(recipe_of(folder)))
     published(run)
     mark_done(run)
-    if ended == "of an earlier version":
-        state = read_state(run.layout)
-        del state["told"], state["retry"]
-        storage.publish_bytes(json.dumps(state).encode(), run.layout.run_state)
-    elif ended != "done":
+    if ended != "done":
         os.utime(folder / "clips.jsonl", (5, 5))
         again = begin(open_run(recipe_of(folder)))
         if ended == "nothing new":
@@ -312,10 +308,7 @@ def test_what_was_told_of_needs_nothing(folder):
     mark_done(run)
     state = read_state(run.layout)
     assert not is_left_open(open_run(recipe_of(folder)))
-    del state["told"], state["retry"]  # as earlier versions wrote it
-    storage.publish_bytes(json.dumps(state).encode(), run.layout.run_state)
-    assert not is_left_open(open_run(recipe_of(folder)))
-    storage.publish_bytes(json.dumps(state | {"stage": "publish"}).encode(), run.layout.run_state)
+    rewritten(run, stage="publish", told=0)
     run = open_run(recipe_of(folder))
     assert is_left_open(run)
     mark_told(run)
@@ -364,67 +357,78 @@ def test_a_retry_after_a_retirement_is_another_run(folder):
     assert open_run(recipe_of(folder), Retry(("media_missing",))).run_id != before
 
 
-def former_hash(recipe):
-    """What versions before hashed: everything but these four, how long one waits for an answer among it."""
-    content = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    content = {key: value for key, value in content.items() if key not in ("name", "output", "ray", "validation")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def asking(folder, **more):
-    """A recipe whose summaries a server writes; every such recipe had another hash once."""
+    """A recipe whose summaries a server writes."""
     server = {"backend": "http", "model": "m", "url": "http://one/v1", **more}
     short = {"operation": "compress_text", "from": "LVLT", "summarizer": server}
     return recipe_of(folder, granularity={"SVST": {}, "LVLT": LVLT, "LVST": short})
 
 
-def begun_by_a_former_version(recipe):
-    former = recipe.model_copy(update={"known_as": former_hash(recipe)})
-    run = begin(replace(open_run(recipe), recipe=former, run_id="of a former version"))
-    assert read_state(run.layout)["recipe_hash"] == former_hash(recipe) != recipe.hash
-    return run
+def rewritten(run, **changes):
+    """The notes of a run with other values; None: without the key."""
+    state = {key: value for key, value in (read_state(run.layout) | changes).items() if value is not None}
+    storage.publish_bytes(json.dumps(state).encode(), run.layout.run_state)
 
 
-def test_an_output_of_a_former_version_needs_no_word_for_what_is_no_change(folder):
-    first = begun_by_a_former_version(asking(folder))
-    published(first)
-    mark_done(first)
-    again = open_run(asking(folder))
-    assert (again.changes, again.is_current) == ((), True)
-    assert find_recipe(f"{folder}/output").output_uri == f"{folder}/output"
-    longer = open_run(asking(folder, timeout_s=600, url="http://two/v1"))
-    assert (longer.changes, longer.is_current) == ((), True)
-    storage.remove(longer.layout.run_state)
-    assert open_run(asking(folder, timeout_s=600)).changes == ()
-    with pytest.raises(RecipeChangedError, match=r"another recipe: granularity.LVST.summarizer.model was \"m\", is"):
-        open_run(asking(folder, timeout_s=600, model="n"))
+@pytest.mark.parametrize("lacking", ["base", "recipe"])
+def test_an_output_that_does_not_say_where_its_recipe_was_is_not_taken_for_one_of_this_folder(
+    folder, monkeypatch, lacking
+):
+    """In the folder of another corpus its clips came into the data set, without a word."""
+    run = begin(open_run(recipe_of(folder)))
+    rewritten(run, **{lacking: None})
+    monkeypatch.chdir(folder)
+    with pytest.raises(GexError, match=r"output/run.json is of an earlier version, .*name the recipe file instead$"):
+        find_recipe(f"{folder}/output")
 
 
-def test_work_that_a_former_version_began_goes_on_also_with_more_patience(folder):
-    """Its run, its receipts and the samples in its shards name the recipe by the hash of then."""
-    recipe = asking(folder)
-    former = replace(open_run(recipe), recipe=recipe.model_copy(update={"known_as": former_hash(recipe)}))
-    identity = [former.recipe.hash, former.inputs, 0]
-    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    begin(replace(former, run_id=run_id))
-    built = former.layout.table("clips", 0)
-    storage.publish_bytes(b"x", built)
-    for seconds in (600, 900):
-        now = begin(open_run(asking(folder, timeout_s=seconds)))
-        assert (now.run_id, now.recipe.hash) == (run_id, former_hash(recipe))
-        assert now.recipe.granularity["LVST"].summarizer.timeout_s == seconds
-        assert storage.exists(built)
-    assert begin(open_run(asking(folder, model="n"))).run_id != run_id
-    assert not storage.exists(built)
+def test_a_begun_recipe_that_is_refused_now_is_said_to_be_the_one_of_the_output(folder):
+    run = begin(open_run(recipe_of(folder)))
+    rewritten(run, recipe=run.recipe.resolved() | {"speed": 3})
+    with pytest.raises(GexError, match=r"in .*output/run.json is one that this version refuses \(speed: unknown key"):
+        find_recipe(f"{folder}/output")
 
 
-def test_shards_of_a_former_version_are_built_again_under_the_hash_they_carry(folder):
-    first = begun_by_a_former_version(asking(folder))
-    published(first)
-    other = asking(folder, model="n")
-    run = open_run(other, accept_changes=True)
-    then = recipe_of_snapshot(run, 0)
-    assert (then.hash, then.granularity["LVST"].summarizer.model) == (former_hash(asking(folder)), "m")
+def changed_snapshot(folder, **changes):
+    """A run over an output whose only snapshot says something else of itself."""
+    first = begin(open_run(asking(folder)))
+    manifest = published(first)
+    snapshot = replace(manifest.snapshots[0], software={"gex-pipeline": "0.0.9"}, **changes)
+    storage.publish_bytes(replace(manifest, snapshots=(snapshot,)).to_json(), first.layout.manifest)
+    return open_run(asking(folder, model="n"), accept_changes=True)
+
+
+def test_a_snapshot_whose_recipe_is_refused_now_is_named_with_the_version_that_made_it(folder):
+    """The sentence was that of a key which the recipe at hand did not have, and the same again after every run."""
+    recipe = asking(folder).resolved()
+    recipe["granularity"]["LVST"]["summarizer"] |= {"min_words": 8, "accept_min_words": 9}
+    sentence = (
+        "snapshot 0 was made by version 0.0.9 of gex-pipeline, with a recipe that this version does not build by "
+        "(granularity.LVST.summarizer: accept_min_words = 9 is over min_words = 8"
+    )
+    run = changed_snapshot(folder, recipe=recipe)
+    with pytest.raises(GexError, match=re.escape(sentence)) as raised:
+        recipe_of_snapshot(run, 0)
+    assert not isinstance(raised.value, RecipeError)  # it is not the recipe at hand that is wrong
+    plan_uri, entry = run.layout.table("plan-SVST", 0), ShardEntry("SVST/SVST-000001.tar", "r", 1, 1, "0")
+    storage.publish_bytes(b"x", plan_uri)
+    with pytest.raises(GexError, match=r"; put SVST/SVST-000001.tar and what belongs to it back from a copy, or let"):
+        rebuild(replace(run, manifest=with_svst(run.manifest)), [Damage("SVST", 0, entry, "missing")])
+
+
+def with_svst(manifest):
+    entries = {"SVST": GranularityEntry("source", None, "mp4", (), {})}
+    return replace(manifest, snapshots=(replace(manifest.snapshots[0], granularities=entries),))
+
+
+def test_a_snapshot_whose_recipe_has_another_hash_now_is_not_built_from(folder):
+    with pytest.raises(GexError, match=r"does not build by \(its hash is another one here, as after a change of a def"):
+        recipe_of_snapshot(changed_snapshot(folder, recipe_hash="0123"), 0)
+
+
+def test_a_snapshot_is_built_again_with_its_own_recipe(folder):
+    then = recipe_of_snapshot(changed_snapshot(folder), 0)
+    assert (then.hash, then.granularity["LVST"].summarizer.model) == (asking(folder).hash, "m")
 
 
 def test_a_longer_wait_over_a_published_output_is_no_other_recipe(folder):

@@ -32,7 +32,7 @@ TRAINING, HELD_OUT, MIXED = np.int8(0), np.int8(1), np.int8(2)
 
 _COLUMNS = ("key", "source_id", "text", "duration_s", "media_uri", "media_offset_bytes", "media_size_bytes")
 _EXTENSION, _SOURCES = "media_extension", "segments.list.element.source_id"
-_FRAMES = ("frames_offset_bytes", "frames_size_bytes")  # of frames beside a video; older receipts lack them
+_FRAMES = ("frames_offset_bytes", "frames_size_bytes")  # of frames beside a video
 _RECEIPTS_AT_ONCE = 64  # what is in memory while the rows are written out
 _KEPT_SHARDS = 64  # whose rows stay open: a worker goes through a window of them
 
@@ -182,7 +182,7 @@ def _read_receipt(uri: str, name: str, num_samples: int) -> pa.Table:
         raise GexError(
             f"the receipt {uri!r} of {name} cannot be read ({error}); `gex shards verify` says what else is damaged"
         ) from error
-    lacking = {*_COLUMNS, _EXTENSION, "segments"}.difference(table.column_names)
+    lacking = {*_COLUMNS, _EXTENSION, "segments", *_FRAMES}.difference(table.column_names)
     if lacking or table.num_rows != num_samples:
         why = f"lacks {', '.join(sorted(lacking))}" if lacking else f"lists {table.num_rows} samples"
         raise GexError(
@@ -194,8 +194,6 @@ def _read_receipt(uri: str, name: str, num_samples: int) -> pa.Table:
 
 def _prefer_frames(table: pa.Table) -> pa.Table:
     """The same rows, where a sample has frames beside its video with the frames as its media."""
-    if not set(_FRAMES) <= set(table.column_names):
-        return table
     has_frames = pc.is_valid(table["frames_size_bytes"])
     places = zip(("media_offset_bytes", "media_size_bytes", _EXTENSION), (*_FRAMES, None), strict=True)
     for name, instead in places:

@@ -183,6 +183,8 @@ class Checkpoints:
         """
         uri = self.uri_of(step)
         index = read_index(uri)
+        if EMA in index["files"] and "average" not in index:
+            raise GexError(f"{uri!r} does not say how often its average was moved; this version cannot go on from it")
         progress = Progress(**index["progress"])
         fill_tensors(named_tensors(state.model), storage.join(uri, MODEL), "weights")
         _load_optimiser(state, uri, index["optimiser"])
@@ -323,9 +325,7 @@ def _load_average(state: TrainingState, uri: str, index: dict[str, Any]) -> None
             _log.warning("%r has an average of weights, which this training does not go on with", uri)
     elif EMA in index["files"]:
         fill_tensors(state.ema.state_dict(), storage.join(uri, EMA), "averages")
-        # earlier versions kept no number, as with them the share that stays was the decay from the first update
-        average = index.get("average", {"num_updates": state.ema.updates_to_rise()})
-        state.ema.num_updates = average["num_updates"]
+        state.ema.num_updates = index["average"]["num_updates"]
     else:
         _log.warning("%r has no average of weights; it starts at the weights of this step", uri)
         weights = named_tensors(state.model)

@@ -10,7 +10,6 @@ not skipped.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -49,10 +48,6 @@ class Ema:
         with torch.no_grad():
             torch._foreach_lerp_(list(self._averages.values()), list(self._parameters.values()), 1 - stays)
         self.num_updates += 1
-
-    def updates_to_rise(self) -> int:
-        """After how many updates the share that stays is the decay."""
-        return max(0, math.ceil((10 * self.decay - 1) / (1 - self.decay)))
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

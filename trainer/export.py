@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
@@ -36,7 +35,7 @@ class TrainingOutput:
         if not storage.exists(recipe):
             raise GexError(f"{uri!r} is no output of a training: there is no {RECIPE} in it")
         try:
-            content = TrainRecipe.model_validate(_as_said(json.loads(storage.read_bytes(recipe))))
+            content = TrainRecipe.model_validate(json.loads(storage.read_bytes(recipe)))
         except ValueError as error:
             raise GexError(f"{recipe!r} is no recipe that this version knows: {error}") from error
         self.recipe = content.model_copy(update={"output": place})
@@ -92,17 +91,3 @@ class TrainingOutput:
             end = End(target, step, read_index(uri)["progress"]["metrics"])
             publish_at(end, self.recipe, built, data, processes)
         return end
-
-
-def _as_said(content: Any) -> Any:
-    """A recipe without the model's defaults where it starts from a trained one.
-
-    Earlier versions wrote them down, and they would contradict the settings of that model; towers.frozen was all that
-    could be said then.
-    """
-    match content:
-        case {"start_from": str(), "start_from_parts": [*_]}:
-            return content  # [model] says how the other parts begin
-        case {"start_from": str(), "model": {"iam": _, "towers": {"frozen": frozen}}}:
-            return {**content, "model": {"towers": {"frozen": True}} if frozen else {}}
-    return content

@@ -78,8 +78,8 @@ class GuardedOptimiser:
 
     def restore_counters(self, counters: dict[str, int]) -> None:
         """Take up what `counters` gave."""
-        self.num_skipped = counters.get("num_skipped", 0)
-        self.num_skipped_in_row = counters.get("num_skipped_in_row", 0)
+        self.num_skipped = counters["num_skipped"]
+        self.num_skipped_in_row = counters["num_skipped_in_row"]
 
     def _set_learning_rates(self, step: int) -> None:
         settings = self.settings

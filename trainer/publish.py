@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,17 +177,9 @@ def _content(recipe: TrainRecipe) -> dict[str, Any]:
 
 def _difference(before: dict[str, Any], recipe: TrainRecipe) -> str:
     """The first key that decides what is trained and is another one; empty where there is none."""
-    if recipe.data.annotations is not None and "frame_sampling" not in before["data"]:
-        return "it was begun by a version that took public data in another order"
-    # earlier versions, which knew no parts, wrote down the defaults, whatever it started from
-    has_all = "iam" in before["model"] and not before.get("start_from_parts")
-    now = recipe.model_dump(mode="json") if has_all else _content(recipe)
-    try:  # a key that an earlier version did not know: its default is what was done then
-        known = TrainRecipe.model_validate(before)
-        before = known.model_dump(mode="json") if has_all else _content(known)
-    except ValidationError:
-        pass  # a key that this version does not know: it is named
-    for path, old, new in _pairs(before, now):
+    with suppress(ValidationError):  # a key that this version does not know: it is named
+        before = _content(TrainRecipe.model_validate(before))  # a key that came since: its default was done then
+    for path, old, new in _pairs(before, _content(recipe)):
         if path[0] in _FREE or (path[0] == "data" and path[-1] in _FREE_OF_DATA):
             continue
         if old != new:

@@ -218,7 +218,7 @@ class TrainingRun:
         if progress is None:
             return 0
         before, now = progress.counters.get("num_samples"), self.data.num_samples
-        if before not in (None, now):  # of checkpoints of earlier versions it is not known
+        if before != now:
             raise GexError(
                 f"the training at {self.recipe.output} began with {before} samples, and its data are {now} now: a "
                 "snapshot was retired, or annotations were changed. Begin another one: name another output"

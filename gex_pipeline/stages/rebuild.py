@@ -137,8 +137,15 @@ def _rebuild_some(run: Run, damaged: Sequence[Damage]) -> None:
     plan_uri = run.layout.table(f"plan-{granularity}", snapshot)
     if not storage.exists(plan_uri):
         raise GexError(f"{damaged[0].words}; it cannot be built again, since {plan_uri} is gone")
+    try:
+        recipe = recipe_of(run, snapshot)
+    except GexError as error:
+        shards = ", ".join(damage.entry.path for damage in damaged)
+        raise GexError(
+            f"{error}; put {shards} and what belongs to it back from a copy, or let that version build it"
+        ) from error
     published = _published(run, plan_uri, damaged)
-    job = ShardJob(recipe_of(run, snapshot), granularity, plan_uri, _plan_digest(run, granularity, snapshot), published)
+    job = ShardJob(recipe, granularity, plan_uri, _plan_digest(run, granularity, snapshot), published)
     samples = {damage.shard: damage.entry.num_samples for damage in damaged}
     report = progress()
     report.stage(f"{granularity} rebuild", sum(samples.values()), "samples")

@@ -24,7 +24,7 @@ def fill(model, value):
 def risen(model, decay):
     """An average whose share that stays is the decay already."""
     ema = Ema(model, decay)
-    ema.num_updates = ema.updates_to_rise()
+    ema.num_updates = 1_000_000
     return ema
 
 
@@ -52,8 +52,6 @@ def test_the_share_that_stays_rises_with_the_updates_up_to_the_decay(decay):
         stays = min(decay, (1 + n) / (10 + n))
         expected = stays * expected + (1 - stays) * (n % 3)
         assert ema.state_dict()["bias"].item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    n = ema.updates_to_rise()
-    assert (1 + n) / (10 + n) == pytest.approx(decay) if n else decay <= 0.1
 
 
 @pytest.mark.parametrize(("decay", "num_updates"), [(0.9999, 950), (0.999, 320)])
