@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -46,7 +47,6 @@ SCORES = (*ROUGE_NAMES, BERTSCORE_F1)
 COMPARED = {"rougeL": "ROUGE-L", BERTSCORE_F1: "BERTScore-F1"}  # the scores that the recommendation is about
 FEW_TASKS = 100  # under so many, an interval says little
 _DIGITS = 6
-_VERSION = 1  # of how a result is made; a stored one of another version is made again
 _ROW_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -311,11 +311,28 @@ def _digest(recipe: AssessmentRecipe, name: str, tasks: str) -> str:
     candidate, summarizer = recipe.candidate[name], recipe.summarizer_of(name)
     in_engine = summarizer.backend == "vllm"
     identity = model_identity(summarizer.model, summarizer.revision) if in_engine else None
-    parts = [_VERSION, candidate.model_dump(mode="json"), identity, recipe.scores.model_dump(mode="json"), tasks]
+    parts: list[Any] = [
+        _code(),
+        candidate.model_dump(mode="json"),
+        identity,
+        recipe.scores.model_dump(mode="json"),
+        tasks,
+    ]
     parts.append(recipe.seed)
     if in_engine and (template := _template(summarizer)) is not None:
         parts.append(template)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """SHA-256 (hex) of the code that writes, checks and scores summaries: results of two versions do not compare."""
+    package = Path(__file__).parent.parent
+    files = [*(package / "summarize").glob("*.py"), *(package / "validate").glob("*.py"), Path(__file__)]
+    digest = hashlib.sha256()
+    for file in sorted([*files, package / "stages" / "summaries.py"]):
+        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _template(summarizer: SummarizerSettings) -> str | None:

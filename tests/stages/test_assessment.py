@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,20 @@ def test_sources_are_joined_as_text(tmp_path):
     (tmp_path / "b.toml").write_text(CORPUS)
     (task,) = read_tasks(load_assessment(tmp_path / "b.toml"))[0]
     assert (task.request.key, json.dumps(task.request.captions)) == ("5", '["a dog runs", "a cat sits"]')
+
+
+def test_results_of_another_version_are_made_again(tmp_path, monkeypatch):
+    """An extractive candidate of before a mended bug was called worse than the very same one added after it."""
+    recipe = engine_candidate(tmp_path / "a")
+    about = tasks_digest(read_tasks(recipe)[0])
+    digests = [_digest(recipe, "v", about)]
+    version = Path(shutil.copytree(Path(assessment.__file__).parent.parent, tmp_path / "version"))
+    monkeypatch.setattr(assessment, "__file__", str(version / "stages/assessment.py"))
+    for changed in (None, "summarize/extractive.py", "validate/sentence.py", "stages/summaries.py"):
+        if changed:
+            (version / changed).write_text((version / changed).read_text() + "\nCHANGED = 1\n")
+        assessment._code.cache_clear()
+        digests.append(_digest(recipe, "v", about))
+    assessment._code.cache_clear()
+    assert digests[0] == digests[1]
+    assert len(set(digests[1:])) == 4
