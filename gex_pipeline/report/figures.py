@@ -129,7 +129,7 @@ class Figures:
     nodes: tuple[NodeFigures, ...]  # the source's clips first
     panels: tuple[Panel, ...]
     scores: tuple[ScoreFigures, ...]
-    mixed_scores: str  # a sentence where several models' scores are in one figure
+    mixed_scores: str  # a sentence where scores of several models or rules are in one figure
     losses: tuple[LossFigures, ...]
     snapshots: tuple[SnapshotFigures, ...]  # newest first
     recipe: dict[str, Any]
@@ -202,7 +202,7 @@ def collect_figures(output_uri: str, manifest: Manifest, database: Database) -> 
         nodes=tuple(_nodes(database, manifest, graph)),
         panels=tuple(_panels(database, graph)),
         scores=tuple(one for name in graph.nodes for one in _scores(output_uri, manifest, database, graph, name)),
-        mixed_scores=mixed_scores(one.recipe for one in manifest.snapshots if one.retired is None),
+        mixed_scores=mixed_scores((one.recipe, one.software) for one in manifest.snapshots if one.retired is None),
         losses=tuple(_losses(output_uri, manifest, database)),
         snapshots=tuple(
             SnapshotFigures(entry.snapshot, entry.created, entry.accounts) for entry in reversed(manifest.snapshots)

@@ -33,6 +33,7 @@ from gex_pipeline.shards.manifest import (
 from gex_pipeline.stages.build import PlannedShard, builds, is_built, plan_shards, stored_sizes
 from gex_pipeline.stages.prepare import read_ingest_account
 from gex_pipeline.tables import Database, sql_text
+from gex_pipeline.validate.settings import score_rules
 
 _NO_LOSSES = "SELECT " + ", ".join(f"''::VARCHAR AS {name}" for name in LOSS_SCHEMA.names)
 _NO_RECEIPTS = (
@@ -185,7 +186,7 @@ def publish(run: Run) -> Snapshot | None:
         granularities=entries,
         accounts=accounts,
         tables=_tables(run),
-        software=_software(),
+        software=_software() | score_rules(),
     )
     manifest = Manifest(run.recipe.name, (*run.manifest.snapshots, snapshot))
     check_held(run)

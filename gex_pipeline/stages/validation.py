@@ -109,7 +109,7 @@ class _Validation:
         self._settings = ValidationSettings.model_validate(recipe.get("validation") or {})
         self._clip_model = options.clip_model or self._scores.clip_model
         self._videos: dict[str, Vectors | None] = {}  # by the key that a video is drawn by; None: unreadable
-        mixed = mixed_scores(one.recipe for one in manifest.snapshots if one.retired is None)
+        mixed = mixed_scores((one.recipe, one.software) for one in manifest.snapshots if one.retired is None)
         self._notes = [*samples.notes, *([mixed] if mixed else [])]
 
     @cached_property

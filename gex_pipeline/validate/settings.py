@@ -41,26 +41,44 @@ class ScorerSettings(BaseModel):
     """Frames a video that stand for it in the video-text cosines."""
 
 
-_MODELS = {
+_KEYS = {
+    "ROUGE": ("rouge",),
     "sentence cosine": ("sentence_model",),
     "BERTScore": ("bertscore_model", "bertscore_layers"),
     "CLIP": ("clip_model", "clip_frames"),
 }
+# By which rule each is taken: raised where one and the same pair comes out otherwise with the same model.
+_RULES = {"ROUGE": 1, "sentence cosine": 2, "BERTScore": 1, "CLIP": 1}
 
 
-def mixed_scores(recipes: Iterable[Mapping[str, Any]]) -> str:
-    """Which scores these snapshots' recipes took by different models, as a sentence; empty where there are none."""
-    tables = [recipe.get("scores") or {} for recipe in recipes]
-    told = []
-    for score, keys in _MODELS.items():
-        taken = [tuple(table.get(key, ScorerSettings.model_fields[key].default) for key in keys) for table in tables]
-        different = dict.fromkeys(values for values in taken if values[0])
-        ways = [" ".join(str(value) for value in values if value is not None) for values in different]
+def score_rules() -> dict[str, str]:
+    """By which rule each score is taken, as a snapshot notes it in its software."""
+    return {f"rule of {score}": str(rule) for score, rule in _RULES.items()}
+
+
+def mixed_scores(snapshots: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) -> str:
+    """Which scores snapshots (recipe and software) took by other models or rules, as a sentence; empty for none."""
+    made = [(recipe.get("scores") or {}, software) for recipe, software in snapshots]
+    told, has_rules = [], False
+    for score, keys in _KEYS.items():
+        defaults = {key: ScorerSettings.model_fields[key].default for key in keys}
+        taken = [({**defaults, **table}, software.get(f"rule of {score}", "1")) for table, software in made]
+        taken = [(table, rule) for table, rule in taken if table[keys[0]]]
+        differ = len({rule for _, rule in taken}) > 1
+        ways = dict.fromkeys(_way([table[key] for key in keys], rule if differ else None) for table, rule in taken)
         if len(ways) > 1:
             told.append(f"{score} ({', then '.join(ways)})")
+            has_rules |= differ
     if not told:
         return ""
-    return f"[scores] was changed between snapshots: figures of {' and '.join(told)} mix models that do not compare."
+    why, what = ("How scores are taken", "scores") if has_rules else ("[scores]", "models")
+    return f"{why} was changed between snapshots: figures of {' and '.join(told)} mix {what} that do not compare."
+
+
+def _way(values: Iterable[object], rule: str | None) -> str:
+    """How a score was taken, in words."""
+    words = [str(value) for value in values if value is not None and value is not True]
+    return " ".join([*words, *([f"by rule {rule}"] if rule else [])])
 
 
 class ValidationSettings(BaseModel):

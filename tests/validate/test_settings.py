@@ -7,7 +7,7 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
-from gex_pipeline.validate.settings import ScorerSettings, mixed_scores
+from gex_pipeline.validate.settings import ScorerSettings, mixed_scores, score_rules
 
 
 def test_the_defaults_need_no_model_hub():
@@ -48,9 +48,23 @@ def test_settings_are_frozen():
     ],
 )
 def test_scores_that_snapshots_took_by_different_models_are_named(tables, told):
-    said = mixed_scores({} if table is None else {"scores": table} for table in tables)
+    said = mixed_scores(({} if table is None else {"scores": table}, score_rules()) for table in tables)
     start, end = "[scores] was changed between snapshots: figures of ", " mix models that do not compare."
     assert said == (f"{start}{told}{end}" if told else "")
+
+
+def test_scores_that_versions_took_by_different_rules_are_named():
+    """Of a longer text one version read the first 256 tokens, and means went over its cosines and the later ones."""
+    before, now = ({}, {}), ({}, score_rules())
+    told = "sentence cosine (minilm by rule 1, then minilm by rule 2)"
+    end = " mix scores that do not compare."
+    assert mixed_scores([before, now]) == f"How scores are taken was changed between snapshots: figures of {told}{end}"
+    assert mixed_scores([before, ({"scores": {"sentence_model": None}}, score_rules())]) == ""
+    other = ({}, score_rules() | {"rule of ROUGE": "2", "rule of BERTScore": "2"})
+    said = mixed_scores([now, other, ({"scores": {"rouge": False, "bertscore_layers": 1}}, score_rules())])
+    told = "ROUGE (by rule 1, then by rule 2) and "
+    told += "BERTScore (minilm by rule 1, then minilm by rule 2, then minilm 1 by rule 1)"
+    assert said == f"How scores are taken was changed between snapshots: figures of {told}{end}"
 
 
 def test_importing_any_module_of_the_room_loads_no_model_library():
