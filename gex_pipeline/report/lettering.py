@@ -1,8 +1,8 @@
 """Texts on pictures: fonts, wrapping, and what to do with letters that no font at hand has. Pillow only.
 
 Pillow's built-in font draws plain English; texts with other Latin, Greek or Cyrillic letters are drawn in the
-DejaVu font that matplotlib carries. What neither can draw in the right order becomes a note such as
-"[Arabic, 12 characters]": boxes would say nothing.
+DejaVu font that matplotlib carries, or that the system has. What neither can draw in the right order becomes a note
+such as "[Arabic, 12 characters]": boxes would say nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 _MISSING = "\uffff"
+_BROAD = "DejaVuSans.ttf"
 _LINE_LETTERS = 1000  # in a line at most: marks that take no width would never fill one
 _NEEDS_SHAPING = ("R", "AL", "AN")  # bidirectional classes that run from right to left
 
@@ -61,10 +62,12 @@ def broad_font(size_px: int) -> Font:
     from PIL import ImageFont
 
     package = find_spec("matplotlib")
-    file = Path(package.origin or "").parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" if package else None
-    if file is None or not file.is_file():
+    carried = Path(package.origin or "").parent / "mpl-data" / "fonts" / "ttf" / _BROAD if package else None
+    file = str(carried) if carried and carried.is_file() else _BROAD  # Pillow looks in the system's folders
+    try:
+        face = ImageFont.truetype(file, round(size_px * 0.9), layout_engine=ImageFont.Layout.BASIC)
+    except OSError:
         return plain_font(size_px)
-    face = ImageFont.truetype(str(file), round(size_px * 0.9), layout_engine=ImageFont.Layout.BASIC)
     return Font(face, size_px)
 
 

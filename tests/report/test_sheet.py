@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from gex_pipeline.report.lettering import Font, broad_font, plain_font, readable, wrapped
@@ -36,6 +39,21 @@ def test_other_latin_and_cyrillic_letters_are_drawn_as_they_are() -> None:
     text, font = readable("Café, щенок", 14)
     assert text == "Café, щенок"
     assert font == broad_font(14)
+
+
+def test_without_matplotlib_the_font_of_the_system_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the extra `score` drew notes in place of letters, though the font was there."""
+    (tmp_path / "fonts").mkdir()
+    shutil.copy(str(broad_font(14).face.path), tmp_path / "fonts" / "DejaVuSans.ttf")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = []
+    for folder in (tmp_path, tmp_path / "nothing"):
+        monkeypatch.setenv("XDG_DATA_HOME", str(folder))
+        monkeypatch.setenv("XDG_DATA_DIRS", str(folder))
+        broad_font.cache_clear()
+        found.append(readable("Café, щенок", 14)[0])
+    broad_font.cache_clear()
+    assert found == ["Café, щенок", "Caf [Latin, 1 character] , [Cyrillic, 5 characters]"]
 
 
 def test_letters_that_cannot_be_drawn_are_named_by_their_script() -> None:
