@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -124,6 +125,10 @@ def _start_ray(address: str, options: dict[str, Any]) -> None:
         first = str(error).strip().partition("\n")[0]
         if isinstance(error, OSError) and "AF_UNIX" in first:
             raise GexError(f"Ray's sockets do not fit below TMPDIR ({first}); set TMPDIR to a shorter path") from error
+        if address == "local" and isinstance(error, UnicodeEncodeError):
+            raise GexError(
+                f"Ray takes no folder whose name is not ASCII, as {tempfile.gettempdir()!r}; set TMPDIR to another one"
+            ) from error
         if address == "local" and (type(error) is Exception or isinstance(error, RuntimeError)):
             # A node of which a process died while it came up; Ray has no class of its own for that.
             raise TransientError(f"Ray did not start ({first}). Run the same command again") from error
