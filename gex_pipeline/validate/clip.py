@@ -2,8 +2,7 @@
 
 A video is the mean of its frames' unit vectors, normalised (mean pooling). A text longer than the
 model's text length is cut there, its end token kept; `num_truncated` counts such texts. The
-composition of a batch moves a score by float rounding only. Runs with transformers 4 and 5.
-Does not decode video: frames come as images.
+composition of a batch moves a score by float rounding only. Does not decode video: frames come as images.
 """
 
 # Tensors: N texts, T frames of one video, D embedding width, L text tokens.
@@ -133,9 +132,7 @@ class ClipCosine:
         return sum(len(ids) > self.max_tokens for ids in tokens)
 
     def _unit(self, features: Any) -> Vectors:
-        # transformers 4 gives the tensor, 5 an output object around it
-        features_ND = features if self._torch.is_tensor(features) else features.pooler_output
-        unit_ND: Vectors = self._torch.nn.functional.normalize(features_ND, dim=-1).cpu().numpy()
+        unit_ND: Vectors = self._torch.nn.functional.normalize(features.pooler_output, dim=-1).cpu().numpy()
         return unit_ND
 
 
@@ -158,8 +155,7 @@ def _check_pooling(weights: Weights, text_config: Any, tokenizer: Any) -> None:
 
 def _load_image_processor(transformers: Any, weights: Weights) -> Any:
     # PIL everywhere: with torchvision installed the default resizes otherwise, and scores would depend on the machine
-    choice = {"use_fast": False} if transformers.__version__.startswith("4.") else {"backend": "pil"}
-    return transformers.AutoImageProcessor.from_pretrained(weights.source, trust_remote_code=False, **choice)
+    return transformers.AutoImageProcessor.from_pretrained(weights.source, trust_remote_code=False, backend="pil")
 
 
 def _as_image(frame: Frame) -> Image.Image:

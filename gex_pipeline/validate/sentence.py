@@ -43,7 +43,7 @@ class SentenceCosine:
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embeddings (n, dim), float32 of unit norm; the row of a blank text is zero."""
         filled = [row for row, text in enumerate(texts) if not is_blank(text)]
-        vectors = np.zeros((len(texts), self._dim()), dtype=np.float32)
+        vectors = np.zeros((len(texts), int(self._model.get_embedding_dimension())), dtype=np.float32)
         if not filled:
             return vectors
         windows = [self._windows(texts[row]) for row in filled]
@@ -107,12 +107,6 @@ class SentenceCosine:
         check_parallel(a, b)
         vectors = self.encode([*a, *b])
         return row_cosines(vectors[: len(a)], vectors[len(a) :])
-
-    def _dim(self) -> int:
-        # renamed in sentence-transformers 5.x; the old name warns, and disappears one day
-        name = "get_embedding_dimension"
-        ask = getattr(self._model, name, None) or self._model.get_sentence_embedding_dimension
-        return int(ask())
 
 
 def _filled(pieces: list[tuple[str, int]], room: int) -> list[tuple[str, int]]:

@@ -40,7 +40,6 @@ def test_text_embeddings_are_unit_vectors_and_a_blank_text_is_zero(clip):
 
 
 def test_text_embeddings_equal_those_of_the_whole_model(clip, tiny_clip_folder):
-    """get_text_features changed its type between transformers 4 and 5; the model's own forward is the reference."""
     import torch
     from transformers import AutoTokenizer, CLIPModel
 

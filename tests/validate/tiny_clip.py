@@ -27,7 +27,6 @@ def write_tiny_clip(folder: Path, texts: Sequence[str]) -> Path:
     vocabulary, merges = _train_bpe(texts)
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges), ""]), encoding="utf-8")
-    # from files: the constructor's arguments differ between transformers 4 and 5
     tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=TINY_MAX_TOKENS)
     tokenizer.save_pretrained(folder)
 
