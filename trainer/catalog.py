@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gex_pipeline.errors import GexError
-from gex_pipeline.shards.manifest import Manifest, ShardEntry, read_manifest
+from gex_pipeline.shards.manifest import Manifest, ShardEntry, published_manifest
 from trainer.catalog_rows import HELD_OUT, MIXED, TRAINING, CatalogSample, Rows, source_number, write_rows
 from trainer.order import Int64s
 
@@ -37,9 +37,7 @@ def read_catalog(dataset_uri: str, snapshot: int | None = None, granularities: S
         GexError: nothing is published there, the snapshot or a granularity is not among what is, the snapshot was
             retired, a granularity is empty, or a receipt is missing, damaged or not the one that was published.
     """
-    manifest = read_manifest(dataset_uri)
-    if manifest is None:
-        raise GexError(f"no data set is published at {dataset_uri!r}: there is no dataset.json in it")
+    manifest = published_manifest(dataset_uri)
     numbers = [entry.snapshot for entry in manifest.snapshots]
     if snapshot is not None and snapshot not in numbers:
         raise GexError(f"{dataset_uri!r} has no snapshot {snapshot}; published are {_listed(numbers)}")

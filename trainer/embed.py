@@ -17,7 +17,7 @@ import torch
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import progress
-from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.shards.manifest import published_manifest
 from trainer.catalog import Catalog, CatalogPart
 from trainer.catalog_rows import CatalogSample, source_number
 from trainer.data_settings import PAPER_GRANULARITIES, GranularitySettings
@@ -79,10 +79,7 @@ def granularities_of(model: Pretrained, dataset_uri: str, named: Sequence[str] =
     Raises:
         GexError: one that is named is not known, none is left, or nothing is published there.
     """
-    manifest = read_manifest(dataset_uri)
-    if manifest is None:
-        raise GexError(f"no data set is published at {dataset_uri!r}: there is no dataset.json in it")
-    published = manifest.granularity_names()
+    published = published_manifest(dataset_uri).granularity_names()
     if named:
         for name in named:
             if name in published:  # of another one it is said what is published, when it is read

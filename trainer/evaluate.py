@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gex_pipeline.errors import GexError
-from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.shards.manifest import published_manifest
 from trainer.catalog import Catalog, CatalogPart, read_catalog
 from trainer.data_settings import PAPER_GRANULARITIES
 from trainer.encoding import classify_videos, encode
@@ -195,9 +195,7 @@ def chosen_numbers(num_samples: int, options: Options, name: str) -> list[int] |
 
 def _published(data: PublishedData) -> tuple[int, list[str]]:
     """The last snapshot that is read, and the granularities with samples up to it."""
-    manifest = read_manifest(data.uri)
-    if manifest is None or not manifest.snapshots:
-        raise GexError(f"no data set is published at {data.uri!r}: there is no dataset.json in it")
+    manifest = published_manifest(data.uri)
     snapshot = manifest.snapshots[-1].snapshot if data.snapshot is None else data.snapshot
     names = manifest.granularity_names()
     return snapshot, [name for name in names if any(shard.num_samples for shard in manifest.shards(name, snapshot))]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
-from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.shards.manifest import published_manifest
 from trainer.data_settings import GranularitySettings
 from trainer.pretrained import CARD, CLIP, find_model
 
@@ -60,9 +60,7 @@ def dataset_digest(dataset_uri: str, granularity: str) -> str:
     Raises:
         GexError: no data set is published there.
     """
-    manifest = read_manifest(dataset_uri)
-    if manifest is None:
-        raise GexError(f"no data set is published at {dataset_uri!r}: there is no dataset.json in it")
+    manifest = published_manifest(dataset_uri)
     lines = [f"{shard.path} {shard.sha256}\n" for shard in manifest.shards(granularity)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

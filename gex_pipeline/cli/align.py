@@ -8,12 +8,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from gex_pipeline import storage
-from gex_pipeline.cli.model_tools import open_model
 from gex_pipeline.cli.show import say, say_note, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
 from gex_pipeline.shard_format import FRAMES_EXTENSION
-from gex_pipeline.stages.models import require_train_extra
+from gex_pipeline.stages.models import open_model, require_train_extra
 
 if TYPE_CHECKING:
     from gex_pipeline.shards.target import Target

@@ -6,11 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
-from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model
+from gex_pipeline.cli.model_tools import note_damaged, one_granularity
 from gex_pipeline.cli.show import say, say_note
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, progress, shown_by
-from gex_pipeline.stages.models import require_train_extra
+from gex_pipeline.stages.models import open_model, require_train_extra
 
 if TYPE_CHECKING:
     from trainer.embed import Counted

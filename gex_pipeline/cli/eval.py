@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gex_pipeline import __version__, storage
-from gex_pipeline.cli.model_tools import note_damaged, open_model
+from gex_pipeline.cli.model_tools import note_damaged
 from gex_pipeline.cli.show import say, say_json, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.settings_errors import explain
-from gex_pipeline.stages.models import require_train_extra
+from gex_pipeline.stages.models import open_model, require_train_extra
 
 if TYPE_CHECKING:
     from trainer.data_settings import AnnotationSettings

@@ -1,30 +1,14 @@
-"""What the commands that use a trained model have in common: loading it, and telling what could not be read."""
+"""What the commands that use a trained model have in common: choosing what it reads, and telling what could not be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gex_pipeline.cli.show import say_note
 from gex_pipeline.errors import GexError
 
-if TYPE_CHECKING:
-    from trainer.pretrained import Pretrained
-
 _NAMED = 20
-
-
-def open_model(uri: str) -> Pretrained:
-    """A trained model on the accelerator where there is one.
-
-    Raises:
-        GexError: there is no model.
-    """
-    import torch
-
-    from trainer.pretrained import Pretrained
-
-    return Pretrained.from_pretrained(uri, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def one_granularity(names: Sequence[str], chosen: str | None) -> str:

@@ -7,12 +7,12 @@ import io
 from typing import TYPE_CHECKING
 
 from gex_pipeline import storage
-from gex_pipeline.cli.model_tools import note_damaged, one_granularity, open_model
+from gex_pipeline.cli.model_tools import note_damaged, one_granularity
 from gex_pipeline.cli.show import say, say_json, say_note, table
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
-from gex_pipeline.shards.manifest import read_manifest
-from gex_pipeline.stages.models import require_train_extra
+from gex_pipeline.shards.manifest import published_manifest
+from gex_pipeline.stages.models import open_model, require_train_extra
 
 if TYPE_CHECKING:
     from trainer.catalog import Catalog
@@ -31,10 +31,7 @@ def command(arguments: argparse.Namespace) -> int:
     query, dataset = arguments.text.strip(), storage.absolute(arguments.dataset)
     if not query:
         raise GexError("expected a text that is not empty")
-    manifest = read_manifest(dataset)
-    if manifest is None:
-        raise GexError(f"no data set is published at {dataset!r}: there is no dataset.json in it")
-    name = one_granularity(manifest.granularity_names(), arguments.granularity)
+    name = one_granularity(published_manifest(dataset).granularity_names(), arguments.granularity)
     model, counted = open_model(arguments.model), Counted()
     with read_catalog(dataset, granularities=[name]) as catalog:
         with shown_by(LineProgress()):

@@ -143,6 +143,18 @@ def read_manifest(output_uri: str) -> Manifest | None:
         raise GexError(f"{uri} is not a data set's manifest: {error}") from error
 
 
+def published_manifest(output_uri: str) -> Manifest:
+    """The manifest of an output with something published.
+
+    Raises:
+        GexError: there is none, or it is none this version reads.
+    """
+    manifest = read_manifest(output_uri)
+    if manifest is None or not manifest.snapshots:
+        raise GexError(f"no data set is published at {output_uri!r}: there is no dataset.json in it")
+    return manifest
+
+
 def publish_sizes(layout: Layout, manifest: Manifest) -> None:
     """Write every ``sizes.json`` anew by what is published."""
     for name in manifest.granularity_names():

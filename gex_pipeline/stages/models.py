@@ -14,6 +14,7 @@ from gex_pipeline import storage
 from gex_pipeline.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from trainer.pretrained import Pretrained
     from trainer.train import Outcome
 
 _NEEDED = ("torch", "transformers", "safetensors")
@@ -28,6 +29,19 @@ def require_train_extra() -> None:
     for package in _NEEDED:
         if find_spec(package) is None:
             raise MissingExtraError(package, "train")
+
+
+def open_model(uri: str) -> Pretrained:
+    """A trained model on the accelerator where there is one.
+
+    Raises:
+        GexError: there is no model.
+    """
+    import torch
+
+    from trainer.pretrained import Pretrained
+
+    return Pretrained.from_pretrained(uri, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train_model(place: str, say: Callable[[str], None] = lambda line: None) -> Outcome:
@@ -62,13 +76,10 @@ def evaluate_model(model: str, dataset: str, max_samples: int | None = None) -> 
         GexError: the model or the data set is not there, or they do not go together.
     """
     require_train_extra()
-    import torch
-
     from trainer.evaluate import Options, PublishedData, evaluate_published
     from trainer.history import held_out_of_dataset
-    from trainer.pretrained import Pretrained
 
-    pretrained = Pretrained.from_pretrained(model, "cuda" if torch.cuda.is_available() else "cpu")
+    pretrained = open_model(model)
     held_out = held_out_of_dataset(pretrained.trained, dataset)
     data = PublishedData(storage.absolute(dataset), held_out=held_out)
     found = evaluate_published(pretrained, data, Options(max_samples=max_samples))
