@@ -7,7 +7,6 @@ person only asks what would happen.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from gex_pipeline import registry, storage
@@ -28,7 +27,6 @@ _SIZED_FILES = 64
 _NO_SUMMARIES = "NULL::VARCHAR AS new_text, NULL::VARCHAR AS source_text_digest, NULL::VARCHAR AS scores"
 _FRAMES_FACTS = ("frames", "frames_offset_bytes", "frames_size_bytes")
 _NO_STAMP = "NULL::VARCHAR"
-_SHARD_NUMBER = re.compile(r"-(\d{6,})\.parquet$")
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,7 @@ def _summary(database: Database, node: Node, bytes_a_second: float, operation: O
 
 def first_shard(run: Run, granularity: str) -> int:
     """The first free shard number: one past those that are, or were, published."""
-    numbers = [
-        int(match.group(1))
-        for shard in run.manifest.shards(granularity)
-        if (match := _SHARD_NUMBER.search(shard.receipt))
-    ]
+    numbers = [shard.number for shard in run.manifest.shards(granularity)]
     for entry in run.manifest.snapshots:
         if granularity in entry.granularities and (retired := entry.granularities[granularity].last_shard) is not None:
             numbers.append(retired)

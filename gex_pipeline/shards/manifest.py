@@ -7,6 +7,7 @@ lists no shards.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.shard_format import FORMAT_VERSION, MANIFEST_NAME
+
+_NUMBER = re.compile(r"-(\d+)\.parquet$")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,18 @@ class ShardEntry:
     num_samples: int
     num_bytes: int
     sha256: str
+
+    @property
+    def number(self) -> int:
+        """Its number, which its files are named by.
+
+        Raises:
+            GexError: they are not.
+        """
+        match = _NUMBER.search(self.receipt)
+        if match is None:
+            raise GexError(f"{MANIFEST_NAME} names a shard {self.path!r}, which is no name of a shard")
+        return int(match[1])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from gex_pipeline.shard_format import MANIFEST_NAME
 from gex_pipeline.shards.manifest import Manifest, ShardEntry, read_manifest
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_NUMBER = re.compile(r"-(\d+)\.tar$")
 _AT = re.compile(r"(.+)@(\d+)")
 _MAX_EXPANDED = 1_000_000
 
@@ -98,7 +97,7 @@ def _of_output(uri: str, manifest: Manifest, snapshot: int | None, granularity: 
             name=shard.path,
             granularity=name,
             snapshot=entry.snapshot,
-            number=_number(shard.path),
+            number=shard.number,
             entry=shard,
             receipt_uri=storage.join(uri, shard.receipt),
         )
@@ -109,11 +108,6 @@ def _of_output(uri: str, manifest: Manifest, snapshot: int | None, granularity: 
         for shard in entry.granularities[name].shards
     )
     return Target(uri, manifest, shards, snapshot)
-
-
-def _number(path: str) -> int | None:
-    match = _NUMBER.search(path)
-    return int(match[1]) if match else None
 
 
 def _tars(argument: str) -> list[str]:

@@ -8,7 +8,6 @@ SHA-256 is the published one; it is written like any shard, tar first, receipt l
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from gex_pipeline.shards.manifest import ShardEntry
 from gex_pipeline.tables import Database
 
 _CHUNK_BYTES = 1 << 20
-_NUMBER = re.compile(r"-(\d{6,})\.tar$")
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,6 @@ class Damage:
     snapshot: int
     entry: ShardEntry
     what: str
-
-    @property
-    def shard(self) -> int:
-        """The shard's number."""
-        match = _NUMBER.search(self.entry.path)
-        if match is None:
-            raise GexError(f"dataset.json names a shard {self.entry.path!r}, which is no name of a shard")
-        return int(match.group(1))
 
     @property
     def words(self) -> str:
@@ -146,7 +136,7 @@ def _rebuild_some(run: Run, damaged: Sequence[Damage]) -> None:
         ) from error
     published = _published(run, plan_uri, damaged)
     job = ShardJob(recipe, granularity, plan_uri, _plan_digest(run, granularity, snapshot), published)
-    samples = {damage.shard: damage.entry.num_samples for damage in damaged}
+    samples = {damage.entry.number: damage.entry.num_samples for damage in damaged}
     report = progress()
     report.stage(f"{granularity} rebuild", sum(samples.values()), "samples")
     failures = run_shards(job, sorted(samples), run.recipe.ray, lambda done: report.advance(samples[done["shard"]]))
@@ -160,10 +150,11 @@ def _published(run: Run, plan_uri: str, damaged: Sequence[Damage]) -> dict[int, 
     with Database() as database:
         database.view_parquet("plan", [plan_uri])
         database.view_parquet("losses", [run.layout.table("rejects", snapshot)])
-        shards = [damage.shard for damage in damaged]
+        shards = [damage.entry.number for damage in damaged]
         for row in database.rows("rebuild_lost", granularity=granularity, shards=shards):
             lost[row["shard"]].add(row["id"])
-    return {damage.shard: PublishedShard(damage.entry.sha256, frozenset(lost[damage.shard])) for damage in damaged}
+    entries = [damage.entry for damage in damaged]
+    return {entry.number: PublishedShard(entry.sha256, frozenset(lost[entry.number])) for entry in entries}
 
 
 def _plan_digest(run: Run, granularity: str, snapshot: int) -> str:

@@ -19,7 +19,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import command_to_finish, is_unfinished, read_state, stored_retry
-from gex_pipeline.shards.manifest import GranularityEntry, Manifest, ShardEntry, Snapshot, publish_sizes, read_manifest
+from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot, publish_sizes, read_manifest
 from gex_pipeline.tables import Database
 
 _NO_RECEIPTS = (
@@ -157,7 +157,7 @@ def _needs(output_uri: str, manifest: Manifest, chosen: Sequence[Snapshot]) -> l
         return database.rows(
             "retire_needed",
             granularities=[name for name, _, _ in published],
-            shards=[_number(shard) for _, _, shard in published],
+            shards=[shard.number for _, _, shard in published],
             snapshots=[snapshot for _, snapshot, _ in published],
             tars=[shard.path for _, _, shard in published],
             going=[snapshot.snapshot for snapshot in chosen],
@@ -243,7 +243,7 @@ def _retired(snapshot: Snapshot, now: str) -> Snapshot:
 
 def _emptied(entry: GranularityEntry) -> GranularityEntry:
     """An entry that lists nothing, so that whoever adds up totals counts what is there."""
-    last = max((_number(shard) for shard in entry.shards), default=None)
+    last = max((shard.number for shard in entry.shards), default=None)
     return replace(
         entry, shards=(), totals={name: type(value)() for name, value in entry.totals.items()}, last_shard=last
     )
@@ -276,7 +276,3 @@ def _left(output_uri: str, granularity: str, tables: Sequence[str]) -> Iterator[
         shards = [row["shard"] for row in database.rows("retire_shards")]
     for place in (layout.tar, layout.receipt):
         yield from (uri for shard in shards if (uri := place(granularity, shard)) in there)
-
-
-def _number(shard: ShardEntry) -> int:
-    return int(storage.name_of(shard.receipt).removesuffix(".parquet").rpartition("-")[2])
