@@ -1,4 +1,4 @@
-"""Operations by name. An operation is one file and one entry point in the group ``gex.operations``.
+"""Operations by name. One of a third party is one file and one entry point in the group ``gex.operations``.
 
 The recipe asks for an operation's parameter model, the stages for its code; both get the same class.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from gex_pipeline.errors import RecipeError
 
 GROUP = "gex.operations"
-# The built-in edges are named here as well, so that they work from a source checkout that is not installed.
+# Named here and not as entry points, so that they work from a source checkout that is not installed.
 _BUILT_IN = {
     "source": "gex_pipeline.operations.source:Source",
     "integrate": "gex_pipeline.operations.integrate:Integrate",
