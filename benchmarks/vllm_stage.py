@@ -32,7 +32,7 @@ from typing import Any
 from gex_pipeline.demo.captions import caption
 from gex_pipeline.demo.stories import make_story, seeded
 from gex_pipeline.shard_format import text_digest
-from gex_pipeline.summarize.cluster import Cluster
+from gex_pipeline.summarize.backends import Cluster
 from gex_pipeline.summarize.compress import Compression, Progress, summarise
 from gex_pipeline.summarize.prompt import build_messages
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest, sampling

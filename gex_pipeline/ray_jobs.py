@@ -27,6 +27,7 @@ from gex_pipeline.ray_worker import TRIES, Builder, verify_patiently
 from gex_pipeline.recipe import RaySettings
 from gex_pipeline.shard_job import ShardJob
 from gex_pipeline.shards.findings import Finding, ShardCheck
+from gex_pipeline.summarize.backends import Cluster
 from gex_pipeline.summarize.pending import Pending
 from gex_pipeline.validate.settings import ScorerSettings
 
@@ -108,6 +109,11 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
 def job_address() -> str | None:
     """Inside a job that was submitted to a cluster: the address of that cluster, whatever the recipe says."""
     return os.environ.get("RAY_ADDRESS") if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else None
+
+
+def cluster_of(settings: RaySettings) -> Cluster:
+    """What a summarizer's backend has to know of the Ray that its engines will be in."""
+    return Cluster(is_private=(job_address() or settings.address) == "local", adds_nodes=settings.autoscaling)
 
 
 def code_environment(folder: Path) -> dict[str, Any]:

@@ -24,10 +24,9 @@ import pyarrow as pa
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError, TransientError
 from gex_pipeline.progress import progress
-from gex_pipeline.ray_jobs import ray_session
+from gex_pipeline.ray_jobs import cluster_of, ray_session
 from gex_pipeline.receipts import write_table
 from gex_pipeline.stages.assessment_recipe import AssessmentRecipe, Candidate, Task, tasks_digest
-from gex_pipeline.stages.engine_cluster import cluster_of
 from gex_pipeline.stages.summaries import failing_gates
 from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.chat_template import chat_template_text

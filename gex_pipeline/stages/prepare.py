@@ -25,7 +25,7 @@ def check_tools(recipe: Recipe) -> None:
         GexError: one sentence saying what is missing and how to get it.
     """
     from gex_pipeline.media.ffmpeg import ffmpeg_binary
-    from gex_pipeline.stages.engine_cluster import cluster_of
+    from gex_pipeline.ray_jobs import cluster_of
     from gex_pipeline.summarize.backends import backend
 
     ffmpeg_binary()

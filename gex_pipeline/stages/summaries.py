@@ -21,12 +21,11 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.model_places import scores_of, summarizer_of
 from gex_pipeline.planning import find_long_texts
 from gex_pipeline.progress import progress
-from gex_pipeline.ray_jobs import ScorerPool
+from gex_pipeline.ray_jobs import ScorerPool, cluster_of
 from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES, VideoScores, VideoToScore
 from gex_pipeline.receipts import write_table
 from gex_pipeline.recipe import Bound
 from gex_pipeline.run_state import Run, check_held
-from gex_pipeline.stages.engine_cluster import cluster_of
 from gex_pipeline.summarize.backends import backend
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, summarise

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from gex_pipeline.summarize.cluster import Cluster
 from gex_pipeline.summarize.extractive import ExtractiveBackend
 from gex_pipeline.summarize.request import SummaryAnswer, SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray that engines will run in, before it is started: a private one, or one of other machines."""
+
+    is_private: bool = True  # its workers have what is installed here
+    adds_nodes: bool = False  # what it has now is not all that it will have
 
 
 class Backend(Protocol):

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from gex_pipeline.errors import GexError, MissingExtraError, Reason, StuckError, innermost
+from gex_pipeline.summarize.backends import Cluster
 from gex_pipeline.summarize.chat_template import chat_template_text
-from gex_pipeline.summarize.cluster import Cluster
 from gex_pipeline.summarize.engine_arguments import check_arguments
 from gex_pipeline.summarize.engine_logs import logged_cause
 from gex_pipeline.summarize.http import TOO_LONG

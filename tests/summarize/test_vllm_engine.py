@@ -12,9 +12,8 @@ import pytest
 
 from gex_pipeline.errors import GexError, MissingExtraError, RecipeError
 from gex_pipeline.summarize import vllm_backend
-from gex_pipeline.summarize.backends import backend
+from gex_pipeline.summarize.backends import Cluster, backend
 from gex_pipeline.summarize.chat_template import chat_template_text
-from gex_pipeline.summarize.cluster import Cluster
 from gex_pipeline.summarize.engine_arguments import argument_names, check_arguments
 from gex_pipeline.summarize.settings import SummarizerSettings
 from gex_pipeline.summarize.vllm_backend import check_nodes, engine_config, engine_resources, processor

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from gex_pipeline.ray_jobs import cluster_of
 from gex_pipeline.recipe import RaySettings
-from gex_pipeline.stages.engine_cluster import cluster_of
-from gex_pipeline.summarize.cluster import Cluster
+from gex_pipeline.summarize.backends import Cluster
 
 
 def test_a_ray_is_private_only_where_the_run_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
