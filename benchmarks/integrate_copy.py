@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,17 @@ def store_pages() -> dict[str, int]:
     return touched
 
 
+def workers_peak_bytes() -> int:
+    """The most memory that a worker of this process's own Ray has held: they are children of a child of ours."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # the process ended
+            found.append(dict(line.split(":\t", 1) for line in file.read_text().splitlines()))
+    ours = {one["Pid"] for one in found if int(one["PPid"]) == os.getpid()}
+    workers = [one for one in found if one["PPid"] in ours and one["Name"].startswith("ray::")]
+    return max((int(one["VmHWM"].split()[0]) * 1024 for one in workers), default=0)
+
+
 def step_memory(folder: Path, max_samples: int, num_cores: int) -> dict[str, Any]:
     """Peak memory of the workers while they build shards of this size, in this process's own Ray."""
     import gex_pipeline.stages.build as stage
@@ -192,12 +203,12 @@ def step_memory(folder: Path, max_samples: int, num_cores: int) -> dict[str, Any
 
     def listen(job: Any, shards: Any, settings: Any, on_done: Any) -> Any:
         def note(result: dict[str, Any]) -> None:
-            peaks.append(result["peak_memory_bytes"])
+            peaks.append(workers_peak_bytes())
             on_done(result)
 
         return run_shards(job, shards, settings, note)
 
-    stage.run_shards = listen  # what each worker reports of itself, before the run forgets it
+    stage.run_shards = listen  # a worker ends with the last of its shards
     with tempfile.TemporaryDirectory(dir=folder) as output, private_ray(num_cores):
         figures = build(folder, output, "clips.parquet", max_samples, num_cores)
     return {"peak_bytes": max(peaks), "shard_bytes": figures["num_bytes"] // figures["num_shards"], **figures}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import platform
 import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +81,6 @@ class ShardResult:
     started_s: float  # Unix time
     seconds: float
     cpu_s: float  # of this process and of those it started
-    peak_memory_bytes: int
 
 
 Maker = Callable[[Operation, Group, Workspace], Made]
@@ -145,7 +143,6 @@ def build_shard(job: ShardJob, shard: int, maker: Maker | None = None) -> ShardR
         started_s=started_s,
         seconds=time.monotonic() - clock_s,
         cpu_s=_cpu_s() - cpu_s,
-        peak_memory_bytes=_peak_memory_bytes(),
     )
 
 
@@ -340,8 +337,3 @@ def _cpu_s() -> float:
     """Processor seconds of this process and of the children it has waited for."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -34,7 +34,7 @@ def test_a_stage_and_its_shards_are_rows_with_what_each_spent(run):
     before_s = time.time()
     with timeline.stage(run, "build", "SVST"):
         assert read_state(run.layout)["stage"] == "SVST build"
-        timeline.add_shard({**SHARD, "bytes_read": 600, "lost": "{}", "peak_memory_bytes": 1})
+        timeline.add_shard({**SHARD, "bytes_read": 600, "lost": "{}"})
         timeline.add_cpu(40.0)
         time.sleep(0.05)
     shard, stage = published(run)
