@@ -16,6 +16,7 @@ from typing import Any
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media.ffmpeg import run_ffmpeg
+from gex_pipeline.media.hdr import sdr_filters
 from gex_pipeline.media.pieces import Probed, UnusablePiecesError
 from gex_pipeline.media.probe import Probe, probe_video
 from gex_pipeline.media.settings import VideoSettings
@@ -139,8 +140,15 @@ def _graph(probed: Probed, target: Path, form: CommonForm, settings: VideoSettin
         picture.filter("fps", fps=f"{form.rate.numerator}/{form.rate.denominator}", start_time=0)
         .filter("tpad", stop=2 + round(probe.last_frame_ticks * probe.time_base * form.rate), stop_mode="clone")
         .filter("trim", end_frame=num_frames_of(probed, form.rate))
-        .filter("scale", width_px, height_px, flags="bicubic", out_color_matrix="bt709", out_range="tv")
-        .filter("pad", form.width_px, form.height_px, "(ow-iw)/2", "(oh-ih)/2")
+    )
+    # HDR is scaled first, and as it is: converting takes long, a pixel.
+    to_sdr = sdr_filters(probe.path)
+    colours = {} if to_sdr else {"out_color_matrix": "bt709", "out_range": "tv"}
+    picture = picture.filter("scale", width_px, height_px, flags="bicubic", **colours)
+    for name, values in to_sdr:
+        picture = picture.filter(name, **values)
+    picture = (
+        picture.filter("pad", form.width_px, form.height_px, "(ow-iw)/2", "(oh-ih)/2")
         .filter("setsar", 1)
         .filter("format", "yuv420p")
         .filter("setparams", range="tv", color_primaries="bt709", color_trc="bt709", colorspace="bt709")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -58,6 +59,14 @@ def ffmpeg_version() -> str:
     except (GexError, OSError, subprocess.TimeoutExpired):
         return ""
     return said.removeprefix("ffmpeg version ").partition(" ")[0] if said.startswith("ffmpeg version ") else ""
+
+
+@functools.cache
+def filters_of(binary: str) -> frozenset[str]:
+    """Names of the filters that an ffmpeg was built with."""
+    argv = [binary, "-hide_banner", "-filters"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    return frozenset(words[1] for line in said.splitlines() if len(words := line.split()) > 2)
 
 
 def run_ffmpeg(stream: Any, timeout_s: float) -> None:

@@ -82,7 +82,7 @@ def _check_image(shard: OpenShard, path: Path, key: str, facts: dict[str, Any], 
 
     def compare(source: Path, part: _Part) -> None:
         expected = _middle_pictures(source, part, end_s / 2)
-        differences.append((min(picture_difference(found, picture) for picture in expected), part))
+        differences.append((_difference(found, expected, source, part), part))
 
     _with_clips(shard, key, shown, report, (ENCODED_BOUND, compare))
     if not shown or len(differences) < len(shown):  # without all that it may show, nothing is known
@@ -128,7 +128,7 @@ def check_frames_against_clips(
             return
         number, time_s = inside[len(inside) // 2]
         found = _opened(io.BytesIO(pictures[number]))
-        difference = picture_difference(found, _shown_in_clip(source, part, time_s))
+        difference = _difference(found, [_shown_in_clip(source, part, time_s)], source, part)
         _judge(difference, (f"sampled (number {number})", part), key, report)
 
     _with_clips(shard, key, _numbered(facts), report, (ENCODED_BOUND, compare))
@@ -199,12 +199,23 @@ def _compare(path: Path, source: Path, part: _Part, slack_s: float, key: str, re
 
     last_s = max(part.segment["duration_s"] - 0.001, 0.0)
     for name, time_s, inwards_s in (("first", 0.0, slack_s), ("last", last_s, -slack_s)):
-        expected = _shown_in_clip(source, part, time_s)
+        expected = [_shown_in_clip(source, part, time_s)]
         at_s = part.segment["offset_s"] + time_s
-        difference = picture_difference(frame_at(path, at_s), expected)
+        difference = _difference(frame_at(path, at_s), expected, source, part)
         if difference > part.bound and slack_s:
-            difference = min(difference, picture_difference(frame_at(path, max(at_s + inwards_s, 0.0)), expected))
+            further_in = frame_at(path, max(at_s + inwards_s, 0.0))
+            difference = min(difference, _difference(further_in, expected, source, part))
         _judge(difference, (name, part), key, report)
+
+
+def _difference(found: Picture, expected: Sequence[Picture], source: Path, part: _Part) -> float:
+    """From the nearest of these pictures of a clip, as they are or, of HDR, as re-encoding converts them."""
+    from gex_pipeline.media import hdr
+
+    difference = min(picture_difference(found, picture) for picture in expected)
+    if difference > part.bound and (transfer := hdr.transfer_of(source)) in (hdr.PQ, hdr.HLG):
+        difference = min(picture_difference(found, hdr.as_sdr(picture, transfer)) for picture in expected)
+    return difference
 
 
 def _judge(difference: float, place: tuple[str, _Part], key: str, report: Report) -> None:
