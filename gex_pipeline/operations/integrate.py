@@ -16,14 +16,13 @@ from gex_pipeline.errors import Reason, RejectedError, State
 from gex_pipeline.operations.base import Group, Lost, Made, Member, Operation, Workspace, as_piece, segments_of
 from gex_pipeline.recipe import NodeSettings, VideoNodeSettings
 from gex_pipeline.shard_format import SampleRecord
-from gex_pipeline.summarize.writing import SPACED_ENDS, UNSPACED_ENDS
+from gex_pipeline.summarize.writing import CLOSING, SPACED_ENDS, UNSPACED_ENDS
 
 if TYPE_CHECKING:
     from gex_pipeline.media.join import Joined, Probed
     from gex_pipeline.tables import Database
 
 _FINAL_PUNCTUATION = tuple(SPACED_ENDS + UNSPACED_ENDS)
-_CLOSING = "\"'\u201d\u2019)]\u00bb\u203a\u300d\u300f\uff09\uff3d\u3011\u3015\u3009\u300b\uff63"
 _NO_LIMIT = 10**12
 _LEAVE = "leave it out, or group by a column"
 
@@ -31,7 +30,7 @@ _LEAVE = "leave it out, or group by a column"
 def join_texts(texts: list[str]) -> str:
     """⊕_t: texts in order with one space between, a full stop added where one lacks final punctuation."""
     return " ".join(
-        text if text.rstrip(_CLOSING).endswith(_FINAL_PUNCTUATION) else f"{text}." for text in map(str.strip, texts)
+        text if text.rstrip(CLOSING).endswith(_FINAL_PUNCTUATION) else f"{text}." for text in map(str.strip, texts)
     )
 
 

@@ -30,13 +30,13 @@ from gex_pipeline.settings_errors import check_no_credentials, explain, read_tom
 from gex_pipeline.shard_format import text_digest
 from gex_pipeline.summarize.request import SummaryRequest
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.writing import SENTENCE_END
 from gex_pipeline.tables import Database
 from gex_pipeline.validate.scorers import TextScorers
 from gex_pipeline.validate.settings import ScorerSettings, Seed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 _GATES: dict[str, Bound] = CompressTextSettings.model_fields["gates"].default
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
 
 
 class TaskSettings(Settings):
@@ -202,7 +202,7 @@ def _task(row: Mapping[str, Any], where: str) -> Task:
     if key is None or isinstance(key, (dict, list)) or not str(key):
         raise GexError(f"{where}: found no id, expected 'id' or 'key'")
     if captions is None:
-        captions = _SENTENCE_END.split(_text(text, f"{where}: text (or captions)"))
+        captions = SENTENCE_END.split(_text(text, f"{where}: text (or captions)"))
     if not isinstance(captions, list) or not captions:
         raise GexError(f"{where}: captions = {captions!r}, expected a list of texts")
     checked = tuple(_text(caption, f"{where}: captions") for caption in captions)

@@ -11,6 +11,12 @@ import re
 SPACED_ENDS = ".!?\u2026\u203c\u2047\u2048\u2049\u0589\u061f\u06d4\u0964\u0965\u0f0d\u104b\u1362\u1367\u17d4\u17d5"
 UNSPACED_ENDS = "\u3002\uff01\uff1f\uff0e\uff61\ufe12"  # of Chinese and Japanese, which need none
 UNSPACED_COMMAS = "\uff0c\u3001\uff1b\uff1a\uff64"  # and what divides their sentences
+CLOSING = "\"'\u201d\u2019)]\u00bb\u203a\u300d\u300f\uff09\uff3d\u3011\u3015\u3009\u300b\uff63"  # may follow an end
+_CLOSED = re.escape(CLOSING)
+SENTENCE_END = re.compile(  # between two sentences; nothing is lost where a text is split at it
+    rf"(?<=[{re.escape(SPACED_ENDS)}])(?=\s)|(?<=[{UNSPACED_ENDS}])(?![{UNSPACED_ENDS}{_CLOSED}]|$)"
+    rf"|(?<=[{UNSPACED_ENDS}][{_CLOSED}])(?![{_CLOSED}]|$)"
+)
 
 _THIRDS_A_WORD = 3
 _CHINESE = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Japanese has them too

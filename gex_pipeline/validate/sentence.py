@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gex_pipeline.summarize.writing import SPACED_ENDS, UNSPACED_COMMAS, UNSPACED_ENDS
+from gex_pipeline.summarize.writing import SENTENCE_END, UNSPACED_COMMAS
 from gex_pipeline.validate.pairs import check_parallel, is_blank
 from gex_pipeline.validate.weights import find_weights, loading, need_module, pick_device
 
 _BATCH = 32  # larger is not faster on a CPU
-_SENTENCE_END = re.compile(rf"(?<=[{re.escape(SPACED_ENDS)}])(?=\s)|(?<=[{UNSPACED_ENDS}])")
 _WORD = re.compile(rf"\s*(?:[^\s{UNSPACED_COMMAS}]+[{UNSPACED_COMMAS}]*|[{UNSPACED_COMMAS}]+)")
 
 
@@ -68,7 +67,7 @@ class SentenceCosine:
         room = self._room_tokens()
         if room is None or len(text) <= room or self._num_tokens([text])[0] <= room:
             return [(text, 1)]
-        sentences = [sentence for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+        sentences = [sentence for sentence in SENTENCE_END.split(text) if sentence.strip()]
         pieces: list[tuple[str, int]] = []
         for sentence, num_tokens in zip(sentences, self._num_tokens(sentences), strict=True):
             if num_tokens <= room:

@@ -97,6 +97,24 @@ def at(start_s: int, caption: Any, source: Any = "v", **more: Any) -> dict[str, 
     return clip_row(source, f"00:00:{start_s:02d}.000", f"00:00:{start_s + 1:02d}.000", caption, **more)
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["A dog runs!", "It is 5.5 m long\u2026", "A cat sits"],
+        ["एक कुत्ता दौड़ता है।", "एक बिल्ली बैठी है।"],
+        ["ایک کتا دوڑتا ہے\u06d4", "ایک بلی بیٹھی ہے\u06d4"],
+        ["\u300cこんにちは。\u300d", "犬が走る。。", "猫が座る。"],
+    ],
+)
+def test_a_text_without_captions_is_split_at_its_sentences_in_any_script(tmp_path, sentences):
+    between = "" if sentences[-1].endswith("\u3002") else " "
+    write_jsonl(tmp_path / "tasks.jsonl", [{"id": "1", "text": between.join(sentences) + " ", "reference": "x"}])
+    toml = '[tasks]\nfile = "tasks.jsonl"\n[candidate.e]\nsummarizer.backend = "extractive"\n'
+    (tmp_path / "b.toml").write_text(toml)
+    ((task,), _) = read_tasks(load_assessment(tmp_path / "b.toml"))
+    assert task.request.captions == tuple(sentences)
+
+
 def test_captions_of_a_corpus_are_cleaned_as_a_run_cleans_them(tmp_path):
     rows = [at(2, "a cat\u200b sits"), at(1, "a dog\n runs  fast"), at(3, "\u200b\u200b"), at(4, " \u00a0")]
     assert captions_of(tmp_path, rows, num=2) == [("a dog runs fast", "a cat sits")]
