@@ -44,11 +44,6 @@ _SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-_EMPTY = "SELECT " + ", ".join(
-    f"NULL::{'BIGINT' if field.type == pa.int64() else 'DOUBLE' if field.type == pa.float64() else 'VARCHAR'} "
-    f"AS {field.name}"
-    for field in _SCHEMA
-)
 _TARS = pa.schema([("uri", pa.string()), ("num_bytes", pa.int64()), ("modified_s", pa.float64())])
 _TARS_KEY = b"tars"  # of a file's Parquet metadata: the tars that were read for it, as JSON
 _NAMED_TARS = 3
@@ -69,7 +64,7 @@ def media_index(database: Database, run: Run, *, keep: bool = False) -> str:
     if not isinstance(media, MediaTars):
         raise AssertionError("only tars are indexed")
     tars = storage.list_files(run.recipe.locate(media.uri))
-    database.view_parquet("indexed_before", run.previous_tables("media-index"), empty=_EMPTY)
+    database.view_parquet("indexed_before", run.previous_tables("media-index"), empty=_SCHEMA)
     known = {
         (row["uri"], row["tar_bytes"], row["tar_modified_s"])
         for row in database.query("SELECT DISTINCT uri, tar_bytes, tar_modified_s FROM indexed_before")
@@ -151,7 +146,7 @@ def _write_rows(path: Path, tars: Sequence[storage.FileInfo], said: bytes) -> No
 
 def _view_indexed(database: Database, files: Sequence[str]) -> None:
     """The views ``indexed_new``, of tars that no snapshot has, and ``indexed``, of all tars there ever were."""
-    database.view_parquet("indexed_files", files, empty=_EMPTY)
+    database.view_parquet("indexed_files", files, empty=_SCHEMA)
     database.execute(
         "CREATE OR REPLACE TEMP VIEW indexed_new AS SELECT i.* FROM indexed_files AS i SEMI JOIN new_tars AS t "
         "ON t.uri = i.uri AND t.num_bytes = i.tar_bytes AND t.modified_s = i.tar_modified_s"

@@ -16,7 +16,7 @@ from gex_pipeline.granularity import Node
 from gex_pipeline.ingest import clip_tables
 from gex_pipeline.media_index import view_placed
 from gex_pipeline.operations.base import Operation
-from gex_pipeline.receipts import read_receipt
+from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
 from gex_pipeline.rejects import find_retried
 from gex_pipeline.run_state import Run
 from gex_pipeline.tables import Database, identifier, literal
@@ -175,9 +175,8 @@ def _bar(database: Database, run: Run, node: Node) -> None:
 
 def _settled(database: Database, run: Run, node: Node) -> None:
     """Parents that are (or were) used in a published sample, or stand rejected and are not tried again."""
-    empty = "SELECT []::VARCHAR[] AS parents"
-    database.view_parquet("published", run.published_receipts(node.name), empty=empty, is_alike=True)
-    database.view_parquet("retired", run.previous_tables(f"retired-{node.name}"), empty=empty)
+    database.view_parquet("published", run.published_receipts(node.name), empty=RECEIPT_SCHEMA, is_alike=True)
+    database.view_parquet("retired", run.previous_tables(f"retired-{node.name}"), empty=RECEIPT_SCHEMA)
     find_retried(database, run)
     database.run("plan_settled", granularity=node.name)
 
@@ -233,7 +232,7 @@ def _remember_clips(database: Database, run: Run, node: Node) -> None:
     if not _is_of_clips(run, node):
         of_parent = identifier(f"clips_of_{_parent(run, node).name}")
         planned = f"SELECT m.key, c.clip_id FROM plan AS m JOIN {of_parent} AS c ON c.key = m.id"
-    database.view_parquet("of_samples", run.published_receipts(node.name), empty=_EMPTY_SAMPLES, is_alike=True)
+    database.view_parquet("of_samples", run.published_receipts(node.name), empty=RECEIPT_SCHEMA, is_alike=True)
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE {identifier(f'clips_of_{node.name}')} AS "
         f"{planned} UNION ALL SELECT key, unnest(segments).clip_id FROM of_samples"
@@ -258,15 +257,14 @@ def _value_of_samples(database: Database, group: str | None, clips_of: str) -> t
 
 def _sample_parents(database: Database, run: Run, receipts: list[str], group: str | None, summarised: bool) -> str:
     """Parents that are samples, by their receipts."""
-    database.view_parquet("samples", receipts, empty=_EMPTY_SAMPLES, is_alike=True)
+    database.view_parquet("samples", receipts, empty=RECEIPT_SCHEMA, is_alike=True)
     clips_of = "(SELECT key, unnest(segments).clip_id AS clip_id FROM samples)"
     value, of_group = _value_of_samples(database, group, clips_of)
     summaries, join = _NO_SUMMARIES, ""
     if summarised:
         summaries = "t.text AS new_text, t.source_digest AS source_text_digest, t.scores"
         join = "JOIN summaries AS t ON t.parent_id = s.key AND t.source_digest = s.text_digest"
-    known = "frames" in database.columns("samples")  # not where there is no sample, nor in receipts older than frames
-    frames = "".join(f", {name}: s.{name}" for name in _FRAMES_FACTS) if known else ""
+    frames = "".join(f", {name}: s.{name}" for name in _FRAMES_FACTS)
     return (
         f"SELECT s.key AS id, {value} AS group_value, s.source_id, s.segments[1].start_s AS start_s, "
         "s.segments[-1].end_s AS end_s, s.duration_s, s.text, s.segments, "
@@ -283,22 +281,12 @@ def find_long_texts(database: Database, run: Run, node: Node) -> None:
 
     Narrow: the summary's key, the parent's, and its rank by key; the rest is in the view ``samples``.
     """
-    database.view_parquet("samples", current_receipts(run, node.parent or ""), empty=_EMPTY_SAMPLES, is_alike=True)
+    database.view_parquet("samples", current_receipts(run, node.parent or ""), empty=RECEIPT_SCHEMA, is_alike=True)
     _settled(database, run, node)
     if can_bar(run):
         use_clips(database, run)
     bar_samples(database, run)
     database.run("summarise_texts", granularity=node.name)
-
-
-_EMPTY_SAMPLES = (
-    "SELECT ''::VARCHAR AS key, ''::VARCHAR AS source_id, []::VARCHAR[] AS parents, "
-    "[]::STRUCT(clip_id VARCHAR, source_id VARCHAR, offset_s DOUBLE, duration_s DOUBLE, start_s DOUBLE, end_s DOUBLE, "
-    '"text" VARCHAR)[] AS segments, ' + "''::VARCHAR AS text, ''::VARCHAR AS text_digest, 0::BIGINT AS num_words, "
-    "0::DOUBLE AS duration_s, 0 AS width_px, 0 AS height_px, 0::DOUBLE AS fps, ''::VARCHAR AS codec, "
-    "''::VARCHAR AS made_by, ''::VARCHAR AS scores, ''::VARCHAR AS media_extension, ''::VARCHAR AS media_uri, "
-    "0::BIGINT AS media_offset_bytes, 0::BIGINT AS media_size_bytes, 0::BIGINT AS shard"
-)
 
 
 def current_receipts(run: Run, granularity: str) -> list[str]:

@@ -12,14 +12,13 @@ from gex_pipeline.receipts import LOSS_SCHEMA
 from gex_pipeline.run_state import Run
 from gex_pipeline.tables import Database
 
-_NO_LOSSES = "SELECT " + ", ".join(f"'' AS {name}" for name in LOSS_SCHEMA.names) + ", 0 AS snapshot"
 _NOT_RETIRED = "SELECT '' AS key"
 NOT_RETRIED = "SELECT '' AS granularity, '' AS id, '' AS reason, 0 AS snapshot"
 
 
 def find_standing(database: Database, run: Run) -> None:
     """Make the table ``standing``: rejects of published snapshots that no later one has tried again, or could try."""
-    database.view_parquet("losses_before", run.previous_tables("rejects"), empty=_NO_LOSSES, numbered=True)
+    database.view_parquet("losses_before", run.previous_tables("rejects"), empty=LOSS_SCHEMA, numbered=True)
     database.view_parquet("retried_before", run.previous_tables("retried"), empty=NOT_RETRIED, numbered=True)
     retired = [uri for name in run.manifest.granularity_names() for uri in run.previous_tables(f"retired-{name}")]
     database.view_parquet("retired_samples", retired, empty=_NOT_RETIRED)

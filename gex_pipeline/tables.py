@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gex_pipeline import storage
 from gex_pipeline.errors import FileMissingError, GexError, RecipeError
@@ -210,12 +212,12 @@ class Database:
         self,
         view: str,
         uris: Sequence[str],
-        empty: str | None = None,
+        empty: str | pa.Schema | None = None,
         *,
         numbered: bool = False,
         is_alike: bool = False,
     ) -> None:
-        """Make `view` the union of Parquet files; with none of them, of `empty` (a SELECT with the columns).
+        """Make `view` the union of Parquet files; with none of them, of `empty` (its schema, or a SELECT).
 
         With `numbered`, the column ``snapshot`` is the number in the name of a row's file. `is_alike` says that all
         files have the columns of the first: of 10,000 others DuckDB keeps the footers, 0.8 GB beyond its memory limit.
@@ -223,6 +225,9 @@ class Database:
         Raises:
             GexError: there is no file and no `empty`; or a table or receipt is missing or damaged.
         """
+        if not uris and isinstance(empty, pa.Schema):
+            uris = [str(self.scratch / f"{view}-none-000000.parquet")]
+            pq.write_table(empty.empty_table(), uris[0])
         number = ", regexp_extract(filename, '-([0-9]+)[.]parquet$', 1)::INTEGER AS snapshot" if numbered else ""
         if uris:
             files = files_to_read(self._files_to_view(uris))

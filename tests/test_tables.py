@@ -4,6 +4,7 @@ import re
 import signal
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -105,6 +106,10 @@ def test_every_statement_is_one_statement_and_says_what_it_answers(file):
 def test_a_view_over_no_file_has_the_columns_of_its_empty_form(database):
     database.view_parquet("nothing", [], empty="SELECT 'x' AS id, 1 AS n")
     assert database.columns("nothing") == ["id", "n"]
+    assert database.count("nothing") == 0
+    schema = pa.schema([("parents", pa.list_(pa.string())), ("n", pa.int64())])
+    database.view_parquet("nothing", [], empty=schema, numbered=True)
+    assert database.columns("nothing") == ["parents", "n", "snapshot"]
     assert database.count("nothing") == 0
     with pytest.raises(GexError, match=r"no file for the table 'nothing'"):
         database.view_parquet("nothing", [])

@@ -28,11 +28,6 @@ from gex_pipeline.validate.statistics import STATISTICS
 _DIGITS = 6
 _NUM_EXAMPLES = 3
 _NUM_BINS = 36
-_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "list<element: string>": "VARCHAR[]"}
-_SEGMENTS = (
-    "STRUCT(clip_id VARCHAR, source_id VARCHAR, offset_s DOUBLE, duration_s DOUBLE, start_s DOUBLE, end_s DOUBLE, "
-    '"text" VARCHAR)[]'
-)
 _NO_CLIPS = "SELECT 0::DOUBLE AS start_s, 0::DOUBLE AS end_s, 0::BIGINT AS num_words, '' AS source_id"
 
 
@@ -176,7 +171,7 @@ def open_tables(output_uri: str, manifest: Manifest) -> Iterator[Database]:
             for name in manifest.granularity_names()
             for shard in manifest.shards(name)
         ]
-        database.view_parquet("receipts", receipts, empty=_no_receipts(), is_alike=True)
+        database.view_parquet("receipts", receipts, empty=RECEIPT_SCHEMA, is_alike=True)
         yield database
 
 
@@ -366,15 +361,6 @@ def _table_uris(output_uri: str, manifest: Manifest, name: str) -> list[str]:
         for path in snapshot.tables
         if storage.name_of(path) == f"{name}-{snapshot.snapshot:06d}.parquet"
     ]
-
-
-def _no_receipts() -> str:
-    columns = [
-        f"NULL::{_SEGMENTS if field.name == 'segments' else _SQL_TYPES.get(str(field.type), 'VARCHAR[]')} "
-        f'AS "{field.name}"'
-        for field in RECEIPT_SCHEMA
-    ]
-    return "SELECT " + ", ".join(columns)
 
 
 def _statistics(row: Mapping[str, Any]) -> dict[str, float | None]:

@@ -18,7 +18,7 @@ from gex_pipeline.inputs import noted
 from gex_pipeline.media.ffmpeg import ffmpeg_version
 from gex_pipeline.planning import operation_of, use_clips, view_parents
 from gex_pipeline.progress import progress
-from gex_pipeline.receipts import LOSS_SCHEMA, read_receipt
+from gex_pipeline.receipts import LOSS_SCHEMA, RECEIPT_SCHEMA, read_receipt
 from gex_pipeline.rejects import publish_retried
 from gex_pipeline.run_state import Run, check_held, end_without_snapshot
 from gex_pipeline.shard_format import FRAMES_EXTENSION, Receipt
@@ -35,11 +35,6 @@ from gex_pipeline.stages.prepare import read_ingest_account
 from gex_pipeline.tables import Database, sql_text
 from gex_pipeline.validate.settings import score_rules
 
-_NO_LOSSES = "SELECT " + ", ".join(f"''::VARCHAR AS {name}" for name in LOSS_SCHEMA.names)
-_NO_RECEIPTS = (
-    "SELECT ''::VARCHAR AS key, []::VARCHAR[] AS parents, ''::VARCHAR AS text, 0::BIGINT AS num_words, "
-    "0::DOUBLE AS duration_s, 0::BIGINT AS shard, ''::VARCHAR AS made_by, ''::VARCHAR AS scores"
-)
 _SOFTWARE = (
     "gex-pipeline",
     "av",
@@ -137,11 +132,11 @@ def _view_snapshot(database: Database, run: Run, node: Node) -> list[Receipt]:
     receipts = storage.for_each(read_receipt, copies)
     pairs = zip(receipts, tars, strict=True)
     _check_built(node, shards, [is_built(run, receipt, sizes.get(tar)) for receipt, tar in pairs])
-    database.view_parquet("receipts", copies, empty=_NO_RECEIPTS)
-    database.view_parquet("build_losses", _build_losses(run, node), empty=_NO_LOSSES)
+    database.view_parquet("receipts", copies, empty=RECEIPT_SCHEMA)
+    database.view_parquet("build_losses", _build_losses(run, node), empty=LOSS_SCHEMA)
     summary_losses = run.layout.table(f"losses-{node.name}", run.snapshot)
     found = [summary_losses] if operation_of(run, node).needs_summaries else []
-    database.view_parquet("summary_losses", found, empty=_NO_LOSSES)
+    database.view_parquet("summary_losses", found, empty=LOSS_SCHEMA)
     return [receipt for receipt in receipts if receipt is not None]
 
 
@@ -279,7 +274,7 @@ def _publish_losses(run: Run) -> None:
     by_plan = [run.layout.table(f"excluded-{node.name}", run.snapshot) for node in built_nodes(run)]
     with Database() as database:
         database.view_parquet("losses", sources)
-        database.view_parquet("left_out", by_plan, empty=_NO_LOSSES)
+        database.view_parquet("left_out", by_plan, empty=LOSS_SCHEMA)
         database.run("publish_rejects")
         database.publish_table(
             "rejects", run.layout.table("rejects", run.snapshot), "granularity, stage, reason, id, row"

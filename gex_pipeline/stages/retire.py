@@ -17,14 +17,11 @@ from typing import Any
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
+from gex_pipeline.receipts import RECEIPT_SCHEMA
 from gex_pipeline.run_lock import Lease, held
 from gex_pipeline.run_state import command_to_finish, is_unfinished, read_state, stored_retry
 from gex_pipeline.shards.manifest import GranularityEntry, Manifest, Snapshot, publish_sizes, read_manifest
 from gex_pipeline.tables import Database
-
-_NO_RECEIPTS = (
-    "SELECT '' AS granularity, 0::BIGINT AS shard, '' AS key, []::VARCHAR[] AS parents, ''::VARCHAR AS media_uri"
-)
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def _needs(output_uri: str, manifest: Manifest, chosen: Sequence[Snapshot]) -> l
     ]
     with Database() as database:
         receipts = [storage.join(output_uri, shard.receipt) for _, _, shard in published]
-        database.view_parquet("receipts", receipts, empty=_NO_RECEIPTS)
+        database.view_parquet("receipts", receipts, empty=RECEIPT_SCHEMA)
         return database.rows(
             "retire_needed",
             granularities=[name for name, _, _ in published],

@@ -290,12 +290,7 @@ def _write_part(run: Run, node: Node, number: int, rows: list[dict[str, Any]]) -
 def _view_parts(database: Database, run: Run, node: Node) -> None:
     """Make the view ``parts`` over the results that are written."""
     uris = [file.uri for file in storage.list_files(run.layout.part_glob(f"summaries-{node.name}", run.snapshot))]
-    empty = "SELECT " + ", ".join(
-        f"NULL::{'BIGINT' if field.type == pa.int64() else 'DOUBLE' if field.type == pa.float64() else 'VARCHAR'}"
-        f" AS {field.name}"
-        for field in _PART_SCHEMA
-    )
-    database.view_parquet("parts", uris, empty=empty)
+    database.view_parquet("parts", uris, empty=_PART_SCHEMA)
 
 
 def _publish_tables(database: Database, run: Run, node: Node) -> None:
