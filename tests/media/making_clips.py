@@ -92,6 +92,32 @@ def make_clip(path: Path, clip: int, make: Make | None = None) -> Path:
     return path
 
 
+def draw_hdr(
+    path: Path, transfer: int, columns: Sequence[tuple[int, int, int]], *, matrix: int = 9, num_frames: int = 5
+) -> Path:
+    """HEVC, 128 x 64, of columns of one colour each, as (Y, Cb, Cr) in ten bits; transfer and matrix by H.273."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx265", rate=25, options={"preset": "ultrafast", "crf": "4"})
+        stream.codec_context.options |= {"x265-params": "log-level=error:pools=1"}
+        stream.width, stream.height = 128, 64
+        stream.pix_fmt = "yuv420p10le"
+        said = {"color_trc": transfer, "color_primaries": matrix, "colorspace": matrix, "color_range": 1}
+        for name, value in said.items():
+            setattr(stream.codec_context, name, value)
+        for number in range(num_frames):
+            frame = av.VideoFrame(128, 64, "yuv420p10le")
+            for plane, channel in zip(frame.planes, np.array(columns, np.uint16).T, strict=True):
+                row = np.repeat(channel, plane.width // len(columns))
+                row = np.pad(row, (0, plane.line_size // 2 - len(row)), "edge")
+                plane.update(np.tile(row, (plane.height, 1)).tobytes())
+            for name, value in said.items():
+                setattr(frame, name, value)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
 def _tone(audio: av.AudioStream, make: Make) -> list[av.Packet]:
     seconds = make.tone_s if make.tone_s is not None else float(make.num_frames / Fraction(make.fps))
     wave = 0.4 * np.sin(2 * np.pi * make.tone_hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)

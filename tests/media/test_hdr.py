@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,37 +15,13 @@ from gex_pipeline.media.frames import frame_at
 from gex_pipeline.media.join import Piece, Probed, probe_pieces
 from gex_pipeline.media.settings import VideoSettings
 from gex_pipeline.shards.joints import ENCODED_BOUND, picture_difference
-from tests.media.making_clips import Make, make_clip
+from tests.media.making_clips import Make, draw_hdr, make_clip
 
 SIZE_PX = (128, 64)
 BT2020, UNSPECIFIED = 9, 2
 SETTINGS = VideoSettings(preset="ultrafast", crf=8)
 # Ten bits, of the range from 64 to 940: what BT.2408 gives for 203 cd/m² and for a grey card in its light.
 WHITE, GREY = {hdr.PQ: 573, hdr.HLG: 721}, {hdr.PQ: 395, hdr.HLG: 397}
-
-
-def draw(path: Path, transfer: int, columns: list[tuple[int, int, int]], matrix: int = BT2020) -> Path:
-    """Columns of one colour each, as (Y, Cb, Cr) in ten bits."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx265", rate=25, options={"preset": "ultrafast", "crf": "4"})
-        stream.codec_context.options |= {"x265-params": "log-level=error:pools=1"}
-        stream.width, stream.height = SIZE_PX
-        stream.pix_fmt = "yuv420p10le"
-        said = {"color_trc": transfer, "color_primaries": matrix, "colorspace": matrix, "color_range": 1}
-        for name, value in said.items():
-            setattr(stream.codec_context, name, value)
-        for number in range(5):
-            frame = av.VideoFrame(*SIZE_PX, "yuv420p10le")
-            for plane, channel in zip(frame.planes, np.array(columns, np.uint16).T, strict=True):
-                row = np.repeat(channel, plane.width // len(columns))
-                row = np.pad(row, (0, plane.line_size // 2 - len(row)), "edge")
-                plane.update(np.tile(row, (plane.height, 1)).tobytes())
-            for name, value in said.items():
-                setattr(frame, name, value)
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-    return path
 
 
 def encoded(path: Path, folder: Path) -> Path:
@@ -69,7 +44,7 @@ def colours(path: Path, num: int) -> np.ndarray:
 @pytest.mark.parametrize("matrix", [BT2020, UNSPECIFIED])
 def test_white_and_grey_of_hdr_are_white_and_grey(tmp_path, transfer, ending, matrix):
     columns = [(WHITE[transfer], 512, 512), (GREY[transfer], 512, 512), (64, 512, 512), (940, 512, 512)]
-    path = encoded(draw(tmp_path / f"hdr.{ending}", transfer, columns, matrix), tmp_path / "out")
+    path = encoded(draw_hdr(tmp_path / f"hdr.{ending}", transfer, columns, matrix=matrix), tmp_path / "out")
     white, grey, black, brightest = colours(path, 4)
     assert white == pytest.approx([216] * 3, abs=4)  # relabelled, it was 146 of PQ
     assert grey == pytest.approx([120] * 3, abs=15)
@@ -84,7 +59,7 @@ def test_white_and_grey_of_hdr_are_white_and_grey(tmp_path, transfer, ending, ma
 def test_a_picture_is_converted_as_the_filters_do_it(tmp_path, transfer):
     columns = [(WHITE[transfer], 512, 512), (450, 470, 600), (500, 560, 440), (600, 480, 500), (300, 540, 490)]
     columns = [*columns, (880, 512, 512), (400, 430, 560), (200, 512, 512)]
-    source = draw(tmp_path / "hdr.mp4", transfer, columns)
+    source = draw_hdr(tmp_path / "hdr.mp4", transfer, columns)
     found = colours(encoded(source, tmp_path / "out"), len(columns))
     converted = hdr.as_sdr(frame_at(source, 0.1), transfer)
     expected = converted[32, 8::16].astype(int)
@@ -101,7 +76,7 @@ def test_sdr_clips_meet_none_of_it(tmp_path):
 
 
 def test_an_ffmpeg_without_zimg_keeps_the_values(tmp_path, monkeypatch):
-    source = draw(tmp_path / "pq.mp4", hdr.PQ, [(WHITE[hdr.PQ], 512, 512)])
+    source = draw_hdr(tmp_path / "pq.mp4", hdr.PQ, [(WHITE[hdr.PQ], 512, 512)])
     poor = tmp_path / "poor-ffmpeg"
     real = ffmpeg_binary()
     assert {"zscale", "tonemap"} <= filters_of(real)
