@@ -23,9 +23,8 @@ from gex_pipeline.shard_format import IMAGE_EXTENSIONS
 from gex_pipeline.shards.manifest import Account, Manifest, read_manifest
 from gex_pipeline.tables import Database, literal
 from gex_pipeline.validate.settings import mixed_scores
-from gex_pipeline.validate.statistics import STATISTICS
+from gex_pipeline.validate.statistics import STATISTICS, rounded
 
-_DIGITS = 6
 _NUM_EXAMPLES = 3
 _NUM_BINS = 36
 _NO_CLIPS = "SELECT 0::DOUBLE AS start_s, 0::DOUBLE AS end_s, 0::BIGINT AS num_words, '' AS source_id"
@@ -372,7 +371,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _round(value: float) -> float:
-    return value if isinstance(value, int) else round(float(value), _DIGITS)
+    return value if isinstance(value, int) else rounded(float(value))
 
 
 def to_json_bytes(content: Mapping[str, Any]) -> bytes:

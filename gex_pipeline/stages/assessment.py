@@ -39,13 +39,13 @@ from gex_pipeline.validate.bootstrap import CONFIDENCE, difference_interval, mea
 from gex_pipeline.validate.rouge import ROUGE_NAMES
 from gex_pipeline.validate.scorers import TextScorers
 from gex_pipeline.validate.settings import ScorerSettings
+from gex_pipeline.validate.statistics import rounded
 from gex_pipeline.validate.statistics import summarise as statistics_of
 
 BERTSCORE_F1 = "bertscore_f1"
 SCORES = (*ROUGE_NAMES, BERTSCORE_F1)
 COMPARED = {"rougeL": "ROUGE-L", BERTSCORE_F1: "BERTScore-F1"}  # the scores that the recommendation is about
 FEW_TASKS = 100  # under so many, an interval says little
-_DIGITS = 6
 _ROW_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -134,8 +134,8 @@ def recommend(results: dict[str, dict[str, Any]], seed: int) -> dict[str, Any]:
             low, high = difference_interval(lists[name][score], lists[best][score], seed)
             against[name][score] = {
                 "best": best,
-                "difference": round(means[name] - means[best], _DIGITS),
-                "interval": [round(low, _DIGITS), round(high, _DIGITS)],
+                "difference": rounded(means[name] - means[best]),
+                "interval": [rounded(low), rounded(high)],
                 "as_good": high >= 0,
             }
     as_good = [name for name in names if all(item["as_good"] for item in against[name].values())]
@@ -255,8 +255,8 @@ def _rows(
             "detail": result.detail,
             "backend": result.backend,
             "attempts": result.attempts,
-            **{score: _rounded(scores.get(result.key, {}).get(score)) for score in SCORES},
-            "seconds": round(result.seconds, _DIGITS),
+            **{score: rounded(scores.get(result.key, {}).get(score)) for score in SCORES},
+            "seconds": rounded(result.seconds),
             "num_prompt_tokens": result.num_prompt_tokens,
             "num_generated_tokens": result.num_generated_tokens,
         }
@@ -273,10 +273,10 @@ def _figures(recipe: AssessmentRecipe, name: str, rows: list[dict[str, Any]], co
             found = statistics_of(values)
             low, high = mean_interval(values, recipe.seed)
             scores[score] = {
-                "mean": _rounded(found["mean"]),
-                "std": _rounded(found["std"]),
-                "interval": [round(low, _DIGITS), round(high, _DIGITS)],
-                "mean_over_all": _rounded(sum(values) / num_tasks),
+                "mean": rounded(found["mean"]),
+                "std": rounded(found["std"]),
+                "interval": [rounded(low), rounded(high)],
+                "mean_over_all": rounded(sum(values) / num_tasks),
             }
     in_tokens = counted.num_prompt_tokens > 0  # without a model nobody counts tokens
     return {
@@ -288,7 +288,7 @@ def _figures(recipe: AssessmentRecipe, name: str, rows: list[dict[str, Any]], co
         "num_fallback": sum(row["backend"] != settings.backend for row in told),
         "rejected": dict(sorted(Counter(row["reason"] for row in rows if row["text"] is None).items())),
         "num_attempts": sum(row["attempts"] for row in rows),
-        "seconds_a_task": round(counted.answering_s / num_tasks, _DIGITS),
+        "seconds_a_task": rounded(counted.answering_s / num_tasks),
         "startup_s": round(counted.startup_s, 3),
         "prompt_tokens_a_task": round(counted.num_prompt_tokens / num_tasks, 1) if in_tokens else None,
         "generated_tokens_a_task": round(counted.num_generated_tokens / num_tasks, 1) if in_tokens else None,
@@ -302,7 +302,7 @@ def _told(found: dict[str, Any]) -> dict[str, Any]:
     figures = {name: value for name, value in found["figures"].items() if name != "digest"}
     # Attempts of one task are added up, as they follow each other; a fallback is not the candidate's own.
     own = [row for row in found["rows"] if row["text"] is not None and row["backend"] == figures["backend"]]
-    return {**figures, "latency_s": _rounded(statistics.median(row["seconds"] for row in own)) if own else None}
+    return {**figures, "latency_s": rounded(statistics.median(row["seconds"] for row in own)) if own else None}
 
 
 def _digest(recipe: AssessmentRecipe, name: str, tasks: str) -> str:
@@ -355,10 +355,6 @@ def _stored(folder_uri: str, name: str, digest: str) -> dict[str, Any] | None:
 
 def _store(folder_uri: str, name: str, result: dict[str, Any]) -> None:
     storage.publish_bytes(_json_bytes(result), storage.join(folder_uri, "candidates", f"{name}.json"))
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, _DIGITS)
 
 
 def _json_bytes(content: dict[str, Any]) -> bytes:

@@ -15,8 +15,8 @@ from gex_pipeline.shards.samples import Samples, open_samples
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.tables import Database
 from gex_pipeline.validate.drift import Values, compare
+from gex_pipeline.validate.statistics import rounded
 
-_DIGITS = 6
 _WHOLE = "num_words"  # a count, whose bins begin between two values
 
 
@@ -46,7 +46,7 @@ def compare_measured(database: Database, max_psi: float) -> list[dict[str, Any]]
             max_psi,
         )
         del row["quantiles"]
-        rows.append({name: _rounded(value) for name, value in (row | asdict(change)).items()})
+        rows.append({name: rounded(value) for name, value in (row | asdict(change)).items()})
     return sorted(rows, key=lambda row: (not row["is_alarm"], -row["psi"]))
 
 
@@ -92,7 +92,3 @@ def _starts(quantiles: list[float], *, is_whole: bool) -> list[float]:
     for value in (value for value, num in Counter(quantiles).items() if num > 1):
         edges |= {value - 0.5, value + 0.5} if is_whole else {value, math.nextafter(value, math.inf)}
     return [-math.inf, *sorted(edges)]  # the first bin holds everything under the first edge
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, _DIGITS) if isinstance(value, float) else value

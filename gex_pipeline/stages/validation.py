@@ -33,7 +33,7 @@ from gex_pipeline.stages.drift import find_drift
 from gex_pipeline.validate.clip import ClipCosine, Vectors
 from gex_pipeline.validate.sentence import SentenceCosine, row_cosines
 from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings, mixed_scores
-from gex_pipeline.validate.statistics import summarise
+from gex_pipeline.validate.statistics import rounded, summarise
 from gex_pipeline.validate.tsne import MIN_POINTS, plane_points
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 VIDEO_LONG, VIDEO_SHORT, TEXT_TEXT = "clip_video_long_text", "clip_video_short_text", "clip_text_cosine"
 _OF_LONG = {"integrate": VIDEO_LONG, "compress_text": VIDEO_SHORT}  # the paper's are of long videos alone
 VIDEO_TEXT, IMAGE_TEXT, TEXT_SUMMARY = "clip_video_text", "clip_image_text", "clip_text_summary"
-_DIGITS = 6
 NUM_WORST = 10
 NO_CLIP = (
     "No CLIP model is named, so no video was looked at: name one with --clip, or as clip_model in the recipe's [scores]"
@@ -188,7 +187,7 @@ class _Validation:
 
     def _pair(self, granularity: str, scores: tuple[str, str], keys: list[str], values: list[float]) -> dict[str, Any]:
         """A row; `scores` are its name, and the one by which a run stores such cosines of summaries."""
-        statistics = _rounded({**summarise(values)})
+        statistics = _rounded(summarise(values))
         return {
             "granularity": granularity,
             "score": scores[0],
@@ -244,7 +243,7 @@ class _Validation:
                     {
                         "key": key,
                         "source_id": texts[key]["source_id"],
-                        "value": round(value, _DIGITS),
+                        "value": rounded(value),
                         "text": texts[key]["text"],
                         "long_text": long_texts.get(texts[key]["parents"][0])
                         if texts[key]["source_text_digest"]
@@ -313,11 +312,11 @@ def _mean_cosines(vectors: dict[str, Any]) -> dict[str, float]:
     """Mean cosine of each kind with each other kind, over the same samples."""
     kinds = list(vectors)
     return {
-        f"{one} {other}": round(float(np.mean(row_cosines(vectors[one], vectors[other]))), _DIGITS)
+        f"{one} {other}": rounded(float(np.mean(row_cosines(vectors[one], vectors[other]))))
         for number, one in enumerate(kinds)
         for other in kinds[number + 1 :]
     }
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: rounded(value) for name, value in row.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,11 @@ def summarise(values: Iterable[float | None]) -> dict[str, float | None]:
         "p95": p95,
         "max": float(known.max()),
     }
+
+
+def rounded(value: Any) -> Any:
+    """A figure with the digits that are written down; what is no float stays as it is."""
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _known(values: Iterable[float | None]) -> npt.NDArray[np.float64]:
