@@ -10,10 +10,11 @@ import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gex_pipeline import storage
+from gex_pipeline import registry, storage
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.inputs import metadata_uris, noted
 from gex_pipeline.metadata import MetadataFiles, broken_file, first_line, read_metadata
+from gex_pipeline.metadata_types import TEXT_OF, Named
 from gex_pipeline.recipe import MediaColumn, MediaTars, Recipe
 from gex_pipeline.run_state import Run
 from gex_pipeline.shards.manifest import Account
@@ -34,6 +35,7 @@ OURS = (
 )
 _CONTROL = r"\p{Cc}\p{Zl}\p{Zp}"  # in a path: what acts on a terminal, or ends a line of a list of files
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4000  # of Linux, less what may stand in front
+_PASSES, _WHOLE = "as read: passes", "as read: row"  # unlike any column of the metadata
 _NO_KNOWN_CLIPS = "SELECT NULL::VARCHAR AS clip_id"
 
 
@@ -119,8 +121,12 @@ def _account(database: Database, granularity: str, num_in: int) -> Account:
 
 
 def _metadata_files(run: Run) -> MetadataFiles:
-    columns = (*run.recipe.source.columns.model_dump().values(), *_media_columns(run.recipe))
-    return MetadataFiles(metadata_uris(run.inputs), frozenset(columns))
+    recipe = run.recipe
+    columns = (*recipe.source.columns.model_dump().values(), *_media_columns(recipe))
+    nodes = recipe.graph.nodes.values()
+    groups = {registry.load_operation(node.operation)(recipe, node.name).group_by for node in nodes}
+    ids = (groups - {None, "source_id"}) | {recipe.source.columns.source_id}
+    return MetadataFiles(metadata_uris(run.inputs), Named(frozenset(columns), frozenset(ids)))
 
 
 def _media_columns(recipe: Recipe) -> list[str]:
@@ -154,7 +160,8 @@ def _template(recipe: Recipe) -> list[tuple[str, str | None]]:
 def _raw_view(database: Database, recipe: Recipe) -> None:
     """The view ``raw_clips``: the needed columns by our names, the media's place, the predicate, the whole row."""
     columns = recipe.source.columns
-    names = database.columns("input_rows")
+    found = database.columns("input_rows")
+    names = [name for name in found if not name.startswith(TEXT_OF)]
     for key, column in columns.model_dump().items():
         if column not in names:
             raise RecipeError(
@@ -172,12 +179,20 @@ def _raw_view(database: Database, recipe: Recipe) -> None:
             f"[strlen(part) FOR part IN string_split({media}, '/')]) <= {_MAX_NAME_BYTES} THEN {media} END"
         )
     whole = ", ".join(f"{literal(name)}: {identifier(name)}" for name in names)
+    texts = ", ".join(
+        f"{identifier(name)} AS {identifier(name.removeprefix(TEXT_OF))}" for name in found if name.startswith(TEXT_OF)
+    )
+    # The predicate and the whole row have the columns as they are, everything else what they say as text.
+    rows = (
+        f"SELECT *{f' REPLACE ({texts})' if texts else ''}, ({where or 'true'}\n) AS {identifier(_PASSES)}, "
+        f"{{{whole}}} AS {identifier(_WHOLE)} FROM input_rows"
+    )
     database.execute(
         "CREATE OR REPLACE TEMP VIEW raw_clips AS SELECT "
         f"{identifier(columns.source_id)}::VARCHAR AS source_text, {identifier(columns.start)}::VARCHAR AS start_text, "
         f"{identifier(columns.end)}::VARCHAR AS end_text, {identifier(columns.caption)}::VARCHAR AS caption_text, "
-        f"{media} AS media_text, {unsafe} AS media_unsafe, ({where or 'true'}\n) AS passes, "
-        f"{{{whole}}} AS input FROM input_rows"
+        f"{media} AS media_text, {unsafe} AS media_unsafe, {identifier(_PASSES)} AS passes, "
+        f"{identifier(_WHOLE)} AS input FROM ({rows})"
     )
 
 

@@ -1,17 +1,19 @@
 """Metadata files as plain text: what DuckDB's readers do not say of them, and what they cannot take.
 
-In: local files of CSV or JSON Lines, compressed or not. Out: which lines of JSON are no rows and where they
-stand, a copy of a CSV with one kind of line ends, or an error that names a file that is no text of the kind.
+In: local files of CSV or JSON Lines, compressed or not. Out: a CSV's header, which lines of JSON are no rows and where
+they stand, a copy of a CSV with one kind of line ends, or an error that names a file that is no text of the kind.
 Looks at beginnings only, unless something is wrong with a file.
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +23,10 @@ import pyarrow as pa
 from gex_pipeline.errors import GexError
 
 MAX_LINE_BYTES = 1 << 24  # DuckDB's own limit for an object
+MAX_COLUMNS = 5000  # DuckDB's time grows with their square, and thirty thousand take more than its memory
 MAX_DESCRIBED = 1000  # lines; a person reads the first few
 _MAX_CONTENT_CHARS = 2000
+_MAX_HEADER_LETTERS = 1 << 20  # a compressed file of nothing holds a line that fills the memory
 _CHUNK_BYTES = 1 << 20
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -53,6 +57,51 @@ def check_encoding(path: Path) -> None:
             raise GexError(f"cannot read {path.name}: it is {encoding}, and metadata have to be UTF-8")
 
 
+def csv_header(path: Path, delimiter: str) -> tuple[str, ...]:
+    """The names in a CSV's first line; one without a name, as of the index that pandas writes, is ``column0``.
+
+    Raises:
+        GexError: the file is no UTF-8, or its header is none, too long, or has a name twice; csv.Error likewise.
+    """
+    check_encoding(path)
+    with _open(path) as stream:
+        lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", errors="replace", newline="")
+        short = iter(lambda: _short_line(lines), "")
+        names = tuple(
+            name or unnamed(index) for index, name in enumerate(next(csv.reader(short, delimiter=delimiter), ()))
+        )
+    if not names:
+        raise GexError(f"cannot read {path.name} as CSV: it has no header line")
+    check_width(path, "CSV", len(names))
+    num_called = Counter(name.lower() for name in names)
+    for name in names:
+        if num_called[name.lower()] > 1:
+            raise GexError(f"cannot read {path.name} as CSV: its header has {name!r} twice")
+    return names
+
+
+def unnamed(index: int) -> str:
+    """What a column without a name is called."""
+    return f"column{index}"
+
+
+def check_width(path: Path, kind: str, num_columns: int) -> None:
+    """Refuse more columns than are read.
+
+    Raises:
+        GexError: naming the file and both numbers.
+    """
+    if num_columns > MAX_COLUMNS:
+        raise GexError(f"cannot read {path.name} as {kind}: {num_columns} columns; at most {MAX_COLUMNS} are read")
+
+
+def _short_line(lines: io.TextIOWrapper) -> str:
+    line = lines.readline(_MAX_HEADER_LETTERS + 1)
+    if len(line) > _MAX_HEADER_LETTERS:
+        raise csv.Error(f"a line of its header is longer than {_MAX_HEADER_LETTERS} letters")
+    return line
+
+
 def check_json_lines(path: Path) -> None:
     """Refuse a file that has lines, none of which is a JSON object.
 
@@ -71,6 +120,59 @@ def check_json_lines(path: Path) -> None:
             f"cannot read {path.name} as JSON Lines: none of its lines is a JSON object ({first}). "
             "JSON Lines have one object a line and no brackets around them"
         )
+
+
+@dataclass(frozen=True)
+class JsonColumn:
+    """A column of JSON Lines: its type, and the places of its keys, which are the same but for their case."""
+
+    kind: str
+    places: tuple[int, ...]
+
+    def value(self, kind: str) -> str:
+        """SQL for the first value that is there in the list ``found``, which has one a key, as the type."""
+        found = ", ".join(_json_value(f"found[{place}]", kind) for place in self.places)
+        return f"coalesce({found})"
+
+
+def _json_value(found: str, kind: str) -> str:
+    if kind == "JSON":
+        return f"nullif({found}::VARCHAR, 'null')::JSON"
+    return json_text(found) if kind == "VARCHAR" else f"({found}->>'$')::{kind}"
+
+
+def json_text(found: str) -> str:
+    """SQL for a JSON value as text, as DuckDB's reader has it: it writes large floats in another way than ``->>``."""
+    text = f"({found}->>'$')"
+    is_float = f"json_type({found}) = 'DOUBLE' AND regexp_matches({text}, '[.eE]')"
+    return f"CASE WHEN {is_float} THEN {text}::DOUBLE::VARCHAR ELSE {text} END"
+
+
+def json_columns(types: Mapping[str, str]) -> dict[str, JsonColumn]:
+    """The columns that keys make: those that differ in case only are one, called as the first, as in other formats."""
+    alike: dict[str, list[int]] = {}
+    names = [key or unnamed(index) for index, key in enumerate(types)]
+    for index, name in enumerate(names):
+        alike.setdefault(name.lower(), []).append(index)
+    kinds = list(types.values())
+    return {
+        names[some[0]]: JsonColumn(_json_kind({kinds[index] for index in some}), tuple(index + 1 for index in some))
+        for some in alike.values()
+    }
+
+
+def _json_kind(kinds: set[str]) -> str:
+    found = kinds - {"NULL"} or {"JSON"}
+    if len(found) == 1:
+        return found.pop()
+    if found <= {"BIGINT", "UBIGINT", "HUGEINT", "DOUBLE"}:
+        return "DOUBLE" if "DOUBLE" in found else "HUGEINT"
+    return "JSON"
+
+
+def pointer(key: str) -> str:
+    """The JSON pointer to an object's key."""
+    return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
 def bad_json_lines(paths: list[Path]) -> list[BadLine]:

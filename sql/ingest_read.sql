@@ -3,7 +3,8 @@
 --   media_unsafe, passes, input). Out: the same, read, with clip_id and the first reason against it.
 -- Zero-width joiners stay in captions (see clean_text): scripts and emoji need them. A caption of nothing else is none.
 -- Marks of direction and joiners stay in ids and paths too: files are called so. A source id is at most 200 bytes, so
---   that a file name made of it and two times is possible.
+--   that a file name made of it and two times is possible. One that is written with an exponent is not the id that was
+--   meant: a program took it for a number and kept the first of its digits, which others begin with, too.
 CREATE OR REPLACE TEMP TABLE read_clips AS
 WITH parsed AS (
   SELECT
@@ -28,7 +29,9 @@ FROM (SELECT
   *,
   CASE
     WHEN source_id IS NULL AND start_text IS NULL AND end_text IS NULL AND text IS NULL THEN 'unreadable_row'
-    WHEN source_id IS NULL OR source_id = '' THEN 'missing_source_id'
+    WHEN source_id IS NULL OR source_id = ''
+      OR (contains(source_id, '+') AND regexp_full_match(source_id, '-?[0-9]([.][0-9]+)?[eE][+][0-9]+'))
+      THEN 'missing_source_id'
     WHEN regexp_matches(source_id, '[ /\\\p{Cc}\p{Zl}\p{Zp}]') OR source_id[1] = '.' OR strlen(source_id) > 200
       THEN 'unsafe_source_id'
     WHEN start_s IS NULL OR end_s IS NULL THEN 'unreadable_timestamp'

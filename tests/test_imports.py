@@ -37,6 +37,7 @@ LAYERS = (
         "demo",
         "metadata",
         "metadata_text",
+        "metadata_types",
     ),
     ("model_places",),
     ("operations", "ingest", "media_index", "barred", "rejects", "planning", "shard_job"),

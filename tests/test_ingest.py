@@ -607,3 +607,248 @@ def test_a_known_clip_is_moved_to_where_its_key_is_and_to_neither_of_two_places(
         (row,) = pq.read_table(moved).to_pylist()
         content = Path(row["media_uri"]).read_bytes()[row["media_offset_bytes"] :][: row["media_size_bytes"]]
         assert content == b"mp4 of one"
+
+
+# --- types -----------------------------------------------------------------------------------------------------------
+
+BIG = 7123456789012345678
+
+
+def night(folder: Path, name: str, **columns) -> None:
+    """A Parquet file of clips of one second; columns given are lists or arrays."""
+    num_rows = len(next(iter(columns.values())))
+    rows = {"YoutubeID": [f"{name}-{n}" for n in range(num_rows)], "Start_timestamp": ["0"] * num_rows}
+    rows |= {"End_timestamp": ["1"] * num_rows, "Caption": ["a dog runs"] * num_rows}
+    pq.write_table(pa.table(rows | columns), folder / f"{name}.parquet")
+
+
+def nights(folder: Path, **source):
+    return run_ingest(recipe_of(folder, {"clips": "n*", **source}))
+
+
+@pytest.mark.parametrize(
+    ("whole", "floats", "expected", "rejected"),
+    [
+        ([BIG, BIG + 1, BIG + 2], [BIG + 3.0, None], [], {"missing_source_id": 2}),
+        ([7, 8, 9], [10.0, None], ["10"], {"missing_source_id": 1}),
+        ([7, 8, 9], [2.0**53 - 1, 2.0**53, -1.5, float("inf")], ["-1.5", "9007199254740991"], {"missing_source_id": 2}),
+    ],
+)
+def test_ids_of_one_night_are_not_changed_by_those_of_another(tmp_path, whole, floats, expected, rejected):
+    """A float64 night, as pandas makes of ids of which one is missing, merged the videos of all nights into one."""
+    night(tmp_path, "n1", YoutubeID=pa.array(whole))
+    _, alone, _ = nights(tmp_path)
+    night(tmp_path, "n2", YoutubeID=pa.array(floats, pa.float64()))
+    _, clips, losses = nights(tmp_path)
+    before = {clip["clip_id"] for clip in alone}
+    assert [clip["source_id"] for clip in alone] == sorted(map(str, whole))
+    assert sorted(clip["source_id"] for clip in clips if clip["clip_id"] not in before) == expected
+    assert [clip["media_uri"] for clip in clips if clip["clip_id"] in before] == [clip["media_uri"] for clip in alone]
+    assert reasons(losses) == rejected
+
+
+def test_an_id_that_lost_its_digits_in_a_float_is_none_in_any_format(tmp_path):
+    night(tmp_path, "n1", YoutubeID=pa.array([16777215.0, 16777217.0], pa.float32()))
+    (tmp_path / "n2.csv").write_text(f"{HEADER}\n7.12346E+18,0,1,x\n1e10,0,1,x\na+b,0,1,x\n")
+    write_jsonl(tmp_path / "n3.jsonl", [clip_row(7.1e18), clip_row(BIG * 1000), clip_row("a")])
+    _, clips, losses = nights(tmp_path)
+    assert [clip["source_id"] for clip in clips] == ["16777215", "1e10", f"{BIG}000", "a", "a+b"]
+    assert reasons(losses) == {"missing_source_id": 3}
+    assert "1.6777216000000000e+07" in {json.loads(loss["row"])["YoutubeID"] for loss in losses}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.array([36000.123, 2.0], pa.float32()), pa.array([3.0])),
+        (pa.array([36000, 2]), pa.array([3.5])),
+        (pa.array([36000.123, 2.0], pa.float32()), pa.array(["00:00:03"])),
+        (pa.array([1000, 2000], pa.time32("ms")), pa.array([3.0])),
+    ],
+)
+def test_times_of_one_night_are_not_changed_by_those_of_another(tmp_path, one, other):
+    """A float32 beside a float64 gave 36000.121 for 36000.12, another clip; TIME beside it ended the run."""
+    night(tmp_path, "n1", Start_timestamp=one, End_timestamp=pa.array(["11:00:00"] * 2))
+    _, alone, _ = nights(tmp_path)
+    night(tmp_path, "n2", Start_timestamp=other)
+    _, clips, _ = nights(tmp_path)
+    ours = ("clip_id", "start_s", "media_uri")
+    told = [[clip[name] for name in ours] for clip in clips if clip["source_id"].startswith("n1")]
+    assert told == [[clip[name] for name in ours] for clip in alone]
+    assert len(told) == 2
+
+
+def test_a_predicate_still_reckons_with_times_that_are_float_one_night_and_whole_the_other(tmp_path):
+    night(tmp_path, "n1", Start_timestamp=pa.array([1, 1]), End_timestamp=pa.array([4, 2]))
+    night(tmp_path, "n2", Start_timestamp=pa.array([0.5]), End_timestamp=pa.array([2.75]))
+    _, clips, losses = nights(tmp_path, where="End_timestamp - Start_timestamp > 2")
+    assert [(clip["source_id"], clip["start_s"], clip["End_timestamp"]) for clip in clips] == [
+        ("n1-0", 1.0, 4.0),
+        ("n2-0", 0.5, 2.75),
+    ]
+    assert clips[0]["media_uri"].endswith("/n1-0-1.mp4")
+    assert reasons(losses) == {"filtered_by_where": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ([[1, 2]], ["q"], ["[1,2]", "q"]),
+        ([{"a": 1}], [5], ['{"a":1}', "5"]),
+        ([b"caf\xc3\xa9"], ["y"], ["café", "y"]),
+        (pa.array([0], pa.date32()), [1], ["1970-01-01", "1"]),
+        ([BIG], [0.5], [str(BIG), "0.5"]),
+        ([3], [0.5], [3.0, 0.5]),
+        (pa.array([16777217], pa.int32()), pa.array([0.5], pa.float32()), [16777217.0, 0.5]),
+        (pa.array([1], pa.int32()), [BIG], [1, BIG]),
+        (pa.nulls(1), [["a"]], [None, ["a"]]),
+        ([{"a": 1}], [{"b": "x"}], [{"a": 1, "b": None}, {"a": None, "b": "x"}]),
+    ],
+)
+def test_a_column_that_changes_its_type_keeps_its_values(tmp_path, one, other, expected):
+    """A list one night and a text the other ended every run, also where nobody named the column."""
+    night(tmp_path, "n1", x=one)
+    night(tmp_path, "n2", x=other)
+    _, clips, losses = nights(tmp_path)
+    assert ([clip["x"] for clip in clips], losses) == (expected, [])
+
+
+def test_files_are_read_apart_only_where_a_type_makes_it_necessary(tmp_path):
+    night(tmp_path, "n1", x=["a"])
+    night(tmp_path, "n2", x=["b"], y=[1])
+    night(tmp_path, "n3", y=pa.array([2], pa.int32()))
+    recipe = recipe_of(tmp_path, {"clips": "n*"})
+
+    def num_reads() -> int:
+        with Database(threads=1) as database:
+            ingest.ingest(database, open_run(recipe))
+            return database.value("SELECT sql FROM duckdb_views() WHERE view_name = 'input_rows'").count("read_parquet")
+
+    assert num_reads() == 1
+    night(tmp_path, "n4", x=[["c"]])
+    night(tmp_path, "n5", x=[["d"]])
+    assert num_reads() == 3, "texts, lists and no x at all"
+
+
+def test_names_that_differ_in_case_only_are_one_column_in_every_format(tmp_path):
+    """DuckDB called the second key of JSON `caption_1` and then found nothing under it."""
+    found = {}
+    for ending in ("csv", "jsonl", "parquet"):
+        folder = tmp_path / ending
+        folder.mkdir()
+        for number, caption, score in ((1, "Caption", "Score"), (2, "caption", "score")):
+            row = {
+                "YoutubeID": f"v{number}",
+                "Start_timestamp": "0",
+                "End_timestamp": "1",
+                caption: "a cat",
+                score: 0.5,
+            }
+            if ending == "jsonl":
+                write_jsonl(folder / f"n{number}.jsonl", [row])
+            else:
+                write = {"csv": pyarrow.csv.write_csv, "parquet": pq.write_table}[ending]
+                write(pa.table({key: [value] for key, value in row.items()}), folder / f"n{number}.{ending}")
+        _, clips, losses = nights(folder, where="Score > 0.3")
+        found[ending] = [(clip["clip_id"], clip["Caption"], clip["Score"], len(clip)) for clip in clips]
+        assert losses == []
+    assert [caption for _, caption, *_ in found["csv"]] == ["a cat"] * 2
+    assert found["csv"] == found["jsonl"] == found["parquet"]
+
+
+def test_json_keys_of_any_name_and_case_lose_no_value(tmp_path):
+    rows = [
+        {"": 7, **clip_row("v1", Score=1, **{"a/b~c": [1], 'say "x"': True})},
+        {"": None, **clip_row("v2", score=0.5, SCORE=2)},
+        {"YOUTUBEID": "v3", "Start_timestamp": 2, "End_timestamp": 1, "caption": "x", "score": None},
+    ]
+    write_jsonl(tmp_path / "n1.jsonl", rows)
+    with (tmp_path / "n1.jsonl").open("a") as file:
+        file.write("bad\n[1]\n")
+    _, clips, losses = nights(tmp_path)
+    assert [(clip["source_id"], clip["column0"], clip["Score"]) for clip in clips] == [
+        ("v1", 7, 1.0),
+        ("v2", None, 0.5),
+    ]
+    assert (clips[0]["a/b~c"], clips[0]['say "x"'], clips[1]["a/b~c"]) == ("[1]", True, None)
+    assert reasons(losses) == {"end_not_after_start": 1, "unreadable_row": 2}
+    assert json.loads(losses[0]["row"])["Caption"] == "x"
+    assert [loss["row"] for loss in losses[1:]] == ["[1]", "bad"]
+
+
+def test_a_csv_column_without_a_name_is_called_by_its_place(tmp_path):
+    """What pandas writes with its index was the only common CSV that could not be read."""
+    _, clips, _ = ingest_text(tmp_path, "c.csv", f",{HEADER},\n0,v1,0,1,a dog,\n1,v2,0,1,a cat,x\n")
+    assert [(clip["source_id"], clip["column0"], clip["column5"]) for clip in clips] == [
+        ("v1", 0, None),
+        ("v2", 1, "x"),
+    ]
+    with pytest.raises(GexError, match="its header has 'column0' twice"):
+        ingest_text(tmp_path, "c.csv", f",{HEADER},column0\n0,v1,0,1,a dog,\n")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_score_that_is_no_number_passes_no_threshold(tmp_path, ending):
+    """DuckDB takes NaN for the largest of all numbers, so clips without a score were the best of all."""
+    scores = [0.9, float("nan"), 0.1, None]
+    rows = [clip_row(f"v{number}", UMT_Score=score) for number, score in enumerate(scores)]
+    if ending == "jsonl":
+        write_jsonl(tmp_path / "n.jsonl", rows)
+    else:
+        write = {"csv": pyarrow.csv.write_csv, "parquet": pq.write_table}[ending]
+        write(pa.table({name: [row[name] for row in rows] for name in rows[0]}), tmp_path / f"n.{ending}")
+    found, clips, losses = nights(tmp_path, where="UMT_Score > 0.3")
+    assert [clip["source_id"] for clip in clips] == ["v0"]
+    assert found.account.excluded == {"filtered_by_where": 3}
+    assert "nan" not in " ".join(loss["row"] for loss in losses).lower()
+
+
+def test_a_missing_caption_that_a_program_wrote_as_nan_is_missing(tmp_path):
+    write_jsonl(tmp_path / "n1.jsonl", [clip_row("v1", caption=float("nan")), clip_row("v2", caption="nanny")])
+    night(tmp_path, "n2", Caption=pa.array([float("nan")]))
+    _, clips, losses = nights(tmp_path)
+    assert ([clip["source_id"] for clip in clips], reasons(losses)) == (["v2"], {"missing_caption": 2})
+
+
+@pytest.mark.parametrize("value", [["a dog", "a cat"], {"en": "a dog"}])
+def test_lists_and_objects_are_no_captions(tmp_path, value):
+    """They were published as text, brackets and all."""
+    for ending in ("parquet", "jsonl"):
+        folder = tmp_path / ending
+        folder.mkdir()
+        if ending == "jsonl":
+            write_jsonl(folder / "n1.jsonl", [clip_row(caption=value), clip_row("v2", caption=value)])
+        else:
+            night(folder, "n1", Caption=[value])
+            night(folder, "n2", Caption=["a text"])
+        with pytest.raises(
+            RecipeError, match=r"column 'Caption' holds lists or objects \(.*\); one text or number a row"
+        ):
+            nights(folder)
+
+
+def test_a_row_with_a_list_for_a_caption_is_rejected_with_it(tmp_path):
+    captions = [["a dog"], "[1]", {"a": 1}, 5, "NaN"]
+    write_jsonl(tmp_path / "n1.jsonl", [clip_row(f"v{n}", caption=caption) for n, caption in enumerate(captions)])
+    _, clips, losses = nights(tmp_path)
+    assert [clip["text"] for clip in clips] == ["[1]", "5"]
+    assert reasons(losses) == {"missing_caption": 3}
+    assert {json.loads(loss["row"])["Caption"] for loss in losses} == {'["a dog"]', '{"a":1}', None}
+
+
+def test_a_text_becomes_a_number_only_where_the_number_says_the_same(tmp_path):
+    columns = {
+        "channel": ["118341520932850938512", "118341520932850938513"],
+        "take": ["12_3", "1_23"],
+        "mixed": [str(BIG), "0.5"],
+        "zeros": ["007", "1.5"],
+        "micros": ["1700000000000001", "nan"],
+        "score": [" 0.48799991607666016", "1e-3 "],
+        "views": ["12", "-3"],
+    }
+    lines = [f"{HEADER},{','.join(columns)}"]
+    lines += [f"v{n},0,1,x,{','.join(values[n] for values in columns.values())}" for n in range(2)]
+    _, clips, _ = ingest_text(tmp_path, "c.csv", "\n".join(lines) + "\n")
+    found = {name: [clip[name] for clip in clips] for name in columns}
+    numbers = {"micros": [1700000000000001.0, None], "score": [0.48799991607666016, 0.001], "views": [12, -3]}
+    assert found == columns | numbers

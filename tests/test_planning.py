@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline import ingest, storage
@@ -238,3 +241,69 @@ def test_samples_of_a_group_are_planned_to_bear_what_the_group_has_in_common(tmp
     longer = {"operation": "integrate", "from": "LVLT", "min_clips": 4}
     answer, *_ = planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt, "L2": longer}), "LVLT", "L2")
     assert (answer.num_parents, answer.num_samples, answer.left_out) == (8, num_samples, left_out)
+
+
+def grouped(folder, by: str, min_clips: int = 2) -> tuple[dict[str, int], list[str]]:
+    """How many clips a group has, and why others are in none; the metadata are what begins with n."""
+    lvlt = {"operation": "integrate", "from": "SVST", "by": by, "min_clips": min_clips}
+    recipe = recipe_of(folder, {"clips": "n*"}, granularity={"SVST": {}, "LVLT": lvlt})
+    _, rows, left_out = planned(recipe, "LVLT")
+    return dict(Counter(row["group_value"] for row in rows)), [row["reason"] for row in left_out]
+
+
+def write_groups(folder, name: str, values) -> None:
+    """Clips of a source each, with these values in the column ``Group``."""
+    rows = [clip_row(f"{name}{number}", Group=value) for number, value in enumerate(values)]
+    file = folder / name
+    if file.suffix == ".jsonl":
+        write_jsonl(file, rows)
+    elif file.suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join("" if x is None else str(x) for x in row.values()) for row in rows)]
+        file.write_text("\n".join(lines) + "\n")
+    else:
+        table = pa.table({name: [row[name] for row in rows] for name in rows[0] if name != "Group"})
+        pq.write_table(table.append_column("Group", values if isinstance(values, pa.Array) else [values]), file)
+
+
+@pytest.mark.parametrize("by", ["Group", "group"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1.1", "1.1", "1.10", "1.10"], ["1.1", "1.10"]),
+        (["1e10", "1e10", "10e9", "10e9"], ["1e10", "10e9"]),
+        (["118341520932850938512", "118341520932850938999"] * 2, ["118341520932850938512", "118341520932850938999"]),
+        (["12_3", "1_23"] * 2, ["12_3", "1_23"]),
+        (["a b", "007"] * 2, ["a b", "007"]),
+        ([5, -17, 5, -17], ["5", "-17"]),
+    ],
+)
+def test_clips_are_grouped_by_what_is_written(tmp_path, by, ending, values, expected):
+    """Where all values looked like numbers, 1.1 and 1.10 were one group, and two channels of 21 digits, too."""
+    write_groups(tmp_path, f"n.{ending}", values)
+    assert grouped(tmp_path, by) == (dict.fromkeys(expected, 2), [])
+
+
+def test_numbers_of_json_are_grouped_by_all_their_digits(tmp_path):
+    values = [118341520932850938512, 118341520932850938513, 7123456789012345678, 7123456789012345679, 0.5]
+    write_groups(tmp_path, "n.jsonl", values * 2)
+    assert grouped(tmp_path, "Group") == ({str(value): 2 for value in values}, [])
+
+
+def test_a_channel_is_the_same_whether_a_night_has_whole_numbers_floats_or_text(tmp_path):
+    write_groups(tmp_path, "n1.parquet", pa.array([5, 7123456789012345678]))
+    write_groups(tmp_path, "n2.parquet", pa.array([5.0, None]))
+    write_groups(tmp_path, "n3.csv", [5])
+    write_groups(tmp_path, "n4.jsonl", ["5", "x"])
+    assert grouped(tmp_path, "Group", 1) == (
+        {"5": 4, "7123456789012345678": 1, "x": 1},
+        ["missing_group_value"],
+    )
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.jsonl", "n.parquet"])
+def test_what_is_no_number_is_no_group(tmp_path, name):
+    """Clips of no channel were a video of the channel "nan", and one such value made the channel 5 one called 5.0."""
+    values = [5.0, 5.0, float("nan"), float("nan")]
+    write_groups(tmp_path, name, pa.array(values) if name.endswith("parquet") else [5, 5, *values[2:]])
+    assert grouped(tmp_path, "Group") == ({"5": 2}, ["missing_group_value"] * 2)
