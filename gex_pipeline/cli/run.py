@@ -18,6 +18,7 @@ from gex_pipeline.retry import Retry
 from gex_pipeline.run_lock import check_free
 from gex_pipeline.run_state import Run, find_recipe, is_left_open, open_run, read_state, stored_retry
 from gex_pipeline.shards.manifest import read_manifest
+from gex_pipeline.stopping import listening
 
 # Defaults only: whoever sets these keeps them. Prefect's own logs would drown the progress of a run in a terminal.
 _PREFECT = {
@@ -107,11 +108,11 @@ def _open(recipe: Recipe, how: How) -> Run:
 
 
 @contextmanager
-def _prefect_answers() -> Iterator[None]:
+def _prefect_answers(is_ours: bool) -> Iterator[None]:
     """Say in a sentence that Prefect's server is gone.
 
     Raises:
-        TransientError: it is.
+        TransientError: it is; KeyboardInterrupt: and so should this run be.
     """
     import httpx
 
@@ -120,6 +121,14 @@ def _prefect_answers() -> Iterator[None]:
     except (httpx.TransportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("Failed to reach API"):
             raise
+        told = listening()
+        if told is not None:
+            told.check()
+        if is_ours:
+            raise TransientError(
+                "the Prefect server of this run does not answer; something ended it, say a lack of memory. What is "
+                "built and published stays; run the same command again"
+            ) from error
         raise TransientError(
             "the Prefect server (PREFECT_API_URL) does not answer. What is built and published stays; run the same "
             "command again when it does, or without PREFECT_API_URL, which starts one for the run"
@@ -141,8 +150,14 @@ def run_flow(run: Run, place: str, how: How) -> None:
         os.environ.setdefault(name, value)
     with shown_by(LineProgress()):
         progress().stage("start Prefect", None, "")
+        from flows.server import start_server
+
+        server = start_server()
         from flows.expand import ExpandParameters, expand
         from flows.stages import failure_of
+
+        if server is not None:
+            server.wait()
 
         parameters = ExpandParameters(
             recipe=storage.absolute(place),
@@ -151,7 +166,7 @@ def run_flow(run: Run, place: str, how: How) -> None:
             retry=how.retry,
             accept_changes=how.accept_changes,
         )
-        with _prefect_answers():
+        with _prefect_answers(is_ours=server is not None):
             state = expand(parameters, return_state=True)
     if not state.is_completed():
         error = failure_of(state)

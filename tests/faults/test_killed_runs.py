@@ -207,16 +207,31 @@ def test_a_killed_ffmpeg_is_no_fault_of_the_clip_until_the_third_time(tmp_path, 
 
 
 LOSES_ITS_NODE = """
-import subprocess, sys, time
-from gex_pipeline.ray_node import watched
+import os, signal, subprocess, sys, time
+from gex_pipeline import ray_node
+from gex_pipeline.stopping import sigterm_as_interrupt
+how = sys.argv[2]
+if how == "hangs":
+    ray_node._IN_ORDER_S = 0.3
 other = subprocess.Popen(["sleep", "60"])
-with watched():
-    raylet = subprocess.Popen([sys.argv[1], "60"])
-    print(other.pid, flush=True)
-    time.sleep(0.5)
-    if sys.argv[2] == "dies":
-        raylet.kill()
-        time.sleep(20)
+with sigterm_as_interrupt() as told:
+    try:
+        with ray_node.watched():
+            raylet = subprocess.Popen([sys.argv[1], "60"])
+            print(other.pid, flush=True)
+            time.sleep(0.5)
+            try:
+                if how != "lives":
+                    raylet.terminate()
+                    time.sleep(0.5)
+                if how in ("is told", "hangs"):  # later than its raylet, from whom it is told from one that died
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if how != "lives":
+                    time.sleep(20)
+            finally:
+                time.sleep(20 if how == "hangs" else 1.5)
+    except KeyboardInterrupt:
+        assert told.to_stop
 raylet.kill()  # as ray.shutdown does, after the watch is over
 time.sleep(0.5)
 other.kill()
@@ -224,22 +239,38 @@ print("ended by itself")
 """
 
 
-@pytest.mark.parametrize("how", ["dies", "lives"])
-def test_a_run_whose_node_dies_ends_at_once_with_the_code_for_now_and_takes_its_children_with_it(tmp_path, how):
-    """Ray ended such a run with code 1 and no sentence, and Prefect's server lived on."""
-    raylet = tmp_path / "raylet"
+def lose_its_node(folder: Path, how: str) -> tuple[subprocess.CompletedProcess[str], int]:
+    """What came of it, and the number of another child."""
+    raylet = folder / "raylet"
     shutil.copyfile(shutil.which("sleep"), raylet)
     raylet.chmod(0o755)
     command = [sys.executable, "-c", LOSES_ITS_NODE, str(raylet), how]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=15, check=False)
-    child = int(done.stdout.split()[0])
-    if how == "lives":
-        assert (done.returncode, done.stderr) == (0, "")
-        return
+    return done, int(done.stdout.split()[0])
+
+
+def test_a_run_whose_node_dies_ends_at_once_with_the_code_for_now_and_takes_its_children_with_it(tmp_path):
+    """Ray ended such a run with code 1 and no sentence, and Prefect's server lived on."""
+    done, child = lose_its_node(tmp_path, "dies")
     assert done.returncode == 75
     assert "the Ray node of this run has died" in done.stderr
     assert "Run the same command again to go on" in done.stderr
     wait_for(lambda: state_of(child) in ("", "Z"), 5)  # it is killed, and on a busy machine not gone at once
+
+
+@pytest.mark.parametrize("how", ["lives", "is told"])
+def test_a_run_whose_node_lives_or_ends_by_the_signal_that_the_run_is_told_by_ends_in_order(tmp_path, how):
+    """SIGTERM to all processes, as systemd sends it, was a node that had died, say for a lack of memory."""
+    done, _ = lose_its_node(tmp_path, how)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("ended by itself\n")
+
+
+def test_a_run_that_hangs_after_it_was_told_to_stop_and_its_node_has_ended_ends_with_the_sentence_of_the_stop(tmp_path):
+    done, child = lose_its_node(tmp_path, "hangs")
+    assert done.returncode == 75
+    assert done.stderr == "\ngex: told to stop by SIGTERM; run the same command again to go on\n"
+    wait_for(lambda: state_of(child) in ("", "Z"), 5)
 
 
 @pytest.mark.slow
@@ -258,6 +289,42 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_goes_on_when_it_is_run_aga
     again = start(where, recipe_file)
     assert end(again) == 0
     assert sums(recipe_file.parent / "output")
+
+
+@pytest.fixture
+def not_ignored():
+    """Ctrl-C, in what is started here too, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("during", "number", "code", "words"),
+    [
+        ("SVST plan", signal.SIGINT, 130, "stopped"),
+        ("SVST plan", signal.SIGTERM, 75, "told to stop by SIGTERM"),
+        ("ingest", signal.SIGHUP, 75, "told to stop by SIG"),
+    ],
+)
+def test_a_signal_to_all_processes_of_a_run_ends_it_in_order(where, not_ignored, during, number, code, words):
+    """A terminal sends Ctrl-C so, and systemd SIGTERM. It ended Prefect's server as well, for which the run asked for
+    three and a half minutes, to end with 75 and a sentence about that server; and SIGTERM was taken for a dead node.
+    """
+    recipe_file = where.recipe("all")
+    log = recipe_file.parent / "log"
+    process = start(where, recipe_file)
+    wait_for(lambda: during in log.read_text() or process.poll() is not None, 100)
+    for _ in range(2):  # an impatient person, or GNU timeout
+        os.killpg(process.pid, number)
+        time.sleep(0.5)
+    assert process.wait(60) == code, log.read_text()
+    assert log.read_text().splitlines()[-1].startswith(f"gex: {words}")
+    assert log.read_text().endswith("; run the same command again to go on\n")
+    assert not (recipe_file.parent / "output" / "run.lock").exists()
+    assert clear(where, [process.pid]) == []
 
 
 def test_the_comparison_sees_a_lost_a_doubled_and_a_changed_sample(quiet):
