@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from gex_pipeline import storage
 from gex_pipeline.cli.show import say, say_now, show_end
@@ -135,6 +136,20 @@ def _prefect_answers(is_ours: bool) -> Iterator[None]:
         ) from error
 
 
+def _check_prefect_home() -> None:
+    """Refuse a home of Prefect in which its server, started for the run, would wait for minutes and fail.
+
+    Raises:
+        GexError: it cannot be written.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    try:
+        storage.check_writable(str(Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()))
+    except (GexError, RuntimeError) as error:
+        raise GexError(f"Prefect keeps its state in PREFECT_HOME: {error}; set it to a folder for it") from error
+
+
 def run_flow(run: Run, place: str, how: How) -> None:
     """The flow to its end, with progress.
 
@@ -146,6 +161,7 @@ def run_flow(run: Run, place: str, how: How) -> None:
     # The flow asks both again; here it is said before Prefect is started.
     check_gate_names(run.recipe)
     check_free(run.layout)
+    _check_prefect_home()
     for name, value in _PREFECT.items():
         os.environ.setdefault(name, value)
     with shown_by(LineProgress()):
