@@ -7,10 +7,11 @@ read as text whatever their type, so that ids keep their zeros; all input column
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from gex_pipeline import registry, storage
+from gex_pipeline.clip_places import no_clip_moved, publish_moved, view_placed
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.inputs import metadata_uris, noted
 from gex_pipeline.metadata import MetadataFiles, broken_file, first_line, read_metadata
@@ -33,6 +34,7 @@ OURS = (
     "media_size_bytes",
     "media_stamp",
 )
+_INPUT = "input_"  # before the names of input columns that are called like ours
 _CONTROL = r"\p{Cc}\p{Zl}\p{Zp}"  # in a path: what acts on a terminal, or ends a line of a list of files
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4000  # of Linux, less what may stand in front
 _PASSES, _WHOLE = "as read: passes", "as read: row"  # unlike any column of the metadata
@@ -48,7 +50,7 @@ class Ingested:
 
 
 def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingested:
-    """Read and check all metadata into the tables ``clips_new`` and ``ingest_losses``.
+    """Read and check all metadata into the tables ``clips_new``, ``ingest_losses`` and ``moved_clips``.
 
     Nothing is written to the output but, with `keep_index`, what was read of source tars, for whoever comes after.
 
@@ -68,6 +70,7 @@ def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingeste
             raise broken from error
         raise RecipeError(f"the metadata cannot be read as the recipe says: {first_line(error)}") from error
     database.view_parquet("known_clips", run.previous_tables("clips"), empty=_NO_KNOWN_CLIPS)
+    view_placed(database, "known_places", run.previous_tables("clips"), run.previous_tables("media-moved"))
     tar_note = _find_in_tars(database, run, keep_index=keep_index)
     database.run("ingest_duplicates")
     database.run("ingest_accepted")
@@ -81,20 +84,35 @@ def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingeste
     return Ingested(_account(database, granularity, num_rows + num_bad_lines), tuple(_changes(database, run)))
 
 
-def _changes(database: Database, run: Run) -> Iterator[str]:
-    """What the metadata said before and say no more, in words: a file that did not come is else seen by nobody."""
+def _changes(database: Database, run: Run) -> list[str]:
+    """What the metadata said before and say no more, in words: a file that did not come is else seen by nobody.
+
+    Where clips are files, those that lie elsewhere now get into the table ``moved_clips``.
+    """
     if not run.previous_tables("clips"):
-        return
+        return []
+    notes, has_paths = [], not isinstance(run.recipe.source.media, MediaTars)
     now = {file["uri"] for file in noted(run.inputs, run.recipe)}
     gone = [file["uri"] for file in run.manifest.snapshots[-1].inputs if file["uri"] not in now]
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        yield f"files of the last snapshot that are no longer found: {gone[0]}{more}"
-    (found,) = database.rows("ingest_changes")
+        notes.append(f"files of the last snapshot that are no longer found: {gone[0]}{more}")
+    (found,) = database.rows("ingest_changes", has_paths=has_paths)
     if found["num_unseen"]:
-        yield f"{found['num_unseen']:,} known clips are in the metadata no more; what was made of them stays"
-    if found["num_other_text"]:
-        yield f"{found['num_other_text']:,} known clips have another caption now; they keep the one they came with"
+        notes.append(f"{found['num_unseen']:,} known clips are in the metadata no more; what was made of them stays")
+    return notes + (_other_notes(database, has_paths) if found["num_other"] else [])
+
+
+def _other_notes(database: Database, has_paths: bool) -> list[str]:
+    """How many known clips have another caption now, and how many lie elsewhere, which ``moved_clips`` lists."""
+    notes = []
+    if num := database.rows("ingest_other_text")[0]["num_clips"]:
+        notes.append(f"{num:,} known clips have another caption now; they keep the one they came with")
+    if has_paths:
+        database.run("ingest_moved_paths")
+        if num := database.count("moved_clips"):
+            notes.append(f"{num:,} known clips lie elsewhere now; what is not made of them yet is made from there")
+    return notes
 
 
 def _account(database: Database, granularity: str, num_in: int) -> Account:
@@ -141,7 +159,7 @@ def _template(recipe: Recipe) -> list[tuple[str, str | None]]:
     media = recipe.source.media
     if isinstance(media, MediaColumn):
         return []
-    template = media.key if isinstance(media, MediaTars) else recipe.locate(media.uri)
+    folder, template = ("", media.key) if isinstance(media, MediaTars) else _located(recipe, media.uri)
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -154,7 +172,14 @@ def _template(recipe: Recipe) -> list[tuple[str, str | None]]:
                 f"say {{{name}}}. {{start_s}} and {{end_s}} give seconds with three decimals, as in 1.500; "
                 "for another form, add a column to the metadata"
             )
-    return [(text, name) for text, name, _, _ in pieces]
+    return [(folder, None), *((text, name) for text, name, _, _ in pieces)]
+
+
+def _located(recipe: Recipe, template: str) -> tuple[str, str]:
+    """The folder that a template is relative to, if any, and the template: braces of the folder's name are no field."""
+    if recipe.locate(template) == template:
+        return "", template
+    return recipe.locate(".").rstrip("/") + "/", str(PurePosixPath(template))
 
 
 def _raw_view(database: Database, recipe: Recipe) -> None:
@@ -237,23 +262,27 @@ def _known_field(name: str, names: list[str]) -> None:
 
 
 def _find_in_tars(database: Database, run: Run, *, keep_index: bool) -> str:
-    """Clips in tars: find each clip's byte range, or a reason against it; returns what is wrong with whole tars."""
+    """Clips in tars: find each clip's byte range, or a reason against it, and which known clips have moved.
+
+    Returns what is wrong with whole tars.
+    """
     if not isinstance(run.recipe.source.media, MediaTars):
         database.execute("CREATE OR REPLACE TEMP TABLE tar_problems (key VARCHAR, reason VARCHAR, detail VARCHAR)")
+        no_clip_moved(database)  # unless `_changes` finds that some have
         return ""
     from gex_pipeline.media_index import media_index
 
     note = media_index(database, run, keep=keep_index)
     database.run("ingest_tar_reasons")
+    database.run("ingest_moved_members")
     return note
 
 
 def _clips_table(database: Database) -> None:
     """The view ``clips_new``: our columns first, then every input column under its name (or ``input_{name}``)."""
     inputs = [row["column_name"] for row in database.query("DESCRIBE SELECT unnest(input) FROM accepted")]
-    taken = {name.lower() for name in OURS}
     kept = ", ".join(
-        f"a.input[{literal(name)}] AS {identifier(f'input_{name}' if name.lower() in taken else name)}"
+        f"a.input[{literal(name)}] AS {identifier(f'{_INPUT}{name}' if name.lower() in OURS else name)}"
         for name in inputs
     )
     has_index = bool(database.query("SELECT 1 FROM duckdb_tables() WHERE table_name = 'media_index'"))
@@ -271,11 +300,18 @@ def _clips_table(database: Database) -> None:
     )
 
 
+def input_name(stored: str) -> str:
+    """The name that a column of the clips which is none of `OURS` had in the metadata."""
+    name = stored.removeprefix(_INPUT)
+    return name if name.lower() in OURS else stored
+
+
 def publish_clips(database: Database, run: Run) -> None:
-    """Write the snapshot's ``clips`` table, its ingest losses and, for clips in tars, what was indexed."""
+    """Write the snapshot's ``clips`` table, its ingest losses, which known clips moved, and what tars hold."""
     from gex_pipeline.media_index import publish_index
 
     publish_index(database, run)
+    publish_moved(database, run)
     database.publish_table("ingest_losses", run.layout.table("losses-ingest", run.snapshot), order_by="reason, id, row")
     database.publish_table("clips_new", run.layout.table("clips", run.snapshot))
 

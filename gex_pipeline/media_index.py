@@ -1,8 +1,7 @@
 """Clips in WebDataset tars: member key → tar, offset, size. Each tar is read once, then by byte range.
 
 Keys are member names without their media ending: video2dataset's keys may hold dots (InternVid's
-timestamps do), which WebDataset's own rule would cut at the first one. What counts are the tars that are there now:
-a clip whose tar was written anew since an earlier snapshot is listed with its new place.
+timestamps do), which WebDataset's own rule would cut at the first one. What counts are the tars that are there now.
 
 Rows go from the tars to files and from there to DuckDB; in memory are some thousands of them, however many there are.
 A run keeps those files in ``cache/media-index`` of its output, each for some tars as they were then, so that whoever
@@ -52,7 +51,7 @@ _TARS_A_FILE, _MOST_FILES = 64, 1000
 
 
 def media_index(database: Database, run: Run, *, keep: bool = False) -> str:
-    """Make the tables ``media_index``, ``tar_problems`` and ``moved_clips``; returns what is wrong with tars, in words.
+    """Make the tables ``media_index`` and ``tar_problems``; returns what is wrong with whole tars, in words.
 
     Tars that an earlier snapshot indexed, or a run that was not published, and that did not change are not read again.
     With `keep`, what is read is kept in the output at once; without, nothing is written there.
@@ -78,8 +77,6 @@ def media_index(database: Database, run: Run, *, keep: bool = False) -> str:
     _view_indexed(database, [*kept, *_read_tars(database, run, left, keep=keep)])
     for statement in ("ingest_media_index", "ingest_tar_problems"):
         database.run(statement)
-    view_placed(database, "known_places", run.previous_tables("clips"), run.previous_tables("media-moved"))
-    database.run("ingest_moved_clips")
     return _words(database)
 
 
@@ -157,30 +154,6 @@ def _view_indexed(database: Database, files: Sequence[str]) -> None:
     )
 
 
-_NO_PLACES = (
-    "SELECT NULL::VARCHAR AS clip_id, NULL::VARCHAR AS media_uri, NULL::BIGINT AS media_offset_bytes, "
-    "NULL::BIGINT AS media_size_bytes, NULL::VARCHAR AS media_stamp"
-)
-
-
-def view_placed(database: Database, view: str, clips: list[str], moved: list[str]) -> None:
-    """Make a view over clips tables in which clips that `moved` tables list are at their newest place."""
-    if not moved:
-        database.view_parquet(view, clips, empty=_NO_PLACES)
-        return
-    database.view_parquet(f"{view}_as_written", clips)
-    database.view_parquet(f"{view}_moved", moved, numbered=True)
-    places = ", ".join(
-        f"CASE WHEN m.clip_id IS NULL THEN c.{name} ELSE m.{name} END AS {name}"
-        for name in ("media_uri", "media_offset_bytes", "media_size_bytes", "media_stamp")
-    )
-    database.execute(
-        f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT c.* REPLACE ({places}) FROM {view}_as_written AS c LEFT JOIN "
-        f"(SELECT * FROM {view}_moved QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY snapshot DESC) = 1) "
-        "AS m ON m.clip_id = c.clip_id"
-    )
-
-
 def _words(database: Database) -> str:
     """What is wrong with whole tars, for the details of clips that are not found."""
     rows = database.rows("ingest_broken_tars", num_named=_NAMED_TARS)
@@ -191,10 +164,8 @@ def _words(database: Database) -> str:
 
 
 def publish_index(database: Database, run: Run) -> None:
-    """Write what this run indexed, and which known clips it found elsewhere, if it read tars."""
+    """Write what this run indexed, if it read tars."""
     if not isinstance(run.recipe.source.media, MediaTars):
         return
     uri = run.layout.table("media-index", run.snapshot)
     database.publish_table("indexed_new", uri, "uri, offset_bytes, key, detail")
-    if database.count("moved_clips"):
-        database.publish_table("moved_clips", run.layout.table("media-moved", run.snapshot), "clip_id")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from gex_pipeline import registry, storage
 from gex_pipeline.barred import bar_clips, bar_samples, can_bar
+from gex_pipeline.clip_places import view_known_now, view_placed
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.granularity import Node
-from gex_pipeline.ingest import clip_tables
-from gex_pipeline.media_index import view_placed
+from gex_pipeline.ingest import OURS, clip_tables, input_name
 from gex_pipeline.operations.base import Operation
 from gex_pipeline.receipts import RECEIPT_SCHEMA, read_receipt
 from gex_pipeline.rejects import find_retried
@@ -61,10 +61,10 @@ def use_clips(database: Database, run: Run) -> None:
 
 def view_clips(database: Database, run: Run) -> None:
     """Make the view ``clips`` while the run's own clips are not written yet (a dry run)."""
-    previous = run.previous_tables("clips")
-    if previous:
-        database.view_parquet("clips_before", previous)
-    before = "SELECT * FROM clips_before UNION ALL BY NAME " if previous else ""
+    before = ""
+    if run.previous_tables("clips"):
+        view_known_now(database)
+        before = "SELECT * FROM known_now UNION ALL BY NAME "
     database.execute(f"CREATE OR REPLACE TEMP VIEW clips AS {before}SELECT * FROM clips_new")
 
 
@@ -196,9 +196,11 @@ def _group_column(database: Database, group: str | None, table: str) -> str:
         return "''"  # not NULL, which says that the metadata have no value to group by
     if group == "source_id":
         return "source_id"
-    known = {name.lower(): name for name in database.columns(table)}
+    # What the metadata call like a column of ours is stored beside it; ours says another thing than they mean.
+    known = {input_name(name).lower(): name for name in database.columns(table) if name.lower() not in OURS}
     if group.lower() not in known:
-        raise RecipeError(f"by = {group!r} is not a column of the clips; there are: {', '.join(known.values())}")
+        names = ", ".join(["source_id", *map(input_name, known.values())])
+        raise RecipeError(f"by = {group!r} is not a column of the metadata; there are: {names}")
     return f"nullif({identifier(known[group.lower()])}::VARCHAR, '')"
 
 

@@ -40,7 +40,7 @@ LAYERS = (
         "metadata_types",
     ),
     ("model_places",),
-    ("operations", "ingest", "media_index", "barred", "rejects", "planning", "shard_job"),
+    ("operations", "clip_places", "ingest", "media_index", "barred", "rejects", "planning", "shard_job"),
     ("ray_node", "ray_code", "ray_usage"),
     ("rehearsal",),
     ("ray_worker", "timeline"),

@@ -212,8 +212,33 @@ def test_integrating_twice_groups_by_a_column_of_the_clips(tmp_path, pack):
 def test_a_column_to_group_by_that_is_not_there_is_said(tmp_path):
     clips(tmp_path, 2, 2, Channel="x")
     lvlt = {"operation": "integrate", "from": "SVST", "by": "Chanel"}
-    with pytest.raises(RecipeError, match=r"by = 'Chanel' is not a column of the clips; there are: .*Channel"):
+    with pytest.raises(
+        RecipeError, match=r"by = 'Chanel' is not a column of the metadata; there are: source_id, .*Channel"
+    ):
         planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt}), "LVLT")
+
+
+@pytest.mark.parametrize("name", ["text", "Start_S", "media_uri", "num_words", "source_ID"])
+def test_a_column_that_is_called_like_one_of_ours_groups_by_what_the_metadata_say(tmp_path, name):
+    """It grouped by the caption, the time or the file."""
+    write_jsonl(
+        tmp_path / "clips.jsonl", [clip_row(f"v{n}", n, n + 1, f"c {n}", **{name: f"g{n // 2}"}) for n in range(4)]
+    )
+    lvlt = {"operation": "integrate", "from": "SVST", "by": name, "min_clips": 2}
+    _, rows, left_out = planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt}), "LVLT")
+    assert sorted((row["group_value"], row["text"]) for row in rows) == [(f"g{n // 2}", f"c {n}") for n in range(4)]
+    assert left_out == []
+
+
+def test_a_column_of_ours_is_none_to_group_by_but_the_source_id(tmp_path):
+    clips(tmp_path, 1, 2, text="g")
+    lvlt = {"operation": "integrate", "from": "SVST", "by": "media_uri"}
+    message = "by = 'media_uri' is not a column of the metadata; there are: source_id, .*Caption, text$"
+    with pytest.raises(RecipeError, match=message):
+        planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": lvlt}), "LVLT")
+    by_source = {**lvlt, "by": "source_id", "min_clips": 2}
+    _, rows, _ = planned(recipe_of(tmp_path, granularity={"SVST": {}, "LVLT": by_source}), "LVLT")
+    assert [row["group_value"] for row in rows] == ["v00", "v00"]
 
 
 def test_an_empty_group_value_is_none(tmp_path):

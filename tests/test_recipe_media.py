@@ -1,4 +1,4 @@
-"""What a granularity can be made of: videos, frames, images; and what groups without time refuse."""
+"""Where a recipe has its clips; what a granularity is made of: videos, frames, images; what random groups refuse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.recipe import make_recipe
+from tests.making_runs import clip_row, recipe_of, run_ingest, write_jsonl
 from tests.test_recipe import BASE
 
 FRAMES = {"num": 4, "short_side_px": 32}
@@ -131,3 +132,28 @@ def test_frames_are_part_of_the_hash_and_their_absence_is_not():
     assert len(hashes) == 5
     stated = with_nodes(SVST={}, LVLT=lvlt(frames={**FRAMES, "quality": 90, "beside": False}))
     assert stated.hash == with_nodes(SVST={}, LVLT=lvlt(frames=FRAMES)).hash
+
+
+@pytest.mark.parametrize("name", ["my {x} data", "a}b", "{YoutubeID}", "{{}}", "[2024] a%20b?"])
+@pytest.mark.parametrize("uri", ["clips/{YoutubeID}.mp4", "./clips//{YoutubeID}.mp4", "../{{x}}/{YoutubeID}.mp4"])
+def test_braces_in_the_name_of_the_recipe_s_folder_are_no_fields(tmp_path, name, uri):
+    folder = tmp_path / name
+    write_jsonl(folder / "clips.jsonl", [clip_row("v1")])
+    _, (clip,), _ = run_ingest(recipe_of(folder, {"media": {"kind": "files", "uri": uri}}))
+    expected = f"{folder}/../{{x}}/v1.mp4" if uri[:2] == ".." else f"{folder}/clips/v1.mp4"
+    assert clip["media_uri"] == expected
+
+
+def test_a_template_that_cannot_be_read_is_shown_as_it_was_written(tmp_path):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1")])
+    with pytest.raises(
+        RecipeError, match=r"source.media: the template 'a\}b/\{YoutubeID\}.mp4' cannot be read: Single"
+    ):
+        run_ingest(recipe_of(tmp_path, {"media": {"kind": "files", "uri": "a}b/{YoutubeID}.mp4"}}))
+
+
+@pytest.mark.parametrize("uri", ["/data/{YoutubeID}.mp4", "s3://bucket//{YoutubeID}.mp4"])
+def test_a_template_of_its_own_place_is_taken_as_it_is(tmp_path, uri):
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row("v1")])
+    _, (clip,), _ = run_ingest(recipe_of(tmp_path, {"media": {"kind": "files", "uri": uri}}))
+    assert clip["media_uri"] == uri.replace("{YoutubeID}", "v1")

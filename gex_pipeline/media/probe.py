@@ -106,12 +106,12 @@ def _outline(path: Path) -> Outline:
     try:
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
-            raise RejectedError(Reason.media_missing, f"{path.name} {what}")
+            raise RejectedError(Reason.media_missing, f"{str(path)!r} {what}")
         if path.stat().st_size == 0:
             raise RejectedError(Reason.media_empty, f"{path.name} has 0 bytes")
         return read_outline(path)
     except FileNotFoundError as error:
-        raise RejectedError(Reason.media_missing, f"{path.name} went away while it was read") from error
+        raise RejectedError(Reason.media_missing, f"{str(path)!r} went away while it was read") from error
 
 
 def _probe_opened(path: Path, outline: Outline, settings: VideoSettings) -> Probe:

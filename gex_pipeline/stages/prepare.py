@@ -8,6 +8,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 
 from gex_pipeline import ingest, storage
+from gex_pipeline.clip_places import view_known_now
 from gex_pipeline.errors import MissingExtraError, RecipeError
 from gex_pipeline.inputs import are_all_in
 from gex_pipeline.model_places import summarizer_of
@@ -107,7 +108,11 @@ def num_begun_clips_changed(run: Run) -> int:
     with Database() as database:
         ingest.ingest(database, run, keep_index=True)
         database.view_parquet("begun_clips", [run.layout.table("clips", run.snapshot)])
-        return int(database.rows("ingest_begun_changed")[0]["num_changed"])
+        plans = storage.list_files(f"{run.layout.output_uri}/tables/plan-*-{run.snapshot:06d}.parquet")
+        database.view_parquet("begun_plans", [plan.uri for plan in plans])
+        view_known_now(database)
+        num_changed = database.rows("ingest_begun_changed")[0]["num_changed"]
+        return int(num_changed + database.rows("ingest_begun_moved")[0]["num_moved"])
 
 
 def read_ingest_account(run: Run) -> Account | None:

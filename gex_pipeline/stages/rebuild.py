@@ -2,14 +2,16 @@
 
 Looking is cheap by default: a listing says whether tar and receipt are there and whether the tar has its size. With
 `read_bytes` every tar is hashed and every receipt read. A rebuilt shard takes the old one's place only when its
-SHA-256 is the published one; it is written like any shard, tar first, receipt last.
+SHA-256 is the published one; it is written like any shard, tar first, receipt last. Media that have moved since are
+taken from where they lie now, as far as a later snapshot knows.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
+from gex_pipeline.clip_places import PLACES
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import Progress, progress
 from gex_pipeline.ray_jobs import raise_failures, run_shards
@@ -135,12 +138,33 @@ def _rebuild_some(run: Run, damaged: Sequence[Damage]) -> None:
             f"{error}; put {shards} and what belongs to it back from a copy, or let that version build it"
         ) from error
     published = _published(run, plan_uri, damaged)
-    job = ShardJob(recipe, granularity, plan_uri, _plan_digest(run, granularity, snapshot), published)
     samples = {damage.entry.number: damage.entry.num_samples for damage in damaged}
     report = progress()
     report.stage(f"{granularity} rebuild", sum(samples.values()), "samples")
-    failures = run_shards(job, sorted(samples), run.recipe.ray, lambda done: report.advance(samples[done["shard"]]))
+    digest = _plan_digest(run, granularity, snapshot)
+    with _plan_of_today(run, plan_uri, damaged) as plan_now:
+        job = ShardJob(recipe, granularity, plan_now, digest, published)
+        failures = run_shards(job, sorted(samples), run.recipe.ray, lambda done: report.advance(samples[done["shard"]]))
     raise_failures(granularity, failures, len(samples) - len(failures))
+
+
+@contextmanager
+def _plan_of_today(run: Run, plan_uri: str, damaged: Sequence[Damage]) -> Iterator[str]:
+    """The plan; or, where media lie elsewhere now, by the tables or with the whole output, a copy that says where."""
+    copy_uri = run.layout.part(f"rebuild-{damaged[0].granularity}", damaged[0].snapshot, "plan")
+    with Database() as database:
+        database.view_parquet("plan", [plan_uri])
+        database.view_parquet("moved", run.previous_tables("media-moved"), empty=PLACES, numbered=True)
+        output = run.layout.output_uri.rstrip("/") + "/"
+        database.run("rebuild_plan", shards=[damage.entry.number for damage in damaged], output=output)
+        is_copied = bool(database.value("SELECT count(*) FROM plan_now WHERE is_elsewhere"))
+        if is_copied:
+            database.publish_table("plan_now", copy_uri, "shard, key, position")
+    try:
+        yield copy_uri if is_copied else plan_uri
+    finally:
+        if is_copied:
+            storage.remove(copy_uri)
 
 
 def _published(run: Run, plan_uri: str, damaged: Sequence[Damage]) -> dict[int, PublishedShard]:

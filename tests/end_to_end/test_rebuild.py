@@ -14,9 +14,10 @@ from tests.end_to_end.running import (
     run_flow,
     source_table,
     sums,
+    write_metadata,
     write_recipe,
 )
-from tests.end_to_end.test_retry import BODY, FIVE, media_path
+from tests.end_to_end.test_retry import BODY, FIVE, FOUR, media_path
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,26 @@ def test_a_shard_whose_media_are_gone_is_named_and_nothing_is_put_in_its_place(b
     assert tar.read_bytes() == whole[:4000]
     assert run_flow(recipe).is_completed()
     assert sums(output) == before
+
+
+def test_what_was_moved_since_is_built_again_from_where_it_lies_now(running, corpus, tmp_path):
+    """The plans of then name the places of then, of the clips as well as of the output itself."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(corpus / "clips", old / "clips")
+    rows = [row for row in metadata_of(corpus) if row["YoutubeID"] in (FOUR, FIVE)]
+    write_metadata(old / "clips.jsonl", [row for row in rows if row["YoutubeID"] == FOUR])
+    uri = "clips/{YoutubeID}_{Start_timestamp}_{End_timestamp}.mp4"
+    source = f'[source]\nclips = "clips.jsonl"\nmedia = {{ kind = "files", uri = "{uri}", colon = "-" }}\n'
+    first = expand_to(write_recipe(old, source + NO_MODELS + BODY))
+    tars = [shard["path"] for name in first.granularities for shard in first.shards(name)]
+    assert {tar.partition("/")[0] for tar in tars} == {"SVST", "LVLT", "LVST", "IT"}
+    old.rename(new)
+    write_metadata(new / "clips.jsonl", rows)
+    recipe, output = new / "recipe.toml", new / "output"
+    assert {row["source_id"] for row in expand_to(recipe).samples("LVLT")} == {FOUR, FIVE}
+    before = sums(output)
+    for tar in tars:
+        (output / tar).write_bytes(b"torn")
+    assert run_flow(recipe).result() is None
+    assert sums(output) == before
+    assert not [path for path in (output / "tables/parts").rglob("*") if path.is_file()]

@@ -206,6 +206,25 @@ def test_a_summary_lost_at_build_is_tried_again_though_it_has_a_row_in_two_table
     assert main(["shards", "verify", "--deep", "--jobs", "1", str(output.folder)]) == 0
 
 
+def test_a_place_that_the_metadata_had_wrong_is_tried_again_where_they_have_it_now(running, corpus, tmp_path):
+    """A retry went by the place of then, so that a path put right in the metadata repaired nothing."""
+    rows = [row for row in metadata_of(corpus) if row["YoutubeID"] == FOUR]
+    rows = [{**row, "file": media_path(corpus, row).name} for row in rows]
+    clips = write_metadata(tmp_path / "clips.jsonl", [{**rows[0], "file": "wrong.mp4"}, *rows[1:]])
+    recipe = write_recipe(
+        tmp_path,
+        f'[source]\nclips = "{clips}"\nmedia = {{ kind = "column", column = "file", root = "{corpus}/clips" }}\n'
+        '[granularity.SVST]\n[granularity.LVLT]\noperation = "integrate"\nfrom = "SVST"\nmin_clips = 4\n',
+    )
+    assert expand_to(recipe).samples("LVLT") == []
+    assert standing(recipe) == {("LVLT", "media_missing"): 1}
+    write_metadata(clips, rows)
+    output = expand_to(recipe, retry=Retry(("media_missing",)))
+    assert [len(sample["parents"]) for sample in output.samples("LVLT")] == [4]
+    assert output.ingest["num_known"] == 4
+    assert standing(recipe) == {}
+
+
 def test_a_retry_that_was_stopped_is_no_dead_end(retried, corpus, tmp_path, capsys):
     """Neither `gex run` ended it nor could a snapshot be retired, and both named each other. Keep this test the last:
     it repairs the clip for its time.

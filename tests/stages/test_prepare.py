@@ -9,7 +9,7 @@ import pytest
 from gex_pipeline.errors import GexError, RecipeError
 from gex_pipeline.run_state import begin, find_recipe, open_run
 from gex_pipeline.stages.prepare import check_gate_names, ingest_clips, num_begun_clips_changed
-from tests.making_runs import LVLT, clip_row, plan, recipe_of, write_jsonl
+from tests.making_runs import LVLT, clip_row, plan, recipe_of, run_here, write_jsonl
 
 NO_MODELS = {"sentence_model": False, "bertscore_model": False}
 
@@ -77,6 +77,23 @@ def test_clips_that_a_snapshot_was_begun_with_and_that_are_others_now_are_counte
     write_jsonl(tmp_path / "clips.jsonl", rows)
     os.utime(tmp_path / "clips.jsonl", (1, 1))
     again = open_run(recipe_of(tmp_path))
+    assert again.begun_inputs == run.inputs
+    assert num_begun_clips_changed(again) == num_changed
+
+
+@pytest.mark.parametrize(("now", "num_changed"), [("a.mp4", 0), ("b.mp4", 1)])
+def test_a_known_clip_that_a_snapshot_was_planned_with_counts_where_it_lies_elsewhere_now(tmp_path, now, num_changed):
+    """It was published before; its place was put right after the next run had been stopped."""
+
+    def recipe_for(*rows):
+        write_jsonl(tmp_path / "clips.jsonl", [{"file": "a.mp4", **row} for row in rows])
+        return recipe_of(tmp_path, {"media": {"kind": "column", "column": "file", "root": "clips"}})
+
+    run_here(recipe_for(FIRST))
+    run = begin(open_run(recipe_for(FIRST, SECOND)))
+    ingest_clips(run)
+    plan(run, "LVLT")
+    again = open_run(recipe_for({**FIRST, "file": now, "note": "a column that was not there"}, SECOND))
     assert again.begun_inputs == run.inputs
     assert num_begun_clips_changed(again) == num_changed
 
