@@ -86,21 +86,23 @@ def united(database: Database, parts: Sequence[Part], named: Named) -> str:
 
 
 def _merged(parts: Sequence[Part], apart: Collection[str]) -> list[Part]:
-    """The parts, those of Parquet as few as have one type in every column that is read apart."""
-    groups: dict[tuple[tuple[str, str], ...], list[Part]] = {}
+    """The parts in their order, those of Parquet as few as have one type in every column that is read apart."""
+    groups: dict[tuple[object, ...], list[Part]] = {}
     for part in parts:
-        if part.paths:
-            key = sorted((name.lower(), kind) for name, kind in part.types.items() if name.lower() in apart)
-            groups.setdefault(tuple(key), []).append(part)
-    merged = [part for part in parts if not part.paths]
-    for some in groups.values():
-        paths = tuple(path for part in some for path in part.paths)
-        types: dict[str, tuple[str, str]] = {}
-        for name, kind in (column for part in some for column in part.types.items()):
-            if types.get(name.lower(), ("", _NOTHING))[1] == _NOTHING:
-                types[name.lower()] = (name, kind)
-        merged.append(Part(read_parquet(paths), dict(types.values()), paths=paths))
-    return merged
+        kinds = sorted((name.lower(), kind) for name, kind in part.types.items() if name.lower() in apart)
+        groups.setdefault(tuple(kinds) if part.paths else (part.rows,), []).append(part)
+    return [_together(some) for some in groups.values()]
+
+
+def _together(parts: Sequence[Part]) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    paths = tuple(path for part in parts for path in part.paths)
+    types: dict[str, tuple[str, str]] = {}
+    for name, kind in (column for part in parts for column in part.types.items()):
+        if types.get(name.lower(), ("", _NOTHING))[1] == _NOTHING:
+            types[name.lower()] = (name, kind)
+    return Part(read_parquet(paths), dict(types.values()), paths=paths)
 
 
 def _fit(database: Database, name: str, found: Mapping[str, Sequence[Part]], named: Named) -> _Fit:

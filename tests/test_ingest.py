@@ -756,6 +756,18 @@ def test_names_that_differ_in_case_only_are_one_column_in_every_format(tmp_path)
     assert found["csv"] == found["jsonl"] == found["parquet"]
 
 
+def test_the_first_file_says_what_a_column_is_called_also_among_other_formats(tmp_path):
+    night(tmp_path, "n1", Start_timestamp=[0.0])
+    (tmp_path / "n2.csv").write_text(f"{HEADER.lower()}\nv2,0,1,a cat\n")
+    night(tmp_path, "n3", Start_timestamp=[0])
+    _, clips, _ = nights(tmp_path)
+    assert [(clip["source_id"], clip["Caption"]) for clip in clips] == [
+        ("n1-0", "a dog runs"),
+        ("n3-0", "a dog runs"),
+        ("v2", "a cat"),
+    ]
+
+
 def test_json_keys_of_any_name_and_case_lose_no_value(tmp_path):
     rows = [
         {"": 7, **clip_row("v1", Score=1, **{"a/b~c": [1], 'say "x"': True})},
