@@ -183,7 +183,9 @@ def test_the_trainer_takes_the_contracts_of_the_pipeline_and_nothing_more(file):
         "storage",
         "shard_format",
         "receipts",
+        "media.decoding",
         "media.outline",
+        "media.source",
         "shards.manifest",
         "progress",
     }

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gex_pipeline.errors import GexError
-from gex_pipeline.progress import Progress
-from gex_pipeline.progress import progress as current_progress
+from gex_pipeline.progress import progress
 from trainer.loader import Damaged
 from trainer.pretrained import Pretrained
 from trainer.sequence import SequenceBatch
@@ -78,19 +77,13 @@ class Encoded:
     """Of the texts that differ from each other."""
 
 
-def encode(
-    pretrained: Pretrained,
-    loader: Batches,
-    n_iter_video: int,
-    n_iter_text: int,
-    progress: Progress | None = None,
-) -> Encoded:
+def encode(pretrained: Pretrained, loader: Batches, n_iter_video: int, n_iter_text: int) -> Encoded:
     """Videos and texts of all samples of a loader.
 
     Raises:
         GexError: no sample can be read, or storage fails.
     """
-    videos = encode_videos(pretrained, loader, n_iter_video, progress)
+    videos = encode_videos(pretrained, loader, n_iter_video)
     distinct = list(dict.fromkeys(videos.texts))
     found = encode_texts(pretrained, distinct, n_iter_text)
     place = {text: row for row, text in enumerate(distinct)}
@@ -98,26 +91,22 @@ def encode(
     return Encoded(videos.video_VX, text_VD, videos.keys, videos.texts, videos.damaged, found.num_truncated)
 
 
-def encode_videos(
-    pretrained: Pretrained, loader: Batches, n_iter: int, progress: Progress | None = None
-) -> EncodedVideos:
+def encode_videos(pretrained: Pretrained, loader: Batches, n_iter: int) -> EncodedVideos:
     """Unit vectors (V, D) of the videos of all samples of a loader.
 
     Raises:
         GexError: no sample can be read, or storage fails.
     """
-    return _over(loader, lambda frames_BT3HW: pretrained.encode_videos(frames_BT3HW, n_iter), progress)
+    return _over(loader, lambda frames_BT3HW: pretrained.encode_videos(frames_BT3HW, n_iter))
 
 
-def classify_videos(
-    pretrained: Pretrained, loader: Batches, n_iter: int, progress: Progress | None = None
-) -> EncodedVideos:
+def classify_videos(pretrained: Pretrained, loader: Batches, n_iter: int) -> EncodedVideos:
     """Logits (V, K) of the videos of all samples of a loader.
 
     Raises:
         GexError: the model has no classes, no sample can be read, or storage fails.
     """
-    return _over(loader, lambda frames_BT3HW: pretrained.classify(frames_BT3HW, n_iter), progress)
+    return _over(loader, lambda frames_BT3HW: pretrained.classify(frames_BT3HW, n_iter))
 
 
 def encode_texts(
@@ -147,9 +136,9 @@ def name_some(damaged: Iterable[Damaged]) -> str:
     return "; ".join(f"{one.key}: {one.reason}" for one in list(damaged)[:_NAMED])
 
 
-def _over(loader: Batches, compute: Callable[[Tensor], Tensor], progress: Progress | None) -> EncodedVideos:
-    progress = progress or current_progress()
-    progress.stage(f"encode {loader.granularity}", len(loader), "samples")
+def _over(loader: Batches, compute: Callable[[Tensor], Tensor]) -> EncodedVideos:
+    shown = progress()
+    shown.stage(f"encode {loader.granularity}", len(loader), "samples")
     rows: list[Floats] = []
     keys: list[str] = []
     texts: list[str] = []
@@ -160,7 +149,7 @@ def _over(loader: Batches, compute: Callable[[Tensor], Tensor], progress: Progre
             rows.append(compute(batch.frames_BT3HW).numpy())
             keys += batch.keys
             texts += batch.texts
-        progress.advance(len(batch.keys) + len(batch.damaged))
+        shown.advance(len(batch.keys) + len(batch.damaged))
     if not rows:
         found = f"; the first are {name_some(damaged)}" if damaged else ""
         raise GexError(f"none of {len(loader)} samples of {loader.granularity} can be read{found}")

@@ -100,18 +100,15 @@ def tower_flops(shape: TowerShape, *, num_projected: int = 1) -> int:
     return 2 * (shape.num_layers * (linear + attention) + patches + projection)
 
 
-def iam_flops(
-    settings: IamSettings, *, num_features: int, feature_dim: int, n_iter: int, cached_keys: bool = True
-) -> int:
-    """Operations of the IAM for one sample; `cached_keys=False` counts keys and values anew in every pass."""
+def iam_flops(settings: IamSettings, *, num_features: int, feature_dim: int, n_iter: int) -> int:
+    """Operations of the IAM for one sample."""
     n, d = settings.num_embeddings, settings.dim
-    passes = 1 + n_iter
-    projected = passes if not cached_keys else min(passes, 2)
+    passes, num_blocks = 1 + n_iter, min(1 + n_iter, 2)
     key_value = 2 * num_features * feature_dim * d
     cross = 2 * n * d * d + 2 * n * num_features * d
     own = 4 * n * d * d + 2 * n * n * d
     mlps = 2 * 2 * n * d * round(d * settings.mlp_ratio)
-    return 2 * (projected * key_value + passes * (cross + own + mlps))
+    return 2 * (num_blocks * key_value + passes * (cross + own + mlps))
 
 
 def model_flops(
@@ -139,14 +136,3 @@ def model_flops(
         num_frames=num_frames,
         frozen=towers.frozen,
     )
-
-
-def model_flops_utilisation(training_flops: int, samples_per_s: float, peak_flops_per_s: float) -> float:
-    """Share of a device's peak that training needed: operations of one sample times samples a second, over the peak.
-
-    Raises:
-        ValueError: the peak is not positive.
-    """
-    if peak_flops_per_s <= 0:
-        raise ValueError(f"peak is {peak_flops_per_s} FLOP/s; expected a positive number")
-    return training_flops * samples_per_s / peak_flops_per_s

@@ -14,9 +14,7 @@ What cannot be decoded is a `DamagedMediaError`. Caches no media.
 from __future__ import annotations
 
 import io
-import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,15 +23,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn import functional
 
 from gex_pipeline.errors import GexError
+from gex_pipeline.media.source import MAX_PICTURE_PX
+from gex_pipeline.shard_format import FRAMES_EXTENSION, DamagedRunError, split_run
 from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.order import mixed
-from trainer.videos import MAX_PICTURE_PX, VIDEO_FORMATS, Frames, Places, places_of, video_frames
+from trainer.videos import VIDEO_FORMATS, Frames, Places, places_of, video_frames
 
 if TYPE_CHECKING:
     from trainer.catalog_rows import CatalogSample
 
 __all__ = [
-    "FRAMES_EXTENSION",
     "IMAGE_EXTENSIONS",
     "DamagedMediaError",
     "Frames",
@@ -44,11 +43,8 @@ __all__ = [
     "run_frames",
 ]
 
-FRAMES_EXTENSION = "frames"
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
 
-_FRAME_NAME = re.compile(r"[^./]+\.f\d{3,}\.jpg")
-_BLOCK_BYTES = 512
 _FRAMES_AT_ONCE = 8  # scaled together, which costs less a frame, as far as they stay in the processor's cache
 
 
@@ -134,7 +130,10 @@ def run_frames(content: bytes, num_frames: int, size_px: int, places: Places | N
     Raises:
         DamagedMediaError: it is no whole run, or one of the frames cannot be decoded.
     """
-    pictures = list(_members(content))
+    try:
+        pictures = split_run(content)
+    except DamagedRunError as error:
+        raise DamagedMediaError(str(error)) from error
     if not pictures:
         raise DamagedMediaError("there are no frames in it")
     chosen = [int(place * len(pictures) / num_frames) for place in places_of(num_frames, places)]
@@ -145,18 +144,3 @@ def run_frames(content: bytes, num_frames: int, size_px: int, places: Places | N
             raise DamagedMediaError("its frames have several sizes")
         _scale(squares, frames[start : start + len(squares)])
     return frames
-
-
-def _members(content: bytes) -> Iterator[bytes]:
-    """The files in a run of tar members, which must be frames."""
-    at = 0
-    while at < len(content):
-        try:
-            header = tarfile.TarInfo.frombuf(content[at : at + _BLOCK_BYTES], "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise DamagedMediaError(f"the run of frames has a damaged header at byte {at}: {error}") from error
-        at += _BLOCK_BYTES
-        if not _FRAME_NAME.fullmatch(header.name) or not 0 <= header.size <= len(content) - at:
-            raise DamagedMediaError(f"the run of frames holds {header.name!r}, which is no whole frame of it")
-        yield content[at : at + header.size]
-        at += -(-header.size // _BLOCK_BYTES) * _BLOCK_BYTES

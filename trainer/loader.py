@@ -13,7 +13,6 @@ bytes; normalising them is the model's. Trains nothing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,8 +26,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from gex_pipeline.errors import GexError
 from trainer.catalog import CatalogPart
 from trainer.data_settings import DataSettings
-from trainer.frames import DamagedMediaError, Frames, MediaReader, random_places, read_frames
+from trainer.frames import random_places, read_frames
+from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.order import Order, Part
+from trainer.videos import Frames
 from trainer.workers import WorkersStoppedError, end_workers, next_batch, worker_options
 
 Counts = tuple[int, int, int]
@@ -210,10 +211,6 @@ class Loader:
             raise ValueError(f"there are {place.world_size} ranks and no way for them to agree; give one")
         self.settings, self.order, self.place = settings, order, place
         self.damage = DamageCount()
-        self.wait_s = 0.0
-        """Seconds waited for data, in all."""
-        self.last_wait_s = 0.0
-        """Seconds waited for the last batch."""
         self._steps = iter(steps)
         self._reader = SampleReader(settings, part, order)
         slots = order.slots_of(place.rank, place.world_size)
@@ -242,10 +239,7 @@ class Loader:
         if batches is None or step is None:
             self.close()
             raise StopIteration
-        started_s = time.perf_counter()
         batch = self._fetch(batches, step)
-        self.last_wait_s = time.perf_counter() - started_s
-        self.wait_s += self.last_wait_s
         self.damage.add(self.order.place_of(step).epoch, self._num_slots, batch.damaged)
         self._agree_to_go_on(batch.failure)
         return batch

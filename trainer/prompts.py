@@ -18,26 +18,6 @@ from trainer.annotations.parsing import lines
 from trainer.metrics import normalised
 
 PAPER_TEMPLATES = ("A video of a {label}.",)  # Paper: GEXIA, zero-shot classification with one prompt
-IMAGE_TEMPLATES = (
-    "A photo of a {label}.",
-    "A photo showing a {label}.",
-    "A picture in which a {label} can be seen.",
-    "A snapshot of a {label} taken outdoors.",
-    "A snapshot of a {label} taken indoors.",
-    "A detailed view of one {label}.",
-    "A {label} seen from far away.",
-    "Several examples of {label} in one picture.",
-    "A dim or grainy image with a {label}.",
-    "A drawing of a {label}.",
-)
-VIDEO_TEMPLATES = (
-    "A video of a {label}.",
-    "A video about {label}.",
-    "A short clip that shows {label}.",
-    "Footage of people doing this: {label}.",
-    "In this video someone demonstrates {label}.",
-    "A scene from a film with {label}.",
-)
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 

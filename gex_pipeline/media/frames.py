@@ -1,8 +1,7 @@
 """Θ_v and pictures for models: a local file in, upright RGB pictures out.
 
-A picture belongs to the times from its own presentation to that of the next one. Times count from the
-first frame; those of cuts count from the start of the file's time, as the cuts of ⊕_v do. Only the
-groups of pictures that hold a wanted frame are decoded. Pictures are shown with square pixels.
+Times count from the first frame; those of cuts count from the start of the file's time, as the cuts of
+⊕_v do. A frame that does not decode is replaced by the one before it.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import io
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -26,46 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gex_pipeline.errors import Reason, RejectedError
-from gex_pipeline.media.orientation import orientation_of
+from gex_pipeline.media.decoding import SEEK_FRAMES, picture_of, read_index, skip_unless, time_of
 from gex_pipeline.media.outline import check_index, read_outline
 from gex_pipeline.media.settings import VideoSettings
-from gex_pipeline.media.source import check_size, container_start_s, open_video
+from gex_pipeline.media.source import container_start_s, open_video
 
 _ROUNDING_S = Fraction(1, 1_000_000)  # added to times in floats: a bit too little would show the frame before
 _LIMIT_S = 600.0  # for the pictures of one file: the next key frame may be millions of frames away
-SEEK_FRAMES = 8  # decoding this many frames costs about as much as a seek
 _KEPT_FRAMES = 4  # decoded before a wanted one, whether needed or not: the last of them stands in where it is lost
-# Decoders that leave out frames as they are told with each packet, and only those that nothing needs. That of AV1 is
-# told when it opens and then never again, HEVC's higher layers need what it calls unneeded, and a packet of MPEG-4 may
-# hold two frames.
-_SKIPPING_DECODERS = frozenset({"h264", "vp9"})
-
-
-@dataclass(frozen=True)
-class Index:
-    """Of a video track: presentation times of all frames in order, and (pts, dts) of the key frames, in ticks."""
-
-    pts: list[int]
-    end_ticks: int
-    keys: list[tuple[int, int]]
-    time_base: Fraction
-
-    def frame_at(self, ticks: Fraction) -> int:
-        """Presentation time of the frame that is shown at a time; the nearest one outside of the video."""
-        return self.pts[max(bisect_right(self.pts, ticks) - 1, 0)]
-
-    def key_before(self, pts: int) -> tuple[int, int]:
-        """The last key frame that is shown no later."""
-        return self.keys[max(bisect_right(self.keys, pts, key=lambda key: key[0]) - 1, 0)]
-
-    def num_between(self, earlier_pts: int, later_pts: int) -> int:
-        """How many frames are shown from one time to the other; negative when the order is reversed."""
-        return bisect_right(self.pts, later_pts) - bisect_right(self.pts, earlier_pts)
-
-    def middles(self, num: int) -> list[Fraction]:
-        """The middles of `num` equal spans of the video, in ticks."""
-        span_ticks = Fraction(self.end_ticks - self.pts[0], num)
-        return [self.pts[0] + span_ticks * number + span_ticks / 2 for number in range(num)]
 
 
 def middle_frame_jpeg(
@@ -193,68 +159,12 @@ class _Reader:
             yield from packet.decode()
 
 
-def picture_of(
-    frame: av.VideoFrame,
-    stream: av.video.stream.VideoStream,
-    reformatter: av.video.reformatter.VideoReformatter,
-    fit: Callable[[tuple[int, int]], tuple[int, int]] | None = None,
-) -> NDArray[np.uint8]:
-    """A decoded frame as it is shown: RGB, upright, square pixels. ``fit`` gives the size that a size is scaled to.
-
-    Raises:
-        RejectedError: media_too_large.
-    """
-    orientation = orientation_of(frame)
-    # an ISO file that says it only in its pictures: known when one is decoded
-    sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-    shown_px = orientation.size_px(max(1, round(frame.width * sar)), frame.height)
-    shown_px = fit(shown_px) if fit else shown_px
-    check_size(shown_px, "are shown with")
-    width_px, height_px = orientation.size_px(*shown_px)
-    scaled = reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="BICUBIC")
-    return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
-
-
-def skip_unless(is_wanted: bool, stream: av.video.stream.VideoStream) -> None:
-    """Before a packet is decoded: leave its frame out if it is not wanted, no other needs it and the decoder can."""
-    if stream.codec_context.name in _SKIPPING_DECODERS:
-        stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
-
-
 def _with_height(height_px: int, shown_px: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(shown_px[0] * height_px / shown_px[1])), height_px
 
 
 def _time_of(frame: av.VideoFrame) -> int:
-    return frame.pts if frame.pts is not None else frame.dts or 0
-
-
-def read_index(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Index:
-    """Read all packets of a track.
-
-    Raises:
-        RejectedError: no_frames.
-    """
-    pts_list: list[int] = []
-    keys: list[tuple[int, int]] = []
-    end_ticks = 0
-    for packet in container.demux(stream):
-        dts = packet.dts
-        pts = packet.pts if packet.pts is not None else dts
-        if pts is None:
-            continue  # the flush packet at the end
-        dts = pts if dts is None else dts
-        if packet.is_keyframe or not keys:
-            keys.append((pts, dts))
-        if not packet.is_discard:
-            pts_list.append(pts)
-            end_ticks = max(end_ticks, pts + (packet.duration or 0))
-    if not pts_list:
-        raise RejectedError(Reason.no_frames, "no packet can be read from its video track")
-    pts_list.sort()
-    keys.sort()
-    time_base = Fraction(stream.time_base or Fraction(1, av.time_base))
-    return Index(pts_list, max(end_ticks, pts_list[-1] + 1), keys, time_base)
+    return time_of(frame) or 0
 
 
 def encode_jpeg(picture_HWC: NDArray[np.uint8], quality: int) -> bytes:

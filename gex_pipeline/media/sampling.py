@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import BinaryIO
 import av
 import av.container
 import av.error
-import av.packet
 import av.video.reformatter
 import av.video.stream
 import numpy as np
@@ -26,7 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
-from gex_pipeline.media.frames import SEEK_FRAMES, Index, encode_jpeg, picture_of, read_index, skip_unless
+from gex_pipeline.media.decoding import Index, Packet, Stretch, decode, packets_of, picture_of, read_index, stretches_of
+from gex_pipeline.media.frames import encode_jpeg
 from gex_pipeline.media.outline import check_index, read_outline
 from gex_pipeline.media.settings import FrameSettings
 from gex_pipeline.media.source import DECODER_LIMITS, MAX_PICTURE_PX, open_video
@@ -141,79 +141,27 @@ def _decode_all(
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The wanted frames with their times, as far as they come out whole; key frames are sought where that is enough."""
     left = list(dict.fromkeys(wanted))
-    stretches = _stretches(index, left)
-    try:
-        for key, stretch in stretches:
-            for pts, frame in _decode(container, stream, (key, index.keys[0][1]), stretch, deadline_s):
+
+    def whole(stretch: Stretch) -> Iterator[tuple[int, av.VideoFrame]]:
+        packets = _in_time(packets_of(stretch, index, container, stream), deadline_s)
+        for pts, frame in decode(packets, stream, stretch.wanted):
+            if not frame.is_corrupt:
                 left.remove(pts)
                 yield pts, frame
+
+    stretches = stretches_of(index, left)
+    try:
+        for stretch in stretches:
+            yield from whole(stretch)
     except av.error.FFmpegError:
-        if [key for key, _ in stretches] == index.keys[:1]:
+        if [stretch.key for stretch in stretches] == index.keys[:1]:
             raise
     if left:  # what follows the key frame of an open group may need what comes before it
-        first = index.keys[0]
-        yield from _decode(container, stream, (first, first[1]), left, deadline_s)
+        yield from whole(Stretch(index.keys[0], list(left)))
 
 
-def _decode(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    start: tuple[tuple[int, int], int],
-    wanted: Sequence[int],
-    deadline_s: float,
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Some frames in one go, from the key frame (its pts and dts, and the dts of the file's first) that starts them."""
-    (key_pts, key_dts), first_dts = start
-    awaited, missing = set(wanted), set(wanted)
-    for packet in _packets_from(container, stream, (key_pts, key_dts, first_dts), key_pts):
+def _in_time(packets: Iterable[Packet], deadline_s: float) -> Iterator[Packet]:
+    for packet in packets:
         if time.monotonic() > deadline_s:
             raise RejectedError(Reason.ffmpeg_timeout, "its frames were not decoded in time")
-        pts = packet.pts if packet.pts is not None else packet.dts
-        if pts is not None and pts < key_pts:
-            continue  # shown before the key frame: may need what comes before it, and is not needed
-        skip_unless(pts in awaited, stream)
-        yield from _whole(packet.decode(), missing)
-        awaited.discard(pts)
-        if not awaited:  # all that these frames need comes before them: the rest of the stream may stay
-            yield from _whole(stream.codec_context.decode(None) if missing else (), missing)
-            break
-
-
-def _whole(frames: Sequence[av.VideoFrame], missing: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-    for frame in frames:
-        pts = frame.pts if frame.pts is not None else frame.dts
-        if pts in missing and not frame.is_corrupt:
-            missing.discard(pts)
-            yield pts, frame
-
-
-def _packets_from(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    places: Sequence[int],
-    key_pts: int,
-) -> Iterator[av.packet.Packet[av.video.stream.VideoStream]]:
-    """The packets from this key frame on; containers seek by different times, and some of them coarsely."""
-    for ticks in places:
-        container.seek(ticks, stream=stream)
-        packets = container.demux(stream)
-        for packet in packets:
-            pts = packet.pts if packet.pts is not None else packet.dts
-            if pts == key_pts:
-                yield packet
-                yield from packets
-                return
-            if pts is None or (packet.is_keyframe and pts > key_pts):
-                break  # behind it
-
-
-def _stretches(index: Index, wanted: Sequence[int]) -> list[tuple[tuple[int, int], list[int]]]:
-    """The wanted times in groups that are decoded in one go, each with the key frame (pts, dts) before its first."""
-    stretches: list[tuple[tuple[int, int], list[int]]] = []
-    for pts in wanted:
-        key = index.key_before(pts)
-        if stretches and index.num_between(stretches[-1][1][-1], key[0]) <= SEEK_FRAMES:
-            stretches[-1][1].append(pts)
-        else:
-            stretches.append((key, [pts]))
-    return stretches
+        yield packet

@@ -47,7 +47,7 @@ def open_input(path: Path, options: dict[str, str]) -> av.container.InputContain
 def open_video(
     path: Path, *, header_only: bool = False
 ) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """Open the file and find its video track; decoding is single-threaded.
+    """Open the file and find its video track.
 
     ``header_only`` suits files that are read as packets and whose container describes its tracks (ISO media).
 
@@ -64,15 +64,19 @@ def open_video(
             raise RejectedError(Reason.media_too_large, f"libav cannot make room for it: {error.strerror}") from error
         raise RejectedError(Reason.not_a_video, f"it cannot be opened as a video: {error.strerror}") from error
     with container:
-        stream = _video_stream(container)
-        stream.codec_context.thread_count = 1  # a worker has one core, and small clips do not repay threads
-        stream.codec_context.options = DECODER_LIMITS
-        yield container, stream
+        yield container, video_track(container)
 
 
-def _video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
+def video_track(container: av.container.InputContainer) -> av.video.stream.VideoStream:
+    """The track that is shown; decoding it is single-threaded.
+
+    Raises:
+        RejectedError: not_a_video.
+    """
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
+            stream.codec_context.thread_count = 1  # a worker has one core, and small clips do not repay threads
+            stream.codec_context.options = DECODER_LIMITS
             return stream
     kinds = ", ".join(stream.type for stream in container.streams) or "no tracks at all"
     raise RejectedError(Reason.not_a_video, f"it has no video track that can be read, it has: {kinds}")

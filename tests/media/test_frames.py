@@ -11,7 +11,8 @@ from PIL import Image
 
 from gex_pipeline.errors import Reason, RejectedError
 from gex_pipeline.media import frames
-from gex_pipeline.media.frames import frame_at, middle_frame_jpeg, sample_frames, skip_unless
+from gex_pipeline.media.decoding import skip_unless
+from gex_pipeline.media.frames import frame_at, middle_frame_jpeg, sample_frames
 from gex_pipeline.media.settings import VideoSettings
 from tests.media.making_clips import Make, make_clip, number_of, read_number, run_real_ffmpeg
 

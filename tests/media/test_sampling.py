@@ -48,6 +48,13 @@ def test_frames_are_those_in_the_middle_of_equal_spans_wherever_key_frames_are(t
     assert frames == Frames(wanted, 64, 90, 96, 64)
 
 
+def test_a_last_frame_whose_length_is_not_said_is_shown_as_long_as_the_others(tmp_path):
+    """It was shown for a thousandth of a second, so that all spans were shorter than those that are trained on."""
+    make = Make(num_frames=30, codec="wmv2", options={"g": "10", "b": "2000000"})
+    path = make_clip(tmp_path / "a.wmv", 5, make)
+    assert numbers(sampled(path, 15)[1]) == [number_of(5, frame) for frame in middles(30, 15)]
+
+
 def test_what_an_open_group_of_pictures_needs_from_before_it_is_decoded_too(tmp_path):
     open_groups = "open-gop=1:b-adapt=0:keyint=10:min-keyint=10"
     options = {"preset": "ultrafast", "g": "10", "bf": "2", "x264-params": open_groups}

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from gex_pipeline.errors import GexError
-from gex_pipeline.progress import Progress
+from gex_pipeline.progress import Progress, shown_by
 from tests.trainer.conftest import write_tiny_model
 from tests.trainer.test_sequence import ruin
 from trainer.catalog import read_catalog
 from trainer.encoding import classify_videos, encode, encode_texts, encode_videos
-from trainer.frames import MediaReader, read_frames
+from trainer.frames import read_frames
+from trainer.media_reader import MediaReader
 from trainer.pretrained import Pretrained
 from trainer.sequence import Reading, SequenceLoader
 
@@ -147,5 +148,6 @@ def test_progress_counts_damaged_samples_too(numbered_output, pretrained, tmp_pa
     output = shutil.copytree(numbered_output, tmp_path / "out")
     ruin(output, "IT", 0, range(1))
     told = Told()
-    over(output, lambda loader: encode(pretrained, loader, 0, 1, told), "IT", Reading(1, 32, batch_size=10))
+    with shown_by(told):
+        over(output, lambda loader: encode(pretrained, loader, 0, 1), "IT", Reading(1, 32, batch_size=10))
     assert told.told == [("encode IT", 18, "samples"), 10, 8]

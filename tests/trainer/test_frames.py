@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gex_pipeline.errors import GexError
+from gex_pipeline.media.source import video_track
 from gex_pipeline.shard_format import ShardWriter
 from tests.faults.damaged_media import MOOV_LAST, turned
 from tests.faults.mp4_boxes import with_samples
@@ -18,15 +20,8 @@ from tests.media.making_clips import Make, make_clip, number_of, picture_of, run
 from tests.trainer.outputs import jpeg_of, numbers_of
 from trainer import media_reader, videos
 from trainer.catalog import CatalogSample
-from trainer.frames import (
-    IMAGE_EXTENSIONS,
-    DamagedMediaError,
-    MediaReader,
-    image_frame,
-    random_places,
-    read_frames,
-    run_frames,
-)
+from trainer.frames import IMAGE_EXTENSIONS, image_frame, random_places, read_frames, run_frames
+from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.videos import VIDEO_FORMATS, video_frames, video_length_s
 
 KEY = "0" * 32
@@ -50,17 +45,13 @@ def frames_of(path: Path, wanted: int, size_px: int = 48) -> list[int]:
     return [frame for _, frame in numbers_of(read_frames(whole(path, path.suffix[1:]), wanted, size_px, MediaReader()))]
 
 
-def write_run(path: Path, numbers: list[int], size_px: tuple[int, int] = (96, 96)) -> tuple[int, int]:
+def write_run(path: Path, numbers: list[int], size_px: tuple[int, int] = (96, 96), key: str = KEY) -> tuple[int, int]:
     """A tar with a run of frames between a text and a JSON member; where the run lies."""
     with ShardWriter(path) as writer:
-        writer.add_bytes(f"{KEY}.txt", b"text")
-        spans = [
-            writer.add_bytes(f"{KEY}.f{index:03d}.jpg", jpeg_of(number, size_px))
-            for index, number in enumerate(numbers)
-        ]
-        after = writer.add_bytes(f"{KEY}.json", b"{}")
-    begin_bytes = spans[0].offset_bytes - 512
-    return begin_bytes, after.offset_bytes - 512 - begin_bytes
+        writer.add_bytes(f"{key}.txt", b"text")
+        run = writer.add_run(key, [jpeg_of(number, size_px) for number in numbers])
+        writer.add_bytes(f"{key}.json", b"{}")
+    return run.offset_bytes, run.size_bytes
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 7, 16, 32])
@@ -145,7 +136,7 @@ def test_a_part_counts_from_the_first_frame_whatever_its_time_is(tmp_path):
 def test_far_key_frames_are_sought_instead_of_decoding_all_that_lies_between(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "a.mp4", 5, Make(num_frames=200, size_px=(96, 96), options={"g": "20", "bf": "2"}))
     num_packets = 0
-    real = videos._packets_from
+    real = videos.packets_of
 
     def counting(*arguments):
         nonlocal num_packets
@@ -153,7 +144,7 @@ def test_far_key_frames_are_sought_instead_of_decoding_all_that_lies_between(tmp
             num_packets += 1
             yield packet
 
-    monkeypatch.setattr(videos, "_packets_from", counting)
+    monkeypatch.setattr(videos, "packets_of", counting)
     assert frames_of(path, 2) == [50, 150]
     assert num_packets < 40
 
@@ -186,11 +177,28 @@ def test_the_middle_of_a_wide_and_of_a_tall_picture_is_kept():
         assert found[:, 2:-2, 2:-2].reshape(3, -1).mean(axis=1).round().tolist() == [200, 30, 60]
 
 
+def with_narrow_pixels(path: Path) -> bytes:
+    """A video of 96 x 48 pixels, each twice as high as wide."""
+    stored = make_clip(path.with_name("stored.mp4"), 1, Make(num_frames=5, size_px=(96, 48)))
+    run_real_ffmpeg("-i", stored, "-vf", "setsar=1/2", "-crf", "12", path)
+    content = path.read_bytes()
+    assert content.count(b"pasp") == 1
+    return content
+
+
 def test_pixels_that_are_not_square_are_made_so(tmp_path):
-    path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5, size_px=(48, 96)))
-    wide = tmp_path / "wide.mp4"
-    run_real_ffmpeg("-i", path, "-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=2/1", wide)
-    assert frames_of(wide, 2, 96) == middles(5, 2)  # all twelve columns are there: nothing was cut off
+    with_narrow_pixels(tmp_path / "a.mp4")
+    assert frames_of(tmp_path / "a.mp4", 2) == middles(5, 2)  # all twelve columns are there: nothing was cut off
+
+
+def test_pixels_of_an_absurd_shape_are_damage(tmp_path):
+    """They were an OverflowError, which ended the training, or, somewhat less absurd, took all memory."""
+    content = with_narrow_pixels(tmp_path / "a.mp4")
+    at = content.index(b"pasp") + 4
+    for wide in (0x7FFF_FFFF, 30_000):
+        absurd = content[:at] + struct.pack(">II", wide, 1) + content[at + 8 :]
+        with pytest.raises(DamagedMediaError, match=f"its pictures are shown with {wide * 96} x 48 pixels"):
+            video_frames(absurd, "mov", 2, 48)
 
 
 def test_an_image_is_one_frame_turned_as_its_data_say(tmp_path):
@@ -213,6 +221,12 @@ def test_frames_that_were_decoded_before_are_read_by_one_range(tmp_path, wanted)
     place = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(8)])
     found = read_frames(sample_at(tmp_path / "a.tar", *place, "frames"), wanted, 48, MediaReader())
     assert numbers_of(found) == [(9, frame) for frame in middles(8, wanted)]
+
+
+def test_a_run_whose_key_has_a_folder_is_read_as_the_tools_for_shards_read_it(tmp_path):
+    """It was refused: "which is no whole frame of it"."""
+    begin, size = write_run(tmp_path / "a.tar", [number_of(9, index) for index in range(2)], key="part/k")
+    assert numbers_of(run_frames((tmp_path / "a.tar").read_bytes()[begin : begin + size], 2, 48)) == [(9, 0), (9, 1)]
 
 
 @pytest.mark.parametrize("size_px", [64, 180, 224, 500])
@@ -349,7 +363,7 @@ def test_media_that_is_missing_cut_off_or_unknown_is_damaged_and_named(tmp_path)
 
 def test_a_video_without_pictures_or_with_sound_only_is_damaged(tmp_path):
     run_real_ffmpeg("-f", "lavfi", "-i", "sine=duration=0.2", "-c:a", "aac", tmp_path / "sound.mp4")
-    with pytest.raises(DamagedMediaError, match="there is no video track"):
+    with pytest.raises(DamagedMediaError, match="it has no video track that can be read, it has: audio"):
         video_frames((tmp_path / "sound.mp4").read_bytes(), "mov", 1, 48)
 
 
@@ -367,5 +381,5 @@ def test_open_tars_stay_few(tmp_path, monkeypatch):
 def test_a_decoder_uses_one_thread(tmp_path):
     path = make_clip(tmp_path / "a.mp4", 1, Make(num_frames=5, fps=Fraction(25)))
     with av.open(str(path)) as container:
-        assert videos._video_track(container) is container.streams.video[0]
+        assert video_track(container) is container.streams.video[0]
         assert container.streams.video[0].codec_context.thread_count == 1
