@@ -1,12 +1,9 @@
 """Frames of one sample: a byte range of a tar in; RGB bytes of shape (d, 3, S, S) out, upright, in presentation order.
 
-A sample's media is a video, an image (for d = 1), or a run of frames that were decoded when the data set was made.
+A sample's media is a video, an image (for d = 1), or a run of frames that were decoded when the data set was made, as
+`gex_pipeline.shard_format` has it.
 Frames are cut to the square in their middle and scaled to S. Of a video the d frames are those that `trainer.videos`
 takes; of a run that holds more than d, the ones in the middle of d equal parts, or at random places of these.
-
-A run of frames (extension ``frames``) is the tar members ``{key}.f000.jpg``, ``{key}.f001.jpg``, ... of one sample,
-next to each other: a key ends at the first dot, so they stay one sample for WebDataset. The range begins with the
-first member's header and ends with the last one's padding: one read, and it says itself how many frames it holds.
 
 What cannot be decoded is a `DamagedMediaError`. Caches no media.
 """
