@@ -1,9 +1,9 @@
 """Frames of one sample: a byte range of a tar in; RGB bytes of shape (d, 3, S, S) out, upright, in presentation order.
 
 A sample's media is a video, an image (for d = 1), or a run of frames that were decoded when the data set was made, as
-`gex_pipeline.shard_format` has it.
-Frames are cut to the square in their middle and scaled to S. Of a video the d frames are those that `trainer.videos`
-takes; of a run that holds more than d, the ones in the middle of d equal parts, or at random places of these.
+`gex_pipeline.shard_format` has it. Frames are cut to the square in their middle and scaled to S. Of a video the d
+frames are those that `trainer.videos` takes; of a run that holds more than d, the ones in the middle of d equal parts,
+or at random places of these.
 
 What cannot be decoded is a `DamagedMediaError`. Caches no media.
 """
