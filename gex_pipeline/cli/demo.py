@@ -8,6 +8,7 @@ from pathlib import Path
 from gex_pipeline.cli.run import run_recipe
 from gex_pipeline.cli.show import say
 from gex_pipeline.progress import LineProgress, shown_by
+from gex_pipeline.storage_failures import explained
 
 _RECIPE = """\
 # The demo: what the paper makes of InternVid, made of a small drawn corpus.
@@ -45,13 +46,13 @@ def command(arguments: argparse.Namespace) -> int:
     from gex_pipeline.demo.corpus import CorpusSettings, draw_corpus
 
     folder: Path = arguments.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = CorpusSettings(num_sources=arguments.sources, seed=arguments.seed)
-    with shown_by(LineProgress()):
-        draw_corpus(folder / "corpus", settings)
     recipe = folder / "recipe.toml"
-    if not recipe.exists():
-        recipe.write_text(_RECIPE, encoding="utf-8")
+    settings = CorpusSettings(num_sources=arguments.sources, seed=arguments.seed)
+    with explained(str(folder)), shown_by(LineProgress()):
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_corpus(folder / "corpus", settings)
+        if not recipe.exists():
+            recipe.write_text(_RECIPE, encoding="utf-8")
     say(f"corpus   {folder / 'corpus'}")
     say(f"recipe   {recipe}")
     return run_recipe(str(recipe))

@@ -4,8 +4,8 @@ In: a folder and `CorpusSettings`. Out, in the folder: `clips.jsonl` (InternVid'
 (one file a clip, named by id and times with `-` for `:`), `references.jsonl` (for each source with at least four usable
 clips: one sentence that sums them up, and their number), and `corpus.json`, written last: settings, faults with the
 reason each must end in, SHA-256 of every file. Invariants: the same settings give the same bytes (with the same
-libraries); a folder without a `corpus.json` that matches it is not a corpus and is drawn anew.
-Does not write a recipe, does not read the corpus back.
+libraries); a folder without a `corpus.json` that matches it is not a corpus and is drawn anew, by one process at a time
+(`run.lock`). Does not write a recipe, does not read the corpus back.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from gex_pipeline.demo.faults import (
 from gex_pipeline.demo.scenes import draw_scene, write_clip
 from gex_pipeline.demo.stories import Source, make_sources, seeded
 from gex_pipeline.errors import GexError
+from gex_pipeline.layout import Layout
 from gex_pipeline.progress import progress
+from gex_pipeline.run_lock import held
 
 _VERSION = 1  # of what the settings draw: raise it whenever the same settings give other bytes
 _DRAWING = "corpus.drawing"  # marks a folder as ours while it is half drawn
@@ -91,11 +93,19 @@ class _ClipFile:
 def draw_corpus(folder: Path, settings: CorpusSettings) -> CorpusSummary:
     """Draw the corpus into `folder` unless it is there already, and tell the current progress of it.
 
-    Raises: GexError when the folder holds clips that this function did not draw.
+    Raises:
+        GexError: the folder holds clips that this function did not draw, or another process is drawing into it.
     """
     done = _recognise(folder, settings)
     if done is not None:
         return done
+    _check_ours(folder)
+    with held(Layout(str(folder)), "demo corpus"):
+        # Again: another process may have drawn it before this one got the lock.
+        return _recognise(folder, settings) or _draw(folder, settings)
+
+
+def _draw(folder: Path, settings: CorpusSettings) -> CorpusSummary:
     _clear(folder)
     sources = make_sources(settings.num_sources, settings.seed, settings.fps)
     faults = plan_faults(sources, settings.seed) if settings.faults else []
@@ -124,12 +134,14 @@ def _recognise(folder: Path, settings: CorpusSettings) -> CorpusSummary | None:
     return _summary(folder, settings, account, was_drawn=False)
 
 
-def _clear(folder: Path) -> None:
+def _check_ours(folder: Path) -> None:
     ours = (folder / _DRAWING).exists() or _is_account(folder / "corpus.json")
     taken = [name for name in ("clips", *_FILES) if (folder / name).exists()]
     if taken and not ours:
         raise GexError(f"{folder} holds {', '.join(taken)} that are no demo corpus; name an empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _clear(folder: Path) -> None:
     (folder / _DRAWING).touch()
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)

@@ -3,7 +3,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import pytest
@@ -13,6 +17,7 @@ from gex_pipeline.demo import draw_corpus
 from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, shown_by
 
+ROOT = Path(__file__).parents[2]
 COLUMNS = ["YoutubeID", "Start_timestamp", "End_timestamp", "Caption", "Aesthetic_Score", "UMT_Score", "Channel"]
 
 
@@ -73,6 +78,52 @@ def test_a_damaged_or_half_drawn_corpus_is_drawn_anew(corpus, settings, tmp_path
     assert draw_corpus(tmp_path, settings).was_drawn
     assert account(tmp_path) == account(corpus)
     assert not (tmp_path / "corpus.drawing").exists() and not (tmp_path / "clips" / "left_over.mp4").exists()
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from gex_pipeline.demo import CorpusSettings, draw_corpus
+draw_corpus(Path(sys.argv[1]), CorpusSettings(num_sources=4, seed=3, workers=1))
+"""
+
+
+def test_of_two_that_draw_at_once_one_is_told_and_the_corpus_is_whole(corpus, settings, tmp_path):
+    """The second took the first one's clips for those of one that was killed, and removed them under its hands."""
+    with subprocess.Popen([sys.executable, "-c", DRAW, str(tmp_path)], cwd=ROOT) as first:
+        while not (tmp_path / "clips").exists() and first.poll() is None:
+            time.sleep(0.01)
+        with pytest.raises(GexError, match=rf"is held by process {first.pid} on "):
+            draw_corpus(tmp_path, settings)
+        assert first.wait(60) == 0
+    assert account(tmp_path) == account(corpus)
+    assert not draw_corpus(tmp_path, settings).was_drawn
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["demo", str(tmp_path / "file" / "demo")]) == 1
+    assert re.fullmatch(r"gex: storage failed for '.*/file/demo': .*Not a directory.*\n", capsys.readouterr().err)
+
+
+def test_a_disk_that_becomes_full_while_clips_are_drawn_is_a_sentence(tmp_path):
+    """It was two tracebacks, one out of the process that drew. A limit on files stands for the disk."""
+    command = [sys.executable, "-m", "gex_pipeline.cli.main", "demo", str(tmp_path), "--sources", "4"]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1; exec "$@"', "-", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"gex: storage failed for '{tmp_path}': the file is larger than a limit allows (see ulimit -f); raise it, or "
+        "make shards smaller"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_clips_that_are_not_a_demo_are_never_touched(settings, tmp_path):
