@@ -9,14 +9,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.media.sampling import decode_jpeg
 from gex_pipeline.ray_scorer import VideoToScore, frames_to_score
-from gex_pipeline.receipts import RECEIPT_SCHEMA
 from gex_pipeline.shard_format import split_run
 from gex_pipeline.shard_job import build_shard
 from tests.faults.damaged_media import NOISE
@@ -179,19 +177,6 @@ def test_a_frame_that_does_not_decode_rejects_its_sample_and_those_lost_before_k
     _, (result,) = build(made)
     assert result.num_samples == 1
     assert losses(made) == {"a-4": "media_empty"} | dict.fromkeys(OF_CLIPS["a"][:4], "undecodable")
-
-
-def test_receipts_from_before_there_were_frames_are_read_as_without(folder):
-    made = recipe(folder, {"SVST": {}, "LVLT": lvlt(None), "LVST": lvst()})
-    build(made)
-    receipt = Path(f"{made.output_uri}/LVLT/LVLT-000000.parquet")
-    table = pq.read_table(receipt)
-    assert table.schema.names == RECEIPT_SCHEMA.names
-    assert table["frames"].null_count == 2
-    old = table.drop_columns(["frames", "frames_offset_bytes", "frames_size_bytes"])
-    pq.write_table(old, receipt)
-    build_summaries(made, folder, "LVLT")
-    assert [row["media_extension"] for row in samples(made, "LVST")] == ["mp4", "mp4"]
 
 
 def test_a_parent_s_run_that_is_damaged_fails_the_shard_by_name(folder):

@@ -285,7 +285,7 @@ def test_pieces_that_cannot_be_encoded_are_named_and_the_others_can_be_joined(tm
     with pytest.raises(UnusablePiecesError, match="Invalid data found") as caught:
         join_pieces(pieces, tmp_path / "out.mp4", VideoSettings(force_encode=True, preset="ultrafast"))
     assert {index: error.reason for index, error in caught.value.rejected.items()} == dict.fromkeys(
-        (0, 3), Reason.ffmpeg_failed
+        (0, 3), Reason.not_a_video
     )
     assert list(tmp_path.glob("out.mp4*")) == list(tmp_path.glob(".pieces-*")) == []
     joined = join_pieces([pieces[1], pieces[2], pieces[4]], tmp_path / "out.mp4", FAST)
