@@ -232,7 +232,7 @@ def test_an_output_that_cannot_be_written_is_known_at_once(running, corpus, tmp_
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("gex: ")
         assert output in error
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_late_clip_completes_the_group_that_a_bad_one_had_broken(planted):

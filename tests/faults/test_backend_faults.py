@@ -70,8 +70,8 @@ FAULTS: dict[str, tuple[Fault, str | None]] = {
     "slow": (lambda good, _: replace(good, delay_s=0.7), None),
     "busy once": (lambda good, n: good if n else Reply("busy", status=429), None),
     "failing once": (lambda good, n: good if n else Reply("down", status=500), None),
-    "silent once": (lambda good, n: good if n else replace(good, delay_s=2.5), None),
-    "silent": (lambda good, _: replace(good, delay_s=2.5), "no_answer"),
+    "silent once": (lambda good, n: good if n else replace(good, delay_s=5), None),
+    "silent": (lambda good, _: replace(good, delay_s=5), "no_answer"),
     "failing": (lambda good, _: Reply("down", status=500), "engine_error"),
     "a page": (lambda *_: Reply(body="<html>sorry</html>", headers={"Content-Type": "text/html"}), "engine_error"),
     "cut JSON": (lambda good, _: replace(good, body=good.encoded().decode()[:150]), "engine_error"),
@@ -136,7 +136,7 @@ operation = "compress_text"
 from = "LVLT"
 gates = {{}}
 summarizer = {{ backend = "http", model = "m", url = "{server.url}", api_key_env = "", max_attempts = 2, \
-max_retries = 1, timeout_s = 1.5, max_in_flight = 6, accept_max_words = 40 }}
+max_retries = 1, timeout_s = 3.5, max_in_flight = 6, accept_max_words = 40 }}
 """,
     )
     code = end(start(where, recipe))

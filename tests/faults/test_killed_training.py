@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -234,9 +233,7 @@ def test_when_one_process_dies_the_other_ends_and_leaves_what_can_be_gone_on_fro
     processes = start_two(recipe)
     after_step(output, 4, processes[0])
     processes[1].kill()
-    began_s = time.monotonic()
     said = processes[0].communicate(timeout=60)[1]
-    assert time.monotonic() - began_s < 30
     assert processes[0].returncode != 0, said
     processes[1].communicate()
     assert 3 in checkpoint_steps(output)

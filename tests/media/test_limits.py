@@ -67,9 +67,9 @@ def test_a_thousand_million_samples_in_three_kilobytes_cost_no_memory_and_no_tim
     path = make_clip(tmp_path / "a.mp4", 1, MOOV_LAST)
     path.write_bytes(with_samples(path.read_bytes(), 1_000_000_000, 1, 1))
     assert path.stat().st_size < 5000
-    began_s = time.monotonic()
+    began_s = time.process_time()
     assert rejected(path).reason is Reason.media_too_large
-    assert time.monotonic() - began_s < 1
+    assert time.process_time() - began_s < 1
 
 
 def test_whatever_opens_a_video_asks_what_its_index_promises(tmp_path: Path) -> None:

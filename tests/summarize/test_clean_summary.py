@@ -74,6 +74,6 @@ ENDLESS = ["." * 20_000 + "x", '"' * 20_000, "b. " * 7000, "'a' " * 5000, '"a ' 
 
 @pytest.mark.parametrize("raw", ENDLESS)
 def test_an_endless_answer_is_cleaned_at_once(raw: str) -> None:
-    started_s = time.monotonic()
+    started_s = time.process_time()
     clean_summary(raw)
-    assert time.monotonic() - started_s < 1
+    assert time.process_time() - started_s < 1

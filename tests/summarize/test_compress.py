@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gex_pipeline.errors import GexError, Reason
+from gex_pipeline.summarize import compress
 from gex_pipeline.summarize.backends import Backend, backend
 from gex_pipeline.summarize.cache import ResponseCache
 from gex_pipeline.summarize.compress import Compression, Progress, SummaryResult, _memory_of, summarise
@@ -440,26 +441,31 @@ def test_the_extractive_answer_repeats_the_requests_digest() -> None:
     assert answer.request_digest == request_digest(request(), EXTRACTIVE)
 
 
+@dataclass
 class _SlowStarter(ExtractiveBackend):
     """An engine: takes a while to start, then hands its answers on in blocks, each after its slowest."""
 
+    clock: SimpleNamespace
+
     def answer(self, requests: Iterable[SummaryRequest], settings: SummarizerSettings) -> Iterator[SummaryAnswer]:
         answers = list(super().answer(requests, settings))
-        time.sleep(0.6)
+        self.clock.now_s += 0.6
         for start in range(0, len(answers), 4):
-            time.sleep(0.2)
+            self.clock.now_s += 0.2
             for place, answer in enumerate(answers[start : start + 4]):
                 yield replace(answer, seconds=0.05 * (place + 1), num_prompt_tokens=30, num_generated_tokens=10)
 
 
-def test_starting_is_told_apart_from_answering_and_tokens_a_second_are_those_of_answering() -> None:
+def test_starting_is_told_apart_from_answering_and_tokens_a_second_are_those_of_answering(monkeypatch) -> None:
+    clock = SimpleNamespace(now_s=100.0)
+    monkeypatch.setattr(compress, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     seen: list[Progress] = []
-    job = Compression(EXTRACTIVE, backend=_SlowStarter(), on_progress=seen.append)
+    job = Compression(EXTRACTIVE, backend=_SlowStarter(clock), on_progress=seen.append)
     list(summarise(many(8), job))
     last = seen[-1]
-    assert last.startup_s == pytest.approx(0.6, abs=0.15)
-    assert last.answering_s == pytest.approx(0.4, abs=0.15)
-    assert last.tokens_per_s == pytest.approx(8 * 40 / last.answering_s)
+    assert last.startup_s == pytest.approx(0.6)
+    assert last.answering_s == pytest.approx(0.4)
+    assert last.tokens_per_s == pytest.approx(8 * 40 / 0.4)
     assert Progress(num_generated_tokens=5, answering_s=1.0).tokens_per_s is None  # words that no model counted
 
 
