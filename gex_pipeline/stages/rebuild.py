@@ -114,15 +114,24 @@ def rebuild(run: Run, damaged: Sequence[Damage]) -> None:
     """Build these shards again from the plans of their snapshots; parents come before what is made of them.
 
     Raises:
-        GexError: a plan or the media of a shard are gone, or what was built is not what was published.
+        GexError: what cannot be built again, when the others are: a plan or the media are gone, a recipe is refused,
+        or what was built is not what was published. TransientError: at once, since the stage is tried again.
     """
     jobs: dict[tuple[str, int], list[Damage]] = defaultdict(list)
     for damage in damaged:
         progress().note(f"damaged  {damage.words}; it is built again")
         jobs[damage.granularity, damage.snapshot].append(damage)
     names = run.manifest.granularity_names()  # a later recipe may not have them all
+    failures = []
     for granularity, snapshot in sorted(jobs, key=lambda job: (names.index(job[0]), job[1])):
-        _rebuild_some(run, jobs[granularity, snapshot])
+        try:
+            _rebuild_some(run, jobs[granularity, snapshot])
+        except GexError as error:
+            if error.transient:
+                raise
+            failures.append(error)
+    if failures:
+        raise GexError(". Also: ".join(str(error) for error in failures)) from failures[0]
 
 
 def _rebuild_some(run: Run, damaged: Sequence[Damage]) -> None:
