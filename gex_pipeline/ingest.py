@@ -14,7 +14,7 @@ from gex_pipeline import registry, storage
 from gex_pipeline.clip_places import no_clip_moved, publish_moved, view_placed
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.inputs import metadata_uris, noted
-from gex_pipeline.metadata import MetadataFiles, broken_file, first_line, read_metadata
+from gex_pipeline.metadata import MetadataFiles, broken_file, first_file_with, first_line, read_metadata
 from gex_pipeline.metadata_types import TEXT_OF, Named
 from gex_pipeline.recipe import MediaColumn, MediaTars, Recipe
 from gex_pipeline.run_state import Run
@@ -81,7 +81,27 @@ def ingest(database: Database, run: Run, *, keep_index: bool = False) -> Ingeste
     if num_bad_lines:
         database.run("ingest_bad_lines", granularity=granularity)
     _clips_table(database)
-    return Ingested(_account(database, granularity, num_rows + num_bad_lines), tuple(_changes(database, run)))
+    account = _account(database, granularity, num_rows + num_bad_lines)
+    notes = [*_changes(database, run), *_lost_digits(database, files, run.recipe.source.columns.source_id)]
+    return Ingested(account, tuple(notes))
+
+
+def _lost_digits(database: Database, files: MetadataFiles, column: str) -> list[str]:
+    """How many rows have an id that a program took for a floating number, and the first file of one of them.
+
+    That costs another reading of the files up to it; the rows themselves do not know whose they are.
+    """
+    (found,) = database.query(
+        "SELECT count(*) AS num_rows, min(source_id) AS id FROM ingest_losses "
+        "WHERE reason = 'missing_source_id' AND source_id <> ''"
+    )
+    if not found["num_rows"]:
+        return []
+    name = first_file_with(database, files, column, found["id"]) or "one of the files"
+    return [
+        f"rows rejected: {found['num_rows']:,}, since their {column} lost its digits: it was read as a floating "
+        f"number, such as {found['id']} in {name}. Write that column as text or as whole numbers"
+    ]
 
 
 def _changes(database: Database, run: Run) -> list[str]:

@@ -98,6 +98,20 @@ def broken_file(database: Database, files: MetadataFiles) -> GexError | None:
     return None
 
 
+def first_file_with(database: Database, files: MetadataFiles, column: str, text: str) -> str | None:
+    """The name of the first file with this text in a column that the recipe names; ``input_rows`` is lost."""
+    condition = f"trim({identifier(column)}::VARCHAR) = $text"
+    for uri in files.uris:
+        ((kind, (path,)),) = MetadataFiles((uri,), files.named).by_kind(database).items()
+        parts = _parts(database, kind, [path], files.named)
+        if column.lower() not in {name.lower() for part in parts for name in part.types}:
+            continue
+        rows = united(database, parts, files.named)
+        if database.query(f"SELECT 1 FROM ({rows}) WHERE {condition} LIMIT 1", {"text": text}):
+            return storage.name_of(uri)
+    return None
+
+
 def _find_bad_lines(database: Database, kinds: Mapping[str, list[Path]], parts: Mapping[str, Sequence[Part]]) -> None:
     """Make the table ``bad_lines``: where lines of JSON stand that are no rows, and how they begin.
 

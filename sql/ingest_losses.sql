@@ -9,6 +9,8 @@ SELECT
   CASE WHEN final_reason = 'filtered_by_where' THEN 'excluded' ELSE 'rejected' END AS state,
   final_reason AS reason,
   CASE final_reason
+    WHEN 'missing_source_id'
+      THEN coalesce('the id lost its digits: it was read as a floating number, ' || nullif(source_id, ''), '')
     WHEN 'unreadable_timestamp'
       THEN 'start ' || coalesce(start_text, 'missing') || ', end ' || coalesce(end_text, 'missing')
     WHEN 'end_not_after_start' THEN 'start ' || start_s || ' s, end ' || end_s || ' s'

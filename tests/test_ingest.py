@@ -657,6 +657,23 @@ def test_an_id_that_lost_its_digits_in_a_float_is_none_in_any_format(tmp_path):
     assert "1.6777216000000000e+07" in {json.loads(loss["row"])["YoutubeID"] for loss in losses}
 
 
+def test_of_an_id_that_lost_its_digits_that_is_said_and_in_which_file(tmp_path):
+    """The reason said that there is no id, while there was one in every row of the metadata."""
+    night(tmp_path, "n1", YoutubeID=pa.array([7, 8]))
+    (tmp_path / "n2.csv").write_text(f"{HEADER}\n 7.12E+18 ,0,1,x\n,0,1,x\n")
+    night(tmp_path, "n3", YoutubeID=pa.array([float(BIG)]))
+    found, _, losses = nights(tmp_path)
+    lost = "the id lost its digits: it was read as a floating number, "
+    assert sorted(loss["detail"] for loss in losses) == ["", f"{lost}7.1234567890123459e+18", f"{lost}7.12E+18"]
+    assert found.notes == (
+        "rows rejected: 2, since their YoutubeID lost its digits: it was read as a floating number, such as "
+        "7.1234567890123459e+18 in n3.parquet. Write that column as text or as whole numbers",
+    )
+    (tmp_path / "n3.parquet").unlink()
+    assert "rows rejected: 1, since" in (note := nights(tmp_path)[0].notes[0])
+    assert "such as 7.12E+18 in n2.csv. Write" in note
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
