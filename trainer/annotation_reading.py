@@ -9,28 +9,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from trainer.annotation_kinds import KINDS, KindName
 from trainer.data_settings import PAPER_GRANULARITIES, AnnotationSettings
 from trainer.evaluate import Options, ReadAs
 from trainer.history import granularity_of_kind, last_granularities, trainings_of
 from trainer.pretrained import Pretrained
 
-READ_AS = {
-    "msrvtt": "SVST",
-    "lsmdc": "SVST",
-    "activitynet": "LVLT",
-    "lvu": "LVST",
-    "coin": "LVST",
-    "charades-ego": "LVST",
-    "how2qa": "SVST",
-    "folders": "LVST",
-}
-"""Paper: GEXIA appendix E, table 10; of LVU and COIN the video's."""
 _IMAGES = "IT"
 
 
-def paper_granularity(kind: str, *, pictures: bool) -> str:
+def paper_granularity(kind: KindName, *, pictures: bool) -> str:
     """The paper's granularity for annotations of a kind; `pictures`: there are images among the media."""
-    return _IMAGES if pictures else READ_AS[kind]
+    return _IMAGES if pictures else KINDS[kind].granularity
 
 
 def granularity_for(pretrained: Pretrained, kind: str, usual: str) -> str:

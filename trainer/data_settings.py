@@ -1,15 +1,17 @@
 """What the model is trained on and how it is read: one frozen tree, checked when it is made.
 
-Names of granularities are those of the data set; the paper's four need an empty table each. Imports pydantic only. Says
-nothing of the model, the optimiser or machines.
+Names of granularities are those of the data set; the paper's four need an empty table each. Says nothing of the model,
+the optimiser or machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trainer.annotation_kinds import KINDS, KindName
 
 PAPER_GRANULARITIES: dict[str, dict[str, int]] = {
     "SVST": {"num_frames": 16, "n_iter_video": 1, "n_iter_text": 1},
@@ -19,22 +21,6 @@ PAPER_GRANULARITIES: dict[str, dict[str, int]] = {
 }
 """Paper: GEXIA §4.1 (frames), §4.1 and §4.4 (#iter), appendix F (images); where a recipe does not say otherwise."""
 
-ANNOTATIONS_TAKE: Mapping[str, frozenset[str]] = {
-    "msrvtt": frozenset({"media", "captions"}),
-    "activitynet": frozenset({"media", "subset"}),
-    "lsmdc": frozenset({"media"}),
-    "lvu": frozenset({"media", "span_s"}),
-    "coin": frozenset({"media", "subset", "trim"}),
-    "charades-ego": frozenset({"media", "class_names"}),
-    "how2qa": frozenset({"media"}),
-    "folders": frozenset({"class_names"}),
-}
-"""By kind of annotations: the keys that it takes beside ``file``."""
-ANNOTATIONS_NEED: Mapping[str, frozenset[str]] = {
-    **{kind: takes & {"media"} for kind, takes in ANNOTATIONS_TAKE.items()},
-    "charades-ego": frozenset({"media", "class_names"}),
-}
-"""Those of them without which it cannot be read."""
 CoinSubset = Literal["training", "testing", "validation"]
 Task = Literal["contrastive", "classification"]
 
@@ -59,7 +45,7 @@ class AnnotationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["msrvtt", "activitynet", "lsmdc", "lvu", "coin", "charades-ego", "how2qa", "folders"]
+    kind: KindName
     """Whose format the file has."""
     file: str = Field(min_length=1)
     """The annotation file, or the folder of class folders."""
@@ -88,13 +74,13 @@ class AnnotationSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        takes = ANNOTATIONS_TAKE[self.kind]
-        given = {name for name in frozenset().union(*ANNOTATIONS_TAKE.values()) if getattr(self, name) is not None}
-        if wrong := given - takes:
+        kind = KINDS[self.kind]
+        given = {name for name, value in self if value is not None} - {"kind", "file"}
+        if wrong := given - kind.takes:
             raise ValueError(
-                f"annotations of kind {self.kind} take no {_listed(wrong)}; beside file they take {_listed(takes)}"
+                f"annotations of kind {self.kind} take no {_listed(wrong)}; beside file they take {_listed(kind.takes)}"
             )
-        if lacking := ANNOTATIONS_NEED[self.kind] - given:
+        if lacking := kind.needs - given:
             raise ValueError(f"annotations of kind {self.kind} need {_listed(lacking)}; name it")
         if self.kind == "coin" and self.subset not in (None, *get_args(CoinSubset)):
             raise ValueError(f"COIN has no subset {self.subset!r}; expected training or testing")

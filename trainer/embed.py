@@ -22,8 +22,9 @@ from trainer.catalog import Catalog, CatalogPart
 from trainer.catalog_rows import CatalogSample, source_number
 from trainer.data_settings import PAPER_GRANULARITIES, GranularitySettings
 from trainer.encoding import Floats, encode_texts, name_some
-from trainer.frames import IMAGE_EXTENSIONS, DamagedMediaError, Frames, MediaReader, read_frames
+from trainer.frames import IMAGE_EXTENSIONS, read_frames
 from trainer.loader import Damaged
+from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.pretrained import Pretrained
 from trainer.sequence import Reading, SequenceBatch, SequenceLoader
 from trainer.vectors import (
@@ -37,6 +38,7 @@ from trainer.vectors import (
     publishing,
     vector_type,
 )
+from trainer.videos import Frames
 
 _FRAMES_AT_ONCE = 256  # fills a GPU, and is 150 MB of floats
 _TEXTS_AT_ONCE = 256

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from gex_pipeline.errors import GexError
 from gex_pipeline.shards.manifest import published_manifest
+from trainer.annotation_kinds import MEAN_AVERAGE_PRECISION, Measure
 from trainer.catalog import Catalog, CatalogPart, read_catalog
 from trainer.data_settings import PAPER_GRANULARITIES
 from trainer.encoding import classify_videos, encode
@@ -36,9 +37,6 @@ from trainer.order import Int64s, permutation
 from trainer.pretrained import Pretrained
 from trainer.ranking import Ties
 from trainer.sequence import Reading, SequenceLoader
-
-MEAN_AVERAGE_PRECISION = "mean average precision"
-"""The task of Charades-Ego."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +78,27 @@ class ReadAs:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Figures of one model on one set, and what is needed to have them again."""
+class Measured:
+    """Figures of one model, and what they rest on."""
 
-    task: str
-    """``retrieval``, ``accuracy``, ``accuracy over spans``, ``mean average precision`` or ``multiple choice``."""
-    data: dict[str, Any]
     method: str
     """How the figures came about, in a sentence."""
-    read: ReadAs
     figures: dict[str, Any]
     num_samples: int
     """Videos that were measured."""
     num_truncated_texts: int
     """Texts, each as often as it is a query or a prompt, whose end did not fit the text tower and was not read."""
     damaged: tuple[Damaged, ...]
+    data: dict[str, Any] = field(default_factory=dict)
+    """What was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Measured):
+    """The same of one set, with what is needed to have it again."""
+
+    task: Measure
+    read: ReadAs
     options: Options
     seconds: float
 
@@ -254,42 +258,24 @@ def _evaluate_part(
             measured = (_classify if pretrained.classifier else _retrieve)(pretrained, loader, read, options)
         except ValueError as error:
             raise GexError(f"{name} gives no figures: {error}") from error
-    return Evaluation(
-        measured.task,
-        about,
-        measured.method,
-        read,
-        measured.figures,
-        measured.num_samples,
-        measured.num_truncated_texts,
-        measured.damaged,
-        options,
-        time.monotonic() - started_s,
-    )
+    task: Measure = "accuracy" if pretrained.classifier else "retrieval"
+    seconds = time.monotonic() - started_s
+    return Evaluation(**{**vars(measured), "data": about}, task=task, read=read, options=options, seconds=seconds)
 
 
-class _Measured(NamedTuple):
-    task: str
-    method: str
-    figures: dict[str, Any]
-    num_samples: int
-    num_truncated_texts: int
-    damaged: tuple[Damaged, ...]
-
-
-def _retrieve(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> _Measured:
+def _retrieve(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> Measured:
     encoded = encode(pretrained, loader, read.n_iter_video, read.n_iter_text)
     figures = retrieval_by_text(encoded.text_VD, encoded.video_VD, encoded.texts, options.ties)
     method = "pairs of a video and a text; a text that several videos have is one text with several right videos"
     num_samples, num_truncated = len(encoded.keys), encoded.num_truncated_texts
-    return _Measured("retrieval", method, figures.as_dict(), num_samples, num_truncated, encoded.damaged)
+    return Measured(method, figures.as_dict(), num_samples, num_truncated, encoded.damaged)
 
 
-def _classify(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> _Measured:
+def _classify(pretrained: Pretrained, loader: SequenceLoader, read: ReadAs, options: Options) -> Measured:
     if pretrained.classifier is None:
         raise GexError("this model has no classes")
     found = classify_videos(pretrained, loader, read.n_iter_video)
     labels = pretrained.classifier.labels_of(found.texts).tolist()
     figures = accuracy(found.video_VX, labels, options.ties)
     method = "the model's linear head; a sample's text is the name of its class"
-    return _Measured("accuracy", method, figures.as_dict(), len(found.keys), 0, found.damaged)
+    return Measured(method, figures.as_dict(), len(found.keys), 0, found.damaged)

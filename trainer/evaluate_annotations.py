@@ -12,11 +12,11 @@ out can be measured alone (`trainer.history`). Definitions: docs/evaluation.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,12 +32,13 @@ from trainer.annotation_catalog import (
     read_annotations,
     spans_of,
 )
+from trainer.annotation_kinds import KINDS, Measure
 from trainer.annotation_reading import granularity_for, paper_granularity, trimmed_as_trained, with_texts
 from trainer.annotations import LabelledVideo, Question, RetrievalPair
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import AnnotationSettings
 from trainer.encoding import EncodedTexts, EncodedVideos, Floats, encode_texts
-from trainer.evaluate import MEAN_AVERAGE_PRECISION, Evaluation, Options, ReadAs, chosen_numbers, read_as
+from trainer.evaluate import Evaluation, Measured, Options, ReadAs, chosen_numbers, read_as
 from trainer.evaluate_retrieval import retrieval_of_captions
 from trainer.history import (
     HeldOut,
@@ -54,6 +55,8 @@ from trainer.media_reader import DamagedMediaError
 from trainer.metrics import Unlabelled, accuracy, accuracy_over_spans, mean_average_precision, multiple_choice
 from trainer.pretrained import Pretrained
 from trainer.prompts import PAPER_TEMPLATES, class_features, prompts_of, spoken_name
+
+AnyRow = TypeVar("AnyRow", RetrievalPair, LabelledVideo, Question)
 
 
 @dataclass(frozen=True)
@@ -90,33 +93,14 @@ def evaluate_annotations(pretrained: Pretrained, data: PublicData, options: Opti
     if not job.rows:
         instead = what_to_take(data.held_out, job.trainings)
         raise GexError(f"{data.annotations.file!r} has no usable entry of a held-out video; {instead}")
+    measure = KINDS[data.annotations.kind].measure
     try:
-        outcome = job.evaluate()
+        measured = _MEASURES[measure](job)
     except ValueError as error:
         raise GexError(f"{data.annotations.file} gives no figures: {error}") from error
-    return Evaluation(
-        outcome.task,
-        {**job.about(), **outcome.about},
-        outcome.method,
-        job.read,
-        outcome.figures,
-        outcome.num_samples,
-        outcome.num_truncated_texts,
-        outcome.damaged,
-        options,
-        time.monotonic() - started_s,
-    )
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    task: str
-    method: str
-    figures: dict[str, Any]
-    num_samples: int
-    num_truncated_texts: int
-    damaged: tuple[Damaged, ...]
-    about: dict[str, Any]
+    found = {**vars(measured), "data": {**job.about(), **measured.data}}
+    seconds = time.monotonic() - started_s
+    return Evaluation(**found, task=measure, read=job.read, options=options, seconds=seconds)
 
 
 class _Scored(NamedTuple):
@@ -205,20 +189,9 @@ class _Job:
             read = with_texts(self.pretrained, read, usual, self.options)
         return read.of_images() if all(is_image(row.media) for row in self.rows) else read
 
-    def evaluate(self) -> _Outcome:
-        """The figures that are usual for this kind."""
-        pairs = [row for row in self.rows if isinstance(row, RetrievalPair)]
-        questions = [row for row in self.rows if isinstance(row, Question)]
-        videos = [row for row in self.rows if isinstance(row, LabelledVideo)]
-        if pairs:
-            return _retrieve(self, pairs)
-        if questions:
-            return _choose(self, questions)
-        if self.data.annotations.kind == "charades-ego":
-            return _rank_classes(self, videos)
-        if self.data.annotations.kind == "lvu":
-            return _classify_spans(self, videos)
-        return _classify(self, videos)
+    def rows_of(self, kind: type[AnyRow]) -> list[AnyRow]:
+        """The rows that are measured; all of them are of one kind."""
+        return [row for row in self.rows if isinstance(row, kind)]
 
     def encode(self, samples: Sequence[MediaText], *, classify: bool = False) -> EncodedVideos:
         """A row of numbers for each of these videos."""
@@ -274,7 +247,8 @@ def _place_of(row: Row) -> MediaText:
     return MediaText(row.video_id, row.media, "", row.span)
 
 
-def _retrieve(job: _Job, rows: Sequence[RetrievalPair]) -> _Outcome:
+def _retrieve(job: _Job) -> Measured:
+    rows = job.rows_of(RetrievalPair)
     samples = _whole(rows)
     found = job.encode(samples)
     places = _places(samples, found)
@@ -285,10 +259,11 @@ def _retrieve(job: _Job, rows: Sequence[RetrievalPair]) -> _Outcome:
     figures = retrieval_of_captions(encoded.text_TD, found.video_VX, owners, texts, job.options.ties).as_dict()
     method = "every caption is a query for its own video; a video's rank is that of its best caption"
     num_videos, about = len(found.keys), {"num_captions": len(texts)}
-    return _Outcome("retrieval", method, figures, num_videos, encoded.num_truncated, found.damaged, about)
+    return Measured(method, figures, num_videos, encoded.num_truncated, found.damaged, about)
 
 
-def _classify(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
+def _classify(job: _Job) -> Measured:
+    rows = job.rows_of(LabelledVideo)
     samples = _whole(rows)
     scored = job.score_classes(samples)
     places = _places(samples, scored.videos)
@@ -296,10 +271,11 @@ def _classify(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     scores = scored.scores_VK[[places[_place_of(row)] for row in kept]]
     figures = accuracy(scores, [row.labels[0] for row in kept], job.options.ties).as_dict()
     about, num_truncated = dict(scored.about), scored.num_truncated_texts
-    return _Outcome("accuracy", scored.method, figures, len(kept), num_truncated, scored.videos.damaged, about)
+    return Measured(scored.method, figures, len(kept), num_truncated, scored.videos.damaged, about)
 
 
-def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
+def _classify_spans(job: _Job) -> Measured:
+    rows = job.rows_of(LabelledVideo)
     trained = span_of_kind(job.pretrained.trained, job.data.annotations.kind)
     span_s = job.data.span_s or job.data.annotations.span_s or trained
     spans: list[MediaText] = []
@@ -322,10 +298,11 @@ def _classify_spans(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     about = {**scored.about, "span_s": span_s, "num_spans": len(places)}
     damaged += scored.videos.damaged
     num_videos, num_truncated = len(label_of), scored.num_truncated_texts
-    return _Outcome("accuracy over spans", scored.method, figures, num_videos, num_truncated, tuple(damaged), about)
+    return Measured(scored.method, figures, num_videos, num_truncated, tuple(damaged), about)
 
 
-def _rank_classes(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
+def _rank_classes(job: _Job) -> Measured:
+    rows = job.rows_of(LabelledVideo)
     names = job.annotations.class_names
     samples = _whole(rows)
     if job.head is not None:
@@ -346,10 +323,11 @@ def _rank_classes(job: _Job, rows: Sequence[LabelledVideo]) -> _Outcome:
     figures = mean_average_precision(scores_VK, labels_VK, unlabelled=Unlabelled.exclude).as_dict()
     method, about = f"{how}; unlabelled ones are left out", dict(scored.about)
     num_truncated, damaged = scored.num_truncated_texts, scored.videos.damaged
-    return _Outcome(MEAN_AVERAGE_PRECISION, method, figures, len(kept), num_truncated, damaged, about)
+    return Measured(method, figures, len(kept), num_truncated, damaged, about)
 
 
-def _choose(job: _Job, rows: Sequence[Question]) -> _Outcome:
+def _choose(job: _Job) -> Measured:
+    rows = job.rows_of(Question)
     samples = _whole(rows)
     found = job.encode(samples)
     places = _places(samples, found)
@@ -364,4 +342,13 @@ def _choose(job: _Job, rows: Sequence[Question]) -> _Outcome:
     figures = multiple_choice(scores, [row.answer_index for row in kept], job.options.ties).as_dict()
     method = "the answer whose text, the question and it, is most similar to the video"
     num_truncated, about = encoded.num_truncated, {"num_videos": len(found.keys)}
-    return _Outcome("multiple choice", method, figures, len(kept), num_truncated, found.damaged, about)
+    return Measured(method, figures, len(kept), num_truncated, found.damaged, about)
+
+
+_MEASURES: Mapping[Measure, Callable[[_Job], Measured]] = {
+    "retrieval": _retrieve,
+    "accuracy": _classify,
+    "accuracy over spans": _classify_spans,
+    "mean average precision": _rank_classes,
+    "multiple choice": _choose,
+}

@@ -17,14 +17,13 @@ from numpy.typing import ArrayLike
 
 from trainer.metrics import (
     RetrievalMetrics,
-    Ties,
     count_ranks_of_features,
     normalised,
     retrieval_from_features,
     retrieval_metrics,
 )
 from trainer.order import Int64s
-from trainer.ranking import Median, RankCounts
+from trainer.ranking import RankCounts, Ties
 
 _OF_CHANCE = ("r1_percent", "r5_percent", "r10_percent", "median_rank", "mean_rank")
 
@@ -92,8 +91,7 @@ def retrieval_of_captions(
     Raises:
         ValueError: values that are not finite; clip4clip where a video has several captions.
     """
-    rules = (ties, Median.midpoint)
-    t2v, v2t = retrieval_from_features(text_TD, video_VD, video_of_text, rules)
+    t2v, v2t = retrieval_from_features(text_TD, video_VD, video_of_text, ties)
     owners: dict[str, set[int]] = {}
     for text, video in zip(texts, video_of_text.tolist(), strict=True):
         owners.setdefault(text, set()).add(video)

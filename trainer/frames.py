@@ -29,17 +29,6 @@ from trainer.videos import VIDEO_FORMATS, Frames, Places, places_of, video_frame
 if TYPE_CHECKING:
     from trainer.catalog_rows import CatalogSample
 
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "DamagedMediaError",
-    "Frames",
-    "MediaReader",
-    "image_frame",
-    "random_places",
-    "read_frames",
-    "run_frames",
-]
-
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp")
 
 _FRAMES_AT_ONCE = 8  # scaled together, which costs less a frame, as far as they stay in the processor's cache
@@ -63,7 +52,7 @@ def read_frames(
     if kind == FRAMES_EXTENSION:
         return run_frames(content, num_frames, size_px, places)
     if kind in IMAGE_EXTENSIONS:
-        return image_frame(content, size_px)[None]
+        return _image_frame(content, size_px)[None]
     if kind in VIDEO_FORMATS:
         part = None if sample.start_s is None or sample.end_s is None else (sample.start_s, sample.end_s)
         return video_frames(content, VIDEO_FORMATS[kind], num_frames, size_px, part, places)
@@ -77,7 +66,7 @@ def random_places(num_frames: int, seed: int, epoch: int, key: str) -> list[floa
     return [(value >> 11) / 2.0**53 for value in hashed.tolist()]
 
 
-def image_frame(content: bytes, size_px: int) -> Frames:
+def _image_frame(content: bytes, size_px: int) -> Frames:
     """An image file as one frame (3, S, S), turned as its EXIF data say.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,29 +29,7 @@ from trainer.ranking import (
     recall_percent,
 )
 
-__all__ = [
-    "AccuracyMetrics",
-    "ChoiceMetrics",
-    "MapMetrics",
-    "Median",
-    "RankCounts",
-    "RetrievalMetrics",
-    "Ties",
-    "Unlabelled",
-    "accuracy",
-    "accuracy_over_spans",
-    "count_ranks",
-    "count_ranks_of_features",
-    "join_counts",
-    "mean_average_precision",
-    "multiple_choice",
-    "normalised",
-    "ranks",
-    "recall_percent",
-    "retrieval_from_features",
-    "retrieval_from_similarity",
-    "retrieval_metrics",
-]
+_BLOCK_BYTES = 1 << 27  # similarities that are held at once
 
 
 class Unlabelled(Rule):
@@ -61,8 +39,17 @@ class Unlabelled(Rule):
     exclude = "exclude"  # left out; the figure of Charades' own code, which ranks such videos last
 
 
+class _Metrics:
+    """Frozen figures, each with the rules by which they were taken."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON knows them."""
+        fields: dict[str, Any] = vars(self)
+        return {name: str(value) if isinstance(value, Rule) else value for name, value in fields.items()}
+
+
 @dataclass(frozen=True)
-class RetrievalMetrics:
+class RetrievalMetrics(_Metrics):
     """Recall at 1, 5, 10 (percent of queries), median and mean rank (the best rank is 1)."""
 
     r1_percent: float
@@ -76,13 +63,9 @@ class RetrievalMetrics:
     ties: Ties
     median: Median
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
-        return _plain(self)
-
 
 @dataclass(frozen=True)
-class AccuracyMetrics:
+class AccuracyMetrics(_Metrics):
     """Share of samples whose class is first, or among the first five, by score."""
 
     top1_percent: float
@@ -92,13 +75,9 @@ class AccuracyMetrics:
     num_tied_samples: int
     ties: Ties
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
-        return _plain(self)
-
 
 @dataclass(frozen=True)
-class ChoiceMetrics:
+class ChoiceMetrics(_Metrics):
     """Share of questions whose right answer scores highest among its candidates."""
 
     accuracy_percent: float
@@ -107,13 +86,9 @@ class ChoiceMetrics:
     num_tied_questions: int
     ties: Ties
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
-        return _plain(self)
-
 
 @dataclass(frozen=True)
-class MapMetrics:
+class MapMetrics(_Metrics):
     """Mean over the classes with a positive of the area under precision and recall (AP, a sum of steps)."""
 
     map_percent: float
@@ -123,10 +98,6 @@ class MapMetrics:
     num_unlabelled: int
     unlabelled: Unlabelled
     ties_grouped: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
-        return _plain(self)
 
 
 def retrieval_metrics(
@@ -188,8 +159,8 @@ def retrieval_from_features(
     text_TD: ArrayLike,
     video_VD: ArrayLike,
     video_of_text: ArrayLike | None = None,
-    rules: tuple[Ties, Median] = (Ties.average, Median.midpoint),
-    block_bytes: int = 1 << 27,
+    ties: Ties = Ties.average,
+    median: Median = Median.midpoint,
 ) -> tuple[RetrievalMetrics, RetrievalMetrics]:
     """The same from features, in blocks of queries: no matrix of all pairs is ever held.
 
@@ -202,9 +173,9 @@ def retrieval_from_features(
     text, video = normalised(text_TD), normalised(video_VD)
     owners = _owners(video_of_text, len(text), len(video))
     described = np.unique(owners)
-    t2v = count_ranks_of_features(text, owners, video, np.arange(len(video)), block_bytes)
-    v2t = count_ranks_of_features(video[described], described, text, owners, block_bytes)
-    return retrieval_metrics(t2v, *rules), retrieval_metrics(v2t, *rules)
+    t2v = count_ranks_of_features(text, owners, video, np.arange(len(video)))
+    v2t = count_ranks_of_features(video[described], described, text, owners)
+    return retrieval_metrics(t2v, ties, median), retrieval_metrics(v2t, ties, median)
 
 
 def normalised(features_XD: ArrayLike) -> NDArray[np.float32]:
@@ -346,13 +317,12 @@ def count_ranks_of_features(
     group_of_query: IntArray,
     other_CD: FloatArray,
     group_of_other: IntArray,
-    block_bytes: int = 1 << 27,
 ) -> RankCounts:
-    """`count_ranks` of unit vectors, in blocks of queries whose float64 similarities are within `block_bytes`."""
+    """`count_ranks` of unit vectors, in blocks of queries whose float64 similarities do not take much memory."""
     others = other_CD.astype(np.float64).T
 
     def parts() -> Iterator[RankCounts]:
-        rows = max(1, block_bytes // (8 * max(1, len(other_CD))))
+        rows = max(1, _BLOCK_BYTES // (8 * max(1, len(other_CD))))
         for start in range(0, len(query_QD), rows):
             block = query_QD[start : start + rows].astype(np.float64) @ others
             yield count_ranks(block.astype(np.float32), group_of_query[start : start + rows], group_of_other)
@@ -382,7 +352,3 @@ def _finite(values: NDArray[Any], what: str) -> NDArray[Any]:
     if not np.isfinite(values).all():
         raise ValueError(f"{what} hold NaN or an infinite value")
     return values
-
-
-def _plain(metrics: Any) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Rule) else value for name, value in asdict(metrics).items()}

@@ -21,9 +21,11 @@ from gex_pipeline.report.lettering import draw_lines, line_height_px, plain_font
 from trainer.catalog import Catalog
 from trainer.catalog_rows import CatalogSample
 from trainer.embed import Counted, batches_of, reading_of
-from trainer.frames import IMAGE_EXTENSIONS, DamagedMediaError, Frames, MediaReader, read_frames
+from trainer.frames import IMAGE_EXTENSIONS, read_frames
+from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.pretrained import Pretrained
 from trainer.vectors import Block, Floats, VectorFile
+from trainer.videos import Frames
 
 _NUM_FRAMES = 4
 _FRAME_PX = 176

@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gex_pipeline.errors import GexError
 from trainer.catalog import CatalogPart
-from trainer.frames import DamagedMediaError, Frames, MediaReader, read_frames
+from trainer.frames import read_frames
 from trainer.loader import Damaged
+from trainer.media_reader import DamagedMediaError, MediaReader
+from trainer.videos import Frames
 from trainer.workers import WorkersStoppedError, end_workers, next_batch, worker_options
 
 _PREFETCH_BATCHES = 2

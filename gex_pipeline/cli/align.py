@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from trainer.alignment_pictures import AlignedVideo
     from trainer.catalog_rows import CatalogSample
     from trainer.data_settings import GranularitySettings
-    from trainer.frames import Frames
     from trainer.pretrained import Pretrained
+    from trainer.videos import Frames
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -102,7 +102,8 @@ def _texts(arguments: argparse.Namespace, sample: CatalogSample) -> list[str]:
 
 
 def _frames(sample: CatalogSample, reading: GranularitySettings, size_px: int) -> Frames:
-    from trainer.frames import DamagedMediaError, MediaReader, read_frames
+    from trainer.frames import read_frames
+    from trainer.media_reader import DamagedMediaError, MediaReader
 
     media = MediaReader()
     try:

@@ -17,6 +17,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.progress import LineProgress, progress, shown_by
 from gex_pipeline.settings_errors import explain
 from gex_pipeline.stages.models import open_model, require_train_extra
+from trainer.annotation_kinds import KINDS
 
 if TYPE_CHECKING:
     from trainer.data_settings import AnnotationSettings
@@ -24,20 +25,9 @@ if TYPE_CHECKING:
     from trainer.history import HeldOut
     from trainer.pretrained import Pretrained
 
-_OF_ANNOTATIONS = ("media", "captions", "class_names", "subset", "templates", "span_s", "trim")
+_OF_ANNOTATIONS = frozenset({"templates"}).union(*(kind.takes for kind in KINDS.values()))
 _OF_PUBLISHED = ("snapshot",)
 _OF_ANY = ("ties",)
-_HOW = {
-    "msrvtt": {"ties"},
-    "activitynet": {"ties"},
-    "lsmdc": {"ties"},
-    "lvu": {"templates", "span_s", "ties"},
-    "coin": {"templates", "ties"},
-    "charades-ego": {"templates"},  # average precision knows no rule for ties
-    "how2qa": {"ties"},
-    "folders": {"templates", "ties"},
-}
-"""By kind: flags on how it is measured; those on what is read are the settings' own."""
 _NUMBERS = {"num_frames": "frames", "n_iter_video": "#iter of videos", "n_iter_text": "#iter of texts"}
 _NO_IMAGES = (
     "  the model was trained on no images: the paper reads them with #iter 0-1 after a stage on images, with 1-1 and "
@@ -72,7 +62,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _misuse(arguments: argparse.Namespace) -> str:
     """What is wrong with the flags, in words; nothing when they fit each other."""
-    from trainer.data_settings import ANNOTATIONS_NEED, ANNOTATIONS_TAKE, AnnotationSettings
+    from trainer.data_settings import AnnotationSettings
 
     known = (*_OF_ANNOTATIONS, *_OF_PUBLISHED, *_OF_ANY)
     given = {name for name in known if getattr(arguments, name) is not None}
@@ -82,10 +72,10 @@ def _misuse(arguments: argparse.Namespace) -> str:
     if kind is None:
         wrong = given.intersection(_OF_ANNOTATIONS)
         return f"{_flags(wrong)} goes with --annotations only" if wrong else ""
-    wrong = given - ANNOTATIONS_TAKE[kind] - _HOW[kind]
+    wrong = given - KINDS[kind].takes - KINDS[kind].flags
     if wrong:
         return f"{_flags(wrong)} does not go with --annotations {kind}"
-    lacking = ANNOTATIONS_NEED[kind] - given
+    lacking = KINDS[kind].needs - given
     if lacking:
         return f"--annotations {kind} needs {_flags(lacking)}"
     if len(arguments.granularity or ()) > 1:
@@ -99,10 +89,10 @@ def _misuse(arguments: argparse.Namespace) -> str:
 
 def _settings(arguments: argparse.Namespace) -> AnnotationSettings:
     """The flags on what is read; files are looked for from the working directory."""
-    from trainer.data_settings import ANNOTATIONS_TAKE, AnnotationSettings
+    from trainer.data_settings import AnnotationSettings
 
     kind = arguments.annotations
-    given = {name: getattr(arguments, name) for name in ANNOTATIONS_TAKE[kind]}
+    given = {name: getattr(arguments, name) for name in KINDS[kind].takes}
     return AnnotationSettings(kind=kind, file=arguments.target, **given).located(storage.absolute)
 
 

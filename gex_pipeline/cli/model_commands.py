@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gex_pipeline.cli.parsing import CommandTable, number, whole
+from trainer.annotation_kinds import KINDS
 
 
 def _train_arguments(command: argparse.ArgumentParser) -> None:
@@ -100,7 +101,6 @@ def _workers_argument(command: argparse.ArgumentParser) -> None:
     )
 
 
-_ANNOTATIONS = ("msrvtt", "activitynet", "lsmdc", "lvu", "coin", "charades-ego", "how2qa", "folders")
 _TIES = ("average", "optimistic", "pessimistic", "index", "clip4clip")
 
 
@@ -129,7 +129,7 @@ def _eval_arguments(command: argparse.ArgumentParser) -> None:
     published = command.add_argument_group("of a published data set")
     published.add_argument("--snapshot", type=whole(0), metavar="N", help="the last one to read (default: all)")
     public = command.add_argument_group("of a public data set")
-    public.add_argument("--annotations", choices=_ANNOTATIONS, metavar="KIND", help=", ".join(_ANNOTATIONS))
+    public.add_argument("--annotations", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     public.add_argument("--media", metavar="FOLDER", help="folder with the videos, at any depth")
     public.add_argument("--captions", metavar="FILE", help="MSR-VTT: JSON file with the captions")
     public.add_argument("--class-names", metavar="FILE", help="Charades-Ego: list of classes; folders: their names")

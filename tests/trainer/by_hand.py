@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from trainer.catalog import CatalogSample, read_catalog
-from trainer.frames import MediaReader, read_frames
+from trainer.frames import read_frames
+from trainer.media_reader import MediaReader
 from trainer.pretrained import Pretrained
 from trainer.videos import video_frames
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.annotation_reading import READ_AS, granularity_for, with_texts
+from trainer.annotation_reading import granularity_for, paper_granularity, with_texts
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.evaluate import Options, read_as
@@ -35,8 +35,8 @@ def model_of(pretrained, known, last=None, earlier=(), **record):
 
 def numbers_of(model, kind, options=None):
     options = options or Options()
-    read = read_as(model, granularity_for(model, kind, READ_AS[kind]), options)
-    read = with_texts(model, read, READ_AS[kind], options)
+    usual = paper_granularity(kind, pictures=False)
+    read = with_texts(model, read_as(model, granularity_for(model, kind, usual), options), usual, options)
     return read.granularity, read.num_frames, read.n_iter_video, read.n_iter_text, read.origin
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
 from gex_pipeline.errors import RecipeError
 from tests.trainer.tiny_recipes import tiny_recipe, train_here, write_recipe
-from trainer.data_settings import ANNOTATIONS_NEED, ANNOTATIONS_TAKE, AnnotationSettings, DataSettings
+from trainer.annotation_kinds import KINDS, KindName
+from trainer.data_settings import AnnotationSettings, DataSettings
 from trainer.train_recipe import load_train_recipe, make_train_recipe
 
 
@@ -97,12 +100,11 @@ def test_keys_that_a_kind_does_not_take_or_lacks_are_refused(annotations, senten
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", sorted(ANNOTATIONS_TAKE))
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_file_of_every_kind_is_located_and_coins_subset_is_none(kind):
-    keys = {name: EVERY_KEY[name] for name in ANNOTATIONS_TAKE[kind]}
+    keys = {name: EVERY_KEY[name] for name in KINDS[kind].takes}
     keys |= {"subset": "testing"} if kind == "coin" else {}
     no_paths = {"coin": ["subset", "trim"], "lvu": ["span_s"]}.get(kind, [])
-    assert ANNOTATIONS_NEED[kind] <= ANNOTATIONS_TAKE[kind]
     annotations = data_of({"kind": kind, "file": "a", **keys}).located(lambda path: f"/recipes/{path}").annotations
     found = annotations.model_dump(exclude_none=True)
     assert found.pop("kind") == kind
@@ -125,3 +127,7 @@ def test_a_recipe_with_a_key_of_another_kind_is_refused_in_a_sentence():
     assert str(caught.value) == (
         "data.annotations: annotations of kind msrvtt take no subset; beside file they take captions, media"
     )
+
+
+def test_every_kind_that_is_known_stands_in_the_table():
+    assert tuple(KINDS) == get_args(KindName)

@@ -27,7 +27,8 @@ from trainer.embed import (
     video_columns,
 )
 from trainer.encoding import encode
-from trainer.frames import MediaReader, read_frames
+from trainer.frames import read_frames
+from trainer.media_reader import MediaReader
 from trainer.sequence import Reading, SequenceLoader
 from trainer.vectors import TEXT, VIDEO, Facts, publishing, rows_of
 

@@ -17,8 +17,9 @@ from tests.trainer.outputs import add_snapshot, make_numbered_output
 from tests.trainer.test_sequence import ruin
 from trainer.catalog import read_catalog
 from trainer.evaluate import Options, PublishedData, chosen_numbers, evaluate_published, read_as
-from trainer.frames import DamagedMediaError, MediaReader, read_frames
+from trainer.frames import read_frames
 from trainer.history import HeldOut
+from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.pretrained import Pretrained
 
 NUM_SOURCES = 16

@@ -15,12 +15,14 @@ from tests.media.making_clips import Make, make_clip, number_of, picture_of
 from tests.trainer.annotations.real_formats import CHARADES_CLASSES, COIN_ENTRY, LVU_HEADER, written
 from tests.trainer.by_hand import check_retrieval, file_of, logits_of, places_by_hand, text_of, unit
 from tests.trainer.conftest import write_tiny_model
+from tests.trainer.test_frames import whole
 from trainer.annotations import AnnotationError
 from trainer.data_settings import AnnotationSettings, DataSettings, GranularitySettings
 from trainer.evaluate import Options
 from trainer.evaluate_annotations import PublicData, evaluate_annotations
-from trainer.frames import image_frame
+from trainer.frames import read_frames
 from trainer.history import HeldOut, held_out_of_annotations
+from trainer.media_reader import MediaReader
 from trainer.pretrained import Pretrained
 from trainer.run_data import open_data
 
@@ -272,7 +274,7 @@ def test_class_folders_with_images_are_read_as_images_and_named_by_a_file(tmp_pa
     assert found.figures["num_samples"] == 6
     order = [0, 3, 1, 4, 2, 5]
     files = [tmp_path / "images" / f"n0{number % 3}" / f"{number}.bmp" for number in order]
-    frames = torch.from_numpy(np.stack([image_frame(file.read_bytes(), 32)[None] for file in files]))
+    frames = torch.from_numpy(np.stack([read_frames(whole(file, "bmp"), 1, 32, MediaReader()) for file in files]))
     with torch.inference_mode():
         videos = unit(pretrained.model.encode_video(frames, 0).numpy())
     classes = unit([text_of(pretrained, f"A video of a {name}.", 1) for name in ("cat", "half of", "picture")])
@@ -289,7 +291,7 @@ def test_images_and_videos_of_class_folders_keep_their_own_numbers_of_frames(tmp
         else:
             Image.fromarray(picture_of(number_of(number, 3), (96, 96))).save(file)
     tuned = replace(pretrained, granularities={"OWN": GranularitySettings(num_frames=3, n_iter_video=2, n_iter_text=1)})
-    one_frame = torch.from_numpy(np.stack([image_frame(files[n].read_bytes(), 32)[None] for n in (0, 3)]))
+    one_frame = torch.from_numpy(np.stack([read_frames(whole(files[n], "bmp"), 1, 32, MediaReader()) for n in (0, 3)]))
     with torch.inference_mode():
         images = unit(pretrained.model.encode_video(one_frame, 2).numpy())
     videos = unit([file_of(pretrained, files[number], 3, 2) for number in (1, 2)])

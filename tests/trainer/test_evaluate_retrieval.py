@@ -5,7 +5,8 @@ import pytest
 
 from tests.trainer.by_hand import check_retrieval, places_by_hand, unit
 from trainer.evaluate_retrieval import retrieval_by_text, retrieval_of_captions
-from trainer.metrics import Ties, retrieval_from_features
+from trainer.metrics import retrieval_from_features
+from trainer.ranking import Ties
 
 
 def draw(*shape, seed=0):

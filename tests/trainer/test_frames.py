@@ -20,7 +20,7 @@ from tests.media.making_clips import Make, make_clip, number_of, picture_of, run
 from tests.trainer.outputs import jpeg_of, numbers_of
 from trainer import media_reader, videos
 from trainer.catalog import CatalogSample
-from trainer.frames import IMAGE_EXTENSIONS, image_frame, random_places, read_frames, run_frames
+from trainer.frames import IMAGE_EXTENSIONS, random_places, read_frames, run_frames
 from trainer.media_reader import DamagedMediaError, MediaReader
 from trainer.videos import VIDEO_FORMATS, video_frames, video_length_s
 
@@ -166,13 +166,12 @@ def test_turned_videos_are_upright(tmp_path, quarter_turns):
     assert np.abs(decoded.astype(int) - expected).mean() < 8
 
 
-def test_the_middle_of_a_wide_and_of_a_tall_picture_is_kept():
+def test_the_middle_of_a_wide_and_of_a_tall_picture_is_kept(tmp_path):
     wide = np.zeros((40, 120, 3), np.uint8)
     wide[:, 40:80] = (200, 30, 60)
     for picture in (wide, wide.swapaxes(0, 1)):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
-        found = image_frame(buffer.getvalue(), 20)
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        (found,) = read_frames(whole(tmp_path / "a.png", "png"), 1, 20, MediaReader())
         assert found.shape == (3, 20, 20)
         assert found[:, 2:-2, 2:-2].reshape(3, -1).mean(axis=1).round().tolist() == [200, 30, 60]
 
@@ -354,8 +353,9 @@ def test_media_that_is_missing_cut_off_or_unknown_is_damaged_and_named(tmp_path)
             reader.read(sample_at(path, offset, size))
     with pytest.raises(DamagedMediaError, match="media of kind 'gif' cannot be read"):
         read_frames(whole(path, "gif"), 1, 48, reader)
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(1)[:200])
     with pytest.raises(DamagedMediaError, match="an image cannot be decoded"):
-        image_frame(jpeg_of(1)[:200], 48)
+        read_frames(whole(tmp_path / "a.jpg", "jpg"), 1, 48, reader)
     reader.close()
 
 

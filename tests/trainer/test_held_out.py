@@ -16,9 +16,10 @@ from trainer.build import build
 from trainer.evaluate import Options
 from trainer.evaluate_annotations import PublicData, evaluate_annotations
 from trainer.evaluate_retrieval import retrieval_of_captions
-from trainer.frames import MediaReader, read_frames
+from trainer.frames import read_frames
 from trainer.held_out import evaluate_held_out
 from trainer.history import held_out_of_annotations
+from trainer.media_reader import MediaReader
 from trainer.model import Embeddings
 from trainer.pretrained import Pretrained
 from trainer.processes import Processes

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer import metrics
 from trainer.metrics import (
     Unlabelled,
     accuracy,
@@ -145,7 +146,7 @@ def test_the_median_lies_between_the_middle_ranks_and_the_compatible_one_below()
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3000, 1 << 20])
-def test_features_in_blocks_give_what_the_whole_matrix_gives(block_bytes):
+def test_features_in_blocks_give_what_the_whole_matrix_gives(block_bytes, monkeypatch):
     rng = np.random.default_rng(3)
     text, video = rng.normal(size=(90, 16)).astype(np.float32), rng.normal(size=(30, 16)).astype(np.float32)
     text[40:44] = text[7]
@@ -154,16 +155,18 @@ def test_features_in_blocks_give_what_the_whole_matrix_gives(block_bytes):
         np.float32(x / np.linalg.norm(x.astype(float), axis=1, keepdims=True)).astype(float) for x in (text, video)
     ]
     whole = retrieval_from_similarity(units[0] @ units[1].T, owners)
-    assert retrieval_from_features(text, video, owners, block_bytes=block_bytes) == whole
+    monkeypatch.setattr(metrics, "_BLOCK_BYTES", block_bytes)
+    assert retrieval_from_features(text, video, owners) == whole
     assert whole[1].num_tied_queries > 0
 
 
-def test_features_that_are_all_the_same_tie_whatever_the_block():
+@pytest.mark.parametrize("block_bytes", [1, 2000, 1 << 20])
+def test_features_that_are_all_the_same_tie_whatever_the_block(block_bytes, monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK_BYTES", block_bytes)
     same = np.tile(np.random.default_rng(4).normal(size=17), (37, 1))
-    for block_bytes in (1, 2000, 1 << 20):
-        t2v, v2t = retrieval_from_features(same, same, block_bytes=block_bytes)
-        assert t2v == v2t
-        assert (t2v.num_tied_queries, t2v.mean_rank, t2v.r1_percent) == (37, 19, pytest.approx(100 / 37))
+    t2v, v2t = retrieval_from_features(same, same)
+    assert t2v == v2t
+    assert (t2v.num_tied_queries, t2v.mean_rank, t2v.r1_percent) == (37, 19, pytest.approx(100 / 37))
 
 
 def test_features_are_compared_in_float32_so_a_difference_below_its_last_bit_is_a_tie():
@@ -331,7 +334,7 @@ MATRIX, COUNTS = np.eye(4), count_ranks(np.eye(4), np.arange(4), np.arange(4))
 MISNAMED = {
     "retrieval_from_similarity": (lambda: retrieval_from_similarity(MATRIX, median="Floor"), "Median knows no 'Floor'"),
     "retrieval_from_features": (
-        lambda: retrieval_from_features(MATRIX, MATRIX, rules=("Average", "floor")),
+        lambda: retrieval_from_features(MATRIX, MATRIX, ties="Average"),
         "Ties knows no 'Average'",
     ),
     "retrieval_metrics": (lambda: retrieval_metrics(COUNTS, "first"), "Ties knows no 'first'"),
