@@ -11,6 +11,7 @@ from __future__ import annotations
 from gex_pipeline.errors import RecipeError
 from gex_pipeline.ingest import OURS
 from gex_pipeline.metadata import first_line
+from gex_pipeline.metadata_types import EXACT_BELOW, if_number, types_of
 from gex_pipeline.run_state import Run
 from gex_pipeline.tables import Database, DatabaseError, identifier
 
@@ -80,8 +81,11 @@ def _find_clips(database: Database, run: Run) -> int:
     # The clips of all snapshots lend columns that came later, NULL for these, and types that hold all values.
     known = "SELECT * FROM clips_to_ask UNION ALL BY NAME SELECT * FROM clips WHERE false"
     database.execute(f"CREATE OR REPLACE TEMP VIEW clips_asked AS {known}")
+    types = types_of(database, "clips_asked")
+    # Earlier versions stored values that are no numbers, which pass every threshold.
     columns = ", ".join(
-        f"{identifier(stored)} AS {identifier(name)}" for name, stored in _input_names(database.columns("clips_asked"))
+        f"{if_number(identifier(stored)) if types[stored] in EXACT_BELOW else identifier(stored)} AS {identifier(name)}"
+        for name, stored in _input_names(list(types))
     )
     try:
         database.execute(

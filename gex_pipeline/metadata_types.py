@@ -161,11 +161,19 @@ def _select(part: Part, fits: Mapping[str, _Fit], named: Named) -> str:
     return f"SELECT {', '.join([replaced, *texts])} FROM {part.rows}"
 
 
+def if_number(column: str) -> str:
+    """SQL for a floating number, NULL where it is NaN.
+
+    A comparison with NaN, and of several files ``isnan``, is answered by the largest values that Parquet notes of its
+    columns, among which NaN is not.
+    """
+    return f"CASE WHEN isfinite({column}::DOUBLE) OR isinf({column}::DOUBLE) THEN {column} END"
+
+
 def _without_nan(column: str, kind: str, wanted: str | None, *, is_named: bool) -> str:
     """SQL for a value, NULL where it is how programs say that there is no number; DuckDB takes NaN for the largest."""
     if kind in EXACT_BELOW or wanted in EXACT_BELOW:
-        # Compared with NaN, a column of Parquet is told by its largest value, which NaN is not, to have none.
-        return f"CASE WHEN NOT isnan({column}::DOUBLE) THEN {column} END"
+        return if_number(column)
     if kind == "VARCHAR" and is_named:
         return f"CASE WHEN {column} NOT IN {NO_VALUES} THEN {column} END"
     return column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -147,6 +148,24 @@ def test_a_column_that_came_later_is_null_for_the_clips_before_it(tmp_path):
     new = pair("y", lang="en")
     assert then(tmp_path, "lang = 'en'", new) == ({"y": 2}, {"filtered_by_where": 2})
     assert then(tmp_path, "lang IS NULL OR lang = 'en'", new) == ({"x": 2, "y": 2}, {})
+
+
+def test_a_stored_value_that_is_no_number_passes_no_threshold(tmp_path):
+    """As a fresh run over the same metadata has it; snapshots of earlier versions hold NaN."""
+    known(tmp_path, rows=[*pair("x", score=1.5), *pair("y", score=2.5)])
+    table = pq.read_table(tmp_path / "output/tables/clips-000000.parquet")
+    scores = pa.array([float("nan") if score == 2.5 else score for score in table["score"].to_pylist()])
+    place = table.column_names.index("score")
+    pq.write_table(table.set_column(place, "score", scores), tmp_path / "output/tables/clips-000000.parquet")
+    assert then(tmp_path, "score > 1", pair("z", score=1.5)) == ({"x": 2, "z": 2}, {"filtered_by_where": 2})
+    assert then(tmp_path, "score IS NULL", pair("z", score=1.5)) == ({"y": 2}, {"filtered_by_where": 2})
+
+
+def test_lists_are_asked_as_lists(tmp_path):
+    known(tmp_path, rows=[*pair("x", tags=["dog"]), *pair("y", tags=None)])
+    assert then(tmp_path, "list_contains(tags, 'dog')", pair("z", tags=["cat", "dog"])) == (
+        {"x": 2, "z": 2}, {"filtered_by_where": 2}
+    )  # fmt: skip
 
 
 def test_without_the_predicate_barred_clips_are_thought_about_again(tmp_path):

@@ -832,6 +832,20 @@ def test_a_score_that_is_no_number_passes_no_threshold(tmp_path, ending):
     assert "nan" not in " ".join(loss["row"] for loss in losses).lower()
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_a_night_without_scores_beside_one_with_all_of_them_passes_no_threshold(tmp_path, kind):
+    """DuckDB takes from the statistics of several files that none holds NaN; infinities are values."""
+    night(tmp_path, "n1", score=pa.array([float("nan"), 0.75, float("inf")], kind))
+    night(tmp_path, "n2", score=pa.array([0.75, 0.25], kind))
+    _, clips, _ = nights(tmp_path, where="score > 0.5")
+    assert [(clip["source_id"], clip["score"]) for clip in clips] == [
+        ("n1-1", 0.75),
+        ("n1-2", float("inf")),
+        ("n2-0", 0.75),
+    ]
+    assert [clip["source_id"] for clip in nights(tmp_path, where="score IS NULL")[1]] == ["n1-0"]
+
+
 def test_a_missing_caption_that_a_program_wrote_as_nan_is_missing(tmp_path):
     write_jsonl(tmp_path / "n1.jsonl", [clip_row("v1", caption=float("nan")), clip_row("v2", caption="nanny")])
     night(tmp_path, "n2", Caption=pa.array([float("nan")]))
