@@ -13,7 +13,7 @@ from gex_pipeline.errors import RecipeError
 
 GROUP = "gex.operations"
 # Named here and not as entry points, so that they work from a source checkout that is not installed.
-_BUILT_IN = {
+BUILT_IN = {
     "source": "gex_pipeline.operations.source:Source",
     "integrate": "gex_pipeline.operations.integrate:Integrate",
     "compress_text": "gex_pipeline.operations.compress_text:CompressText",
@@ -23,7 +23,7 @@ _BUILT_IN = {
 
 @cache
 def _known() -> dict[str, EntryPoint]:
-    built_in = [EntryPoint(name, target, GROUP) for name, target in _BUILT_IN.items()]
+    built_in = [EntryPoint(name, target, GROUP) for name, target in BUILT_IN.items()]
     return {point.name: point for point in [*entry_points(group=GROUP), *built_in]}
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gex_pipeline.errors import Reason, RejectedError
+from gex_pipeline.media.decoding import picture_of
 from gex_pipeline.media.frames import encode_jpeg
-from gex_pipeline.media.orientation import orientation_of
 from gex_pipeline.media.outline import check_index, outline_of
 from gex_pipeline.media.source import DECODER_LIMITS, SAFE_INPUT, check_size, container_start_s
 
@@ -57,11 +57,11 @@ def _picture(container: av.container.InputContainer, time_s: float, height_px: i
         shown = frame
     if shown is None:
         raise RejectedError(Reason.no_frames, "no frame comes out of its decoder")
-    orientation = orientation_of(shown)
-    sar = float(stream.sample_aspect_ratio or 1) or 1.0
-    width, height = orientation.size_px(max(1, round(shown.width * sar)), shown.height)
-    check_size((width, height), "are shown with")
-    scale = min(1.0, height_px / height)
-    size_px = orientation.size_px(max(1, round(width * scale)), max(1, round(height * scale)))
-    scaled = av.video.reformatter.VideoReformatter().reformat(shown, *size_px, "rgb24", interpolation="AREA")
-    return orientation.upright(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+    def fit(size_px: tuple[int, int]) -> tuple[int, int]:
+        check_size(size_px, "are shown with")  # also where a picture of absurd pixels would be a small poster
+        scale = min(1.0, height_px / size_px[1])
+        width, height = (max(1, round(side * scale)) for side in size_px)
+        return width, height
+
+    return picture_of(shown, stream, av.video.reformatter.VideoReformatter(), fit)

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gex_pipeline import storage
+from gex_pipeline.registry import BUILT_IN
 from gex_pipeline.shards.manifest import Manifest
 from gex_pipeline.shards.samples import clip_tables, snapshot_tables
 from gex_pipeline.shards.target import ShardRef, Target
@@ -33,7 +34,6 @@ _NO_CLIPS = (
     "NULL::INTEGER AS snapshot"
 )
 _NUM_TOGETHER = 64  # receipts in memory
-_BUILT_IN = frozenset({"source", "integrate", "compress_text", "compress_video"})
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SourceClips:
 def not_built_in(manifest: Manifest) -> frozenset[str]:
     """The granularities in which an operation that is not built in had a hand: it can change time and pictures."""
     entries = [item for snapshot in manifest.snapshots for item in snapshot.granularities.items()]
-    found = {name for name, entry in entries if entry.operation not in _BUILT_IN}
+    found = {name for name, entry in entries if entry.operation not in BUILT_IN}
     while more := {name for name, entry in entries if entry.parent in found} - found:
         found |= more
     return frozenset(found)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from gex_pipeline import registry
-from gex_pipeline.shards import source_clips
 from tests.making_runs import LVLT, clip_row, recipe_of, run_here, write_jsonl
 from tests.media.making_clips import Make, make_clip
 
@@ -92,7 +91,3 @@ def test_a_data_set_with_an_operation_of_ones_own_passes_and_what_is_beside_it_i
     assert (done.code, found) == (0, [(True, "joint", name) for name in ("IMAGE", "LONGER", "SHORT")])
     make_clip(output.parent / "clips/v1-1.mp4", 12, Make(NUM_FRAMES, fps=FPS))
     assert verify(output, "--deep").checks() == {"joint": {"LVLT/LVLT-000000.tar"}}
-
-
-def test_the_operations_that_the_registry_knows_without_others_are_built_in():
-    assert frozenset(registry._BUILT_IN) == source_clips._BUILT_IN
