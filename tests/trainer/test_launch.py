@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from ray.train import WorkerGroupError
@@ -17,6 +18,7 @@ from tests.trainer.tiny_recipes import largest_difference, log_of, steps_of, tin
 from trainer import launch
 from trainer.launch import _Board, train_with_ray
 from trainer.run_settings import LaunchSettings
+from trainer.train import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CHANGES = {
@@ -25,6 +27,7 @@ CHANGES = {
     "launch": {"num_processes": 2},
 }
 LONG = {"optim": {"epochs": 5}}
+ALONE = {"launch": {"num_processes": 1}}  # where others change nothing: each process takes seconds to start
 
 
 def training_processes() -> list[int]:
@@ -39,7 +42,7 @@ def training_processes() -> list[int]:
     return [pid for pid, one in all_of_them.items() if "RayTrainWorker" in one.program and is_ours(pid)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def killing():
     """Kill one of the training's processes once a step has left its figures; gives the steps that were reached.
 
@@ -67,14 +70,38 @@ def killing():
         thread.join()
 
 
-def test_a_training_goes_on_from_its_last_checkpoint_when_a_process_of_it_is_killed(
-    ray_local, numbered_output, tmp_path, killing
-):
-    quiet, output = tmp_path / "quiet", tmp_path / "training"
-    train_here(tiny_recipe(numbered_output, quiet, CHANGES, LONG, {"launch": {"num_processes": 1}}))
+class Survived(NamedTuple):
+    outcome: Outcome
+    output: Path
+    reached: list[int]
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def survived(ray_local, numbered_output, tmp_path_factory, killing):
+    """A training of which a process was killed, on a machine with GPUs that it is not to take."""
+    one_process = launch._one_process
+
+    def beside_gpus(config):
+        import torch
+
+        torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 8)
+        one_process(config)
+
+    output, said = tmp_path_factory.mktemp("survived") / "training", []
     reached = killing(output, 5)
-    said: list[str] = []
-    outcome = train_with_ray(tiny_recipe(numbered_output, output, CHANGES, LONG), said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "_one_process", beside_gpus)
+        outcome = train_with_ray(tiny_recipe(numbered_output, output, CHANGES, LONG), said.append)
+    return Survived(outcome, output, reached, said)
+
+
+def test_a_training_goes_on_from_its_last_checkpoint_when_a_process_of_it_is_killed(
+    survived, numbered_output, tmp_path
+):
+    outcome, output, reached, said = survived
+    quiet = tmp_path / "quiet"
+    train_here(tiny_recipe(numbered_output, quiet, CHANGES, LONG, ALONE))
     assert len(reached) == 1
     assert outcome.first_step in range(4, reached[0] + 2)
     assert f"going on from step {outcome.first_step} of {outcome.num_steps}" in said
@@ -88,6 +115,12 @@ def test_a_training_goes_on_from_its_last_checkpoint_when_a_process_of_it_is_kil
     assert any("IT held out" in line for line in said)
 
 
+def test_processes_without_a_gpu_of_their_own_train_on_the_cpu_though_they_see_one(survived):
+    """Ray leaves all GPUs of a node to see where it assigned none, and training had taken them."""
+    assert survived.outcome.model
+    assert survived.said.count("gpus_a_process = 0: training on the CPU though this node has GPUs") == 2  # starts
+
+
 def test_processes_that_are_lost_too_often_end_it_with_a_sentence_that_says_what_to_do(
     ray_local, numbered_output, tmp_path, killing
 ):
@@ -95,7 +128,7 @@ def test_processes_that_are_lost_too_often_end_it_with_a_sentence_that_says_what
     output = tmp_path / "training"
     reached = killing(output, 3)
     with pytest.raises(TransientError, match=r"lost its processes more than 0 times .*run the same command again"):
-        train_with_ray(tiny_recipe(numbered_output, output, CHANGES, LONG, changes))
+        train_with_ray(tiny_recipe(numbered_output, output, CHANGES, LONG, ALONE, changes))
     assert reached
 
 
@@ -119,17 +152,18 @@ def test_the_first_word_on_how_training_ended_counts():
     assert asyncio.run(board.answer()) == {"failure": "the batch does not fit", "transient": False}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code", "changes"), [(signal.SIGTERM, 75, {}), (signal.SIGINT, 130, ALONE)])
+@pytest.mark.usefixtures("ray_local")
 def test_a_training_that_is_told_to_stop_writes_a_checkpoint_and_ends(
-    ray_local, numbered_output, tmp_path, killing, number, code
+    numbered_output, tmp_path, killing, number, code, changes
 ):
     """The signal comes to the process that waits for Ray; the steps are taken in threads of others."""
     output = tmp_path / "training"
-    changes = {"checkpoints": {"every_steps": 1000}, "optim": {"epochs": 50}}
+    endless = {"checkpoints": {"every_steps": 1000}, "optim": {"epochs": 50}}
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
     reached = killing(output, 3, number)
     said: list[str] = []
-    outcome = train_with_ray(tiny_recipe(numbered_output, output, CHANGES, changes), said.append)
+    outcome = train_with_ray(tiny_recipe(numbered_output, output, CHANGES, endless, changes), said.append)
     assert (outcome.stopped_by, outcome.exit_code, outcome.model) == (number.name, code, "")
     assert len(reached) == 1
     last = steps_of(output)[-1]["step"] + 1
@@ -137,26 +171,6 @@ def test_a_training_that_is_told_to_stop_writes_a_checkpoint_and_ends(
     assert [path.name for path in (output / "checkpoints").glob("step-*")] == [f"step-{last:09d}"]
     assert f"{number.name}: stopping after this step, with a checkpoint; once more ends it at once" in said
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
-
-
-def test_processes_without_a_gpu_of_their_own_train_on_the_cpu_though_they_see_one(
-    ray_local, numbered_output, tmp_path, monkeypatch
-):
-    """Ray leaves all GPUs of a node to see where it assigned none, and training had taken them."""
-    one_process = launch._one_process
-
-    def beside_gpus(config):
-        import torch
-
-        torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 8)
-        one_process(config)
-
-    monkeypatch.setattr(launch, "_one_process", beside_gpus)
-    said: list[str] = []
-    recipe = tiny_recipe(numbered_output, tmp_path / "training", CHANGES, {"optim": {"epochs": 1}})
-    outcome = train_with_ray(recipe, said.append)
-    assert outcome.model
-    assert said.count("gpus_a_process = 0: training on the CPU though this node has GPUs") == 1
 
 
 def test_more_processes_than_gpus_on_a_node_end_it_at_once_with_a_sentence(
@@ -173,8 +187,9 @@ def test_more_processes_than_gpus_on_a_node_end_it_at_once_with_a_sentence(
         one_process(config)
 
     monkeypatch.setattr(launch, "_one_process", beside_one_gpu)
+    changes = {"launch": {"max_restarts": 0}}  # a second start would only say the same
     with pytest.raises(GexError, match=r"2 processes are started on a machine with 1 GPUs") as caught:
-        train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES))
+        train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES, changes))
     assert not caught.value.transient
 
 
@@ -266,7 +281,7 @@ def test_an_error_of_a_process_that_may_pass_is_in_the_sentence_at_the_end(
     monkeypatch.setattr(launch, "_one_process", on_a_broken_gpu)
     changes = {"launch": {"max_restarts": 0}, "data": {"granularities": {"IT": {}}}}
     with pytest.raises(TransientError) as caught:
-        train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES, changes))
+        train_with_ray(tiny_recipe(numbered_output, tmp_path / "training", CHANGES, ALONE, changes))
     assert str(caught.value) == (
         "training lost its processes more than 0 times (RuntimeError: CUDA error: an illegal memory access was "
         "encountered); run the same command again to go on from the last checkpoint"
