@@ -15,18 +15,28 @@ from gex_pipeline.shards.samples import Samples, open_samples
 from gex_pipeline.shards.target import open_target
 from gex_pipeline.tables import Database
 from gex_pipeline.validate.drift import Values, compare
+from gex_pipeline.validate.settings import names_taken_otherwise
 from gex_pipeline.validate.statistics import rounded
 
 _WHOLE = "num_words"  # a count, whose bins begin between two values
 
 
 def find_drift(samples: Samples, max_psi: float) -> list[dict[str, Any]]:
-    """A row a granularity and quantity that both sides have, alarms first; none for a first snapshot."""
+    """A row a granularity and quantity that both sides have, alarms first; none for a first snapshot.
+
+    Scores are compared with those only that were taken by the same model and rule.
+    """
     manifest = samples.target.manifest
-    numbers = [entry.snapshot for entry in manifest.snapshots] if manifest else []
-    if len(numbers) < 2:
+    if manifest is None or len(manifest.snapshots) < 2:
         return []
-    samples.database.run("validation_values", newest=numbers[-1])
+    *before, newest = manifest.snapshots
+    apart = [
+        (entry.snapshot, name)
+        for entry in before
+        for name in names_taken_otherwise((entry.recipe, entry.software), (newest.recipe, newest.software))
+    ]
+    others, names = [number for number, _ in apart], [name for _, name in apart]
+    samples.database.run("validation_values", newest=newest.snapshot, others=others, names=names)
     return compare_measured(samples.database, max_psi)
 
 

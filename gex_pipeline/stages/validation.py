@@ -32,7 +32,7 @@ from gex_pipeline.shards.target import open_target
 from gex_pipeline.stages.drift import find_drift
 from gex_pipeline.validate.clip import ClipCosine, Vectors
 from gex_pipeline.validate.sentence import SentenceCosine, row_cosines
-from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings, mixed_scores
+from gex_pipeline.validate.settings import ScorerSettings, ValidationSettings, mixed_scores, never_taken_so
 from gex_pipeline.validate.statistics import rounded, summarise
 from gex_pipeline.validate.tsne import MIN_POINTS, plane_points
 
@@ -108,8 +108,9 @@ class _Validation:
         self._settings = ValidationSettings.model_validate(recipe.get("validation") or {})
         self._clip_model = options.clip_model or self._scores.clip_model
         self._videos: dict[str, Vectors | None] = {}  # by the key that a video is drawn by; None: unreadable
-        mixed = mixed_scores((one.recipe, one.software) for one in manifest.snapshots if one.retired is None)
-        self._notes = [*samples.notes, *([mixed] if mixed else [])]
+        taken = [(one.recipe, one.software) for one in manifest.snapshots if one.retired is None]
+        told = (mixed_scores(taken), never_taken_so(taken[-1], taken[:-1]) if taken else "")
+        self._notes = [*samples.notes, *filter(None, told)]
 
     @cached_property
     def _clip(self) -> ClipCosine:

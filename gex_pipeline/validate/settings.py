@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -47,6 +47,7 @@ _KEYS = {
     "BERTScore": ("bertscore_model", "bertscore_layers"),
     "CLIP": ("clip_model", "clip_frames"),
 }
+_NAMES = {"ROUGE": "rouge", "sentence cosine": "sentence_", "BERTScore": "bertscore_", "CLIP": "clip_"}  # begin so
 # By which rule each is taken: raised where one and the same pair comes out otherwise with the same model.
 _RULES = {"ROUGE": 1, "sentence cosine": 2, "BERTScore": 1, "CLIP": 1}
 
@@ -56,14 +57,42 @@ def score_rules() -> dict[str, str]:
     return {f"rule of {score}": str(rule) for score, rule in _RULES.items()}
 
 
-def mixed_scores(snapshots: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) -> str:
+Taken = tuple[Mapping[str, Any], Mapping[str, str]]  # a snapshot's recipe and software: how it took scores
+
+
+def names_taken_otherwise(one: Taken, other: Taken) -> tuple[str, ...]:
+    """How the names of scores begin that two snapshots took by other models or rules."""
+    return tuple(name for score, name in _NAMES.items() if _taken(score, one) != _taken(score, other))
+
+
+def never_taken_so(newest: Taken, before: Sequence[Taken]) -> str:
+    """Which scores the newest snapshot took as none before it did, as a sentence; empty for none."""
+    scores = [
+        score
+        for score, keys in _KEYS.items()
+        if _taken(score, newest)[0][keys[0]]
+        and (others := [table for table in before if _taken(score, table)[0][keys[0]]])
+        and all(_taken(score, table) != _taken(score, newest) for table in others)
+    ]
+    if not scores:
+        return ""
+    return f"No earlier snapshot took {' and '.join(scores)} as the newest did: no drift of it is looked for."
+
+
+def _taken(score: str, by: Taken) -> tuple[dict[str, Any], str]:
+    """The settings that a score depends on, and the rule, as a snapshot took it."""
+    recipe, software = by
+    table = recipe.get("scores") or {}
+    fields = ScorerSettings.model_fields
+    return {key: table.get(key, fields[key].default) for key in _KEYS[score]}, software.get(f"rule of {score}", "1")
+
+
+def mixed_scores(snapshots: Iterable[Taken]) -> str:
     """Which scores snapshots (recipe and software) took by other models or rules, as a sentence; empty for none."""
-    made = [(recipe.get("scores") or {}, software) for recipe, software in snapshots]
+    made = list(snapshots)
     told, has_rules = [], False
     for score, keys in _KEYS.items():
-        defaults = {key: ScorerSettings.model_fields[key].default for key in keys}
-        taken = [({**defaults, **table}, software.get(f"rule of {score}", "1")) for table, software in made]
-        taken = [(table, rule) for table, rule in taken if table[keys[0]]]
+        taken = [(table, rule) for table, rule in (_taken(score, by) for by in made) if table[keys[0]]]
         differ = len({rule for _, rule in taken}) > 1
         ways = dict.fromkeys(_way([table[key] for key in keys], rule if differ else None) for table, rule in taken)
         if len(ways) > 1:

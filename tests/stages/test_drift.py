@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gex_pipeline.stages.drift import compare_measured
+from gex_pipeline.shards.manifest import Manifest, published_manifest
+from gex_pipeline.stages.drift import compare_measured, drift_of
 from gex_pipeline.tables import Database
+from tests.report.outputs import publish
+from tests.validate.published import publish_two
 
 NUM = 1000
 SPREAD = "5 + 5.0 * i / 1000"  # uniform from 5 to 10
@@ -71,7 +76,9 @@ def test_samples_of_a_few_sources_say_no_more_than_these():
     assert not compared(*shifted, num_sources=2)["is_alarm"]
 
 
-def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other():
+@pytest.mark.parametrize("left_out", [(), ((1, "rouge"),)])
+def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other(left_out):
+    """Scores that an earlier snapshot took in another way are left out, its words and seconds are not."""
     samples = [  # granularity, snapshot, duration_s, num_words, scores
         ("LVLT", 0, 2.0, 20, "MAP {'rouge1': 0.2}"),
         ("LVLT", 1, 3.0, 30, "MAP {'rouge1': 0.3, 'rouge2': 'nan'::DOUBLE}"),
@@ -85,7 +92,8 @@ def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other():
         )
         for name, *numbers, scores in samples:
             database.execute(f"INSERT INTO samples VALUES ('{name}', 'v', {', '.join(map(str, numbers))}, {scores})")
-        database.run("validation_values", newest=2)
+        others, names = ([one[index] for one in left_out] for index in (0, 1))
+        database.run("validation_values", newest=2, others=others, names=names)
         rows = database.query("SELECT granularity, quantity, value, is_new FROM measured")
     assert sorted(tuple(row.values()) for row in rows) == [
         ("IT", "num_words", 50, True),
@@ -96,7 +104,7 @@ def test_every_quantity_of_the_newest_snapshot_is_new_and_of_no_other():
         ("LVLT", "num_words", 30, False),
         ("LVLT", "num_words", 40, True),
         ("LVLT", "rouge1", 0.2, False),
-        ("LVLT", "rouge1", 0.3, False),
+        *(() if left_out else (("LVLT", "rouge1", 0.3, False),)),
         ("LVLT", "rouge1", 0.4, True),
     ]
 
@@ -105,3 +113,17 @@ def test_both_sides_have_their_own_figures():
     row = compared("rouge1", "if(i % 2 = 0, 0.2, 0.4)", "if(i % 2 = 0, 0.5, 0.9)", num_new=10)
     sides = {side: tuple(row[f"{name}_{side}"] for name in ("num", "mean", "std")) for side in ("before", "new")}
     assert sides == {"before": (NUM, 0.3, 0.10005), "new": (10, 0.7, 0.210819)}
+
+
+@pytest.mark.parametrize("is_other", [False, True])
+def test_scores_of_another_rule_are_no_drift(tmp_path, is_other):
+    """The first night after an upgrade was alarmed about, since its scores were of the new rule."""
+    output = publish_two(tmp_path, 24, later_words=20, later_score=0.3)
+    first, later = published_manifest(str(output)).snapshots
+    software = first.software | ({"rule of ROUGE": "0"} if is_other else {})
+    publish(output, Manifest("colours", (replace(first, software=software), later)))
+    rows = drift_of(str(output), 0.2)
+    assert {row["quantity"] for row in rows if row["granularity"] == "LVST"} == (
+        {"num_words", "duration_s"} | (set() if is_other else {"rouge1"})
+    )
+    assert [row["quantity"] for row in rows if row["is_alarm"]] == ([] if is_other else ["rouge1"])

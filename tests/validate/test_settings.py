@@ -7,7 +7,18 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
-from gex_pipeline.validate.settings import ScorerSettings, mixed_scores, score_rules
+from gex_pipeline.ray_scorer import CLIP_VIDEO_NAMES
+from gex_pipeline.validate.scorers import TextScorers
+from gex_pipeline.validate.settings import (
+    _NAMES,
+    ScorerSettings,
+    mixed_scores,
+    names_taken_otherwise,
+    never_taken_so,
+    score_rules,
+)
+
+ALL_NAMES = (*TextScorers(ScorerSettings(clip_model="a")).names(), *CLIP_VIDEO_NAMES)
 
 
 def test_the_defaults_need_no_model_hub():
@@ -65,6 +76,22 @@ def test_scores_that_versions_took_by_different_rules_are_named():
     told = "ROUGE (by rule 1, then by rule 2) and "
     told += "BERTScore (minilm by rule 1, then minilm by rule 2, then minilm 1 by rule 1)"
     assert said == f"How scores are taken was changed between snapshots: figures of {told}{end}"
+
+
+def test_what_compares_is_what_was_taken_by_the_same_model_and_rule():
+    now = ({"scores": {"clip_model": "a"}}, score_rules())
+    assert names_taken_otherwise(now, ({"scores": {"clip_model": "a", "clip_videos": 5}}, score_rules())) == ()
+    assert names_taken_otherwise(now, ({}, {})) == ("sentence_", "clip_")
+    assert names_taken_otherwise(now, ({"scores": {"bertscore_layers": 1}}, score_rules())) == ("bertscore_", "clip_")
+    assert all(any(name.startswith(begin) for begin in _NAMES.values()) for name in ALL_NAMES)
+
+
+def test_scores_that_compare_with_nothing_are_named():
+    now, old = ({}, score_rules()), ({"scores": {"bertscore_layers": 1}}, {})
+    told = "No earlier snapshot took sentence cosine and BERTScore as the newest did: no drift of it is looked for."
+    assert never_taken_so(now, [old, old]) == told
+    assert never_taken_so(now, [old, now]) == never_taken_so(now, []) == ""
+    assert never_taken_so(now, [({"scores": {"sentence_model": None, "bertscore_model": None}}, {})]) == ""
 
 
 def test_importing_any_module_of_the_room_loads_no_model_library():

@@ -61,6 +61,8 @@ def test_scores_of_several_models_in_one_figure_are_told(drifted, found):
         "compare."
     )
     assert told in found[1]["notes"]
+    unlike = "No earlier snapshot took BERTScore as the newest did: no drift of it is looked for."
+    assert unlike in found[1]["notes"]
     with open_tables(str(drifted), published_manifest(str(drifted))) as database:
         assert collect_figures(str(drifted), published_manifest(str(drifted)), database).mixed_scores == told
 
