@@ -1,4 +1,4 @@
-"""One run at a time over one output: a lease, `run.lock`, that says who holds it and since when.
+"""One run, or one training, at a time over one output: a lease, `run.lock`, that says who holds it and since when.
 
 In: an output and a run's id. Out: `held`, for the time of a run. The holder renews its lease; one whose process
 has ended, or who has not renewed it for long, is taken over, so a holder that died does not block for ever.
@@ -31,6 +31,10 @@ _RENEW_S = 20.0
 _EXPIRES_S = 120.0
 _SETTLE_S = 1.0  # of an object store: at least so long, two writers at once may take to see each other
 _TRIES = 3
+
+
+class HoldLostError(GexError):
+    """The output is another's now: whoever held it before writes nothing more there."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,11 @@ def check_free(layout: Layout) -> None:
 
 
 @contextmanager
-def held(layout: Layout, run_id: str) -> Iterator[Lease]:
+def held(layout: Layout, run_id: str, *, in_place_of_same: bool = False) -> Iterator[Lease]:
     """Hold an output: taken at once or not at all, renewed by a thread, given back at the end.
+
+    With `in_place_of_same` a holder of the same `run_id` is taken over whether it has ended or not: it is the process
+    in whose place this one was started, perhaps on another machine, from which its end cannot be known.
 
     Raises:
         GexError: another run holds it, or the output cannot be written.
@@ -101,7 +108,7 @@ def held(layout: Layout, run_id: str) -> Iterator[Lease]:
     storage.check_writable(layout.output_uri)
     token, now, pid = secrets.token_hex(8), _now(), os.getpid()
     lease = Lease(layout, Holder(token, run_id, platform.node(), _machine(), pid, _started(pid), now, now))
-    lease.take()
+    lease.take(in_place_of_same=in_place_of_same)
     ended = threading.Event()
     renewing = threading.Thread(target=lease.keep, args=(ended,), name="gex-run-lock", daemon=True)
     renewing.start()
@@ -119,9 +126,15 @@ class Lease:
     def __init__(self, layout: Layout, holder: Holder) -> None:
         self._layout, self._holder = layout, holder
         self._turn = threading.Lock()
+        self._lost_by = ""
 
-    def take(self) -> None:
-        """Write the lease where there is none, or one whose holder has ended.
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was found to be another's, by a check or by the thread that renews it. Asks nobody."""
+        return bool(self._lost_by)
+
+    def take(self, *, in_place_of_same: bool = False) -> None:
+        """Write the lease where there is none, one whose holder has ended, or with the flag one of the same run.
 
         Raises:
             GexError: another run holds it.
@@ -139,7 +152,8 @@ class Lease:
             except FileMissingError:
                 continue
             holder = _parse(content)
-            if holder is not None and not holder.has_ended:
+            is_same = in_place_of_same and holder is not None and holder.run_id == self._holder.run_id
+            if holder is not None and not holder.has_ended and not is_same:
                 raise _held_by(self._layout, holder)
             # Not a lease: one that is being written this moment, or was when its process died.
             if holder is None and found is not None and time.time() - found.modified_s < _EXPIRES_S:
@@ -169,15 +183,15 @@ class Lease:
         """Renew the lease.
 
         Raises:
-            GexError: another run has taken it over, or it was removed.
+            HoldLostError: another run has taken it over, or it was removed; so it stays.
         """
         with self._turn:
-            holder = read_holder(self._layout)
+            holder = None if self._lost_by else read_holder(self._layout)
             if holder is None or holder.token != self._holder.token:
-                by = holder.words if holder else "somebody who removed run.lock"
-                raise GexError(
-                    f"the hold of this run on {self._layout.output_uri} was ended by {by}. It publishes nothing more; "
-                    "finished shards stay. Run the same command again when the other run has ended"
+                self._lost_by = self._lost_by or (holder.words if holder else "somebody who removed run.lock")
+                raise HoldLostError(
+                    f"the hold of this run on {self._layout.output_uri} was ended by {self._lost_by}. It publishes "
+                    "nothing more; what it had finished stays. Run the same command again when the other run has ended"
                 )
             self._holder = replace(self._holder, renewed=_now())
             storage.publish_bytes(_content(self._holder), self._layout.run_lock)

@@ -203,14 +203,15 @@ def _clip_folder(recipe: TrainRecipe, data: RunData, processes: Processes) -> It
     uri = recipe.place("clip")
     # one that lies there without a recipe is left of a training that never began, maybe over other texts
     begun = storage.exists(recipe.place(RECIPE)) and storage.exists(storage.join(uri, "config.json"))
-    if processes.is_first and not begun:
-        with storage.scratch_folder("gex-clip-") as folder:
-            try:
-                write_small_clip(folder, shape, data.texts(), recipe.data.image_size_px, recipe.model.towers.activation)
-            except ValueError as error:
-                raise RecipeError(f"model.towers.shape: {error}") from error
-            publish_model(folder, uri)
-    processes.wait()
+    with processes.writing():
+        if processes.is_first and not begun:
+            with storage.scratch_folder("gex-clip-") as folder:
+                try:
+                    size_px, activation = recipe.data.image_size_px, recipe.model.towers.activation
+                    write_small_clip(folder, shape, data.texts(), size_px, activation)
+                except ValueError as error:
+                    raise RecipeError(f"model.towers.shape: {error}") from error
+                publish_model(folder, uri)
     with local_folder(uri) as folder:
         yield folder
 

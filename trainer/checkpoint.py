@@ -16,6 +16,8 @@ import logging
 import math
 import secrets
 import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
+from gex_pipeline.storage_failures import explained
 from trainer.checkpoint_files import (
     INDEX,
     DamagedCheckpointError,
@@ -143,22 +146,27 @@ class Checkpoints:
             tensors[file] = whole_tensors(part, keep=rank == 0)
         if state.ema is not None:
             tensors[EMA] = whole_tensors(state.ema.state_dict(), keep=rank == 0)
-        if rank:
-            return uri
-        local = storage.is_local(self.root)
+        if rank == 0:
+            average = {} if state.ema is None else {"average": {"num_updates": state.ema.num_updates}}
+            with explained(uri):
+                self._write(progress.step, tensors, _index_content(progress, world_size, numbers) | average)
+                self._remove_old(progress.step)
+        return uri
+
+    def _write(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], content: dict[str, Any]) -> None:
+        uri, local = self.uri_of(step), storage.is_local(self.root)
         if local:
             storage.local_path(self.root).mkdir(parents=True, exist_ok=True)
-        with storage.scratch_folder(".checkpoint-", storage.local_path(self.root) if local else None) as scratch:
+        beside = storage.local_path(self.root) if local else None
+        # elsewhere than beside the others, the scratch folder says its own failures
+        with storage.scratch_folder(".checkpoint-", beside) as scratch, explained(uri) if local else nullcontext():
             folder = scratch / storage.name_of(uri)
             folder.mkdir()
             for name, part in tensors.items():
                 write_tensors(part, folder / name)
-            average = {} if state.ema is None else {"average": {"num_updates": state.ema.num_updates}}
-            write_index(folder, _index_content(progress, world_size, numbers) | average)
-            self._remove(progress.step)
+            write_index(folder, content)
+            self._remove(step)
             publish_folder(folder, uri)
-        self._remove_old(progress.step)
-        return uri
 
     def resume(self, state: TrainingState) -> Progress | None:
         """Load the newest whole checkpoint, the same on all ranks; None: there is none at all.

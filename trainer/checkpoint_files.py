@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,12 +93,15 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write tensors to a local file.
 
     Raises:
-        GexError: it cannot be written.
+        OSError: the disk does not take it; GexError: it cannot be written for another reason.
     """
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     except SafetensorError as error:
-        raise GexError(f"cannot write the checkpoint's {file.name}: {error}") from error
+        # it says in words which error of the disk it met
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(file)) from error
+        raise GexError(f"cannot write {file.name}: {error}") from error
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
 

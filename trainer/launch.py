@@ -9,6 +9,7 @@ that comes here is passed on to it, since Ray Train runs it in a thread, where s
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,8 @@ from dataclasses import asdict
 from typing import Any
 
 from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.layout import Layout
+from gex_pipeline.run_lock import check_free
 from trainer.run_settings import LaunchSettings
 from trainer.stopping import StopSignals
 from trainer.train import Outcome, train
@@ -48,13 +51,19 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
             """Ray's own would take the place of ours and abort the processes at the first SIGINT."""
             self.controller = controller
 
+    # before it waits for resources that the other training has
+    check_free(Layout(recipe.output))
     launch = recipe.launch
     resources = _resources(launch)
     _check_room(launch, resources, say)
     board = _board()
     trainer = Trainer(
         _one_process,
-        train_loop_config={"recipe": recipe.model_dump(mode="json", exclude_unset=True), "board": board},
+        train_loop_config={
+            "recipe": recipe.model_dump(mode="json", exclude_unset=True),
+            "board": board,
+            "launch": secrets.token_hex(8),
+        },
         scaling_config=ScalingConfig(
             num_workers=launch.num_processes, use_gpu=bool(launch.gpus_a_process), resources_per_worker=resources
         ),
@@ -257,7 +266,7 @@ def _one_process(config: dict[str, Any]) -> None:
         ray.get(board.say.remote(line))
 
     try:
-        with joined(use_gpu=use_gpu) as processes:
+        with joined(use_gpu=use_gpu, launch=config["launch"]) as processes:
             if processes.is_first and not use_gpu and torch.cuda.is_available():
                 say("gpus_a_process = 0: training on the CPU though this node has GPUs")
             outcome = train(recipe, processes, say, _hearing(board) if processes.is_first else _deaf)

@@ -18,14 +18,14 @@ from typing import Any, Self
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gex_pipeline import storage
 from gex_pipeline.errors import GexError
 from gex_pipeline.settings_errors import explain
+from gex_pipeline.storage_failures import explained
 from trainer.checkpoint import named_tensors
-from trainer.checkpoint_files import fill_tensors
+from trainer.checkpoint_files import fill_tensors, write_tensors
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.model import VideoTextModel
@@ -186,11 +186,11 @@ def write_model(tensors: Mapping[str, Tensor], clip_config: Any, files: ModelFil
     Raises:
         GexError: a file cannot be written.
     """
-    try:
+    with explained(str(folder)):
         (folder / CLIP).mkdir(parents=True)
         clip_config.save_pretrained(folder / CLIP)
         files.tokenizer.save(folder / CLIP)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+        write_tensors({name: tensor.detach().cpu() for name, tensor in tensors.items()}, folder / WEIGHTS)
         # whose CLIP it was says the card; to load it, the folder has all
         model = files.settings.model_dump(mode="json")
         config = {
@@ -203,8 +203,6 @@ def write_model(tensors: Mapping[str, Tensor], clip_config: Any, files: ModelFil
         }
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / CARD).write_text(files.card, encoding="utf-8")
-    except OSError as error:
-        raise GexError(f"cannot write the model: {error}") from error
 
 
 def publish_model(folder: Path, uri: str) -> None:

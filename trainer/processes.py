@@ -8,16 +8,17 @@ a number.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, TransientError
 
 _PATIENCE = timedelta(minutes=30)  # a rank that writes a checkpoint to a slow store keeps the others waiting
 
@@ -33,6 +34,8 @@ class Processes:
     """Group for what is on the CPU, small numbers most of all; none with one process."""
     use_gpu: bool = True
     """Whether a GPU is taken where there is one."""
+    launch: str = field(default_factory=lambda: secrets.token_hex(8))
+    """The same for the processes that one launch starts in the place of lost ones, and for no others."""
 
     @property
     def is_first(self) -> bool:
@@ -56,6 +59,26 @@ class Processes:
         """Until all are here."""
         if self.world_size > 1:
             dist.barrier(group=self.counts)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what the first one writes, on all: where it cannot, all fail with its sentence, and none waits for it.
+
+        What all do together inside comes before the first one writes: whoever cannot is not there for what comes later.
+
+        Raises:
+            GexError: what the first one could not write, and what to do; TransientError: it may pass.
+        """
+        error: GexError | None = None
+        try:
+            yield
+        except GexError as found:
+            error = _told_to_go_on(found)
+        told = self.broadcast(None if error is None else (str(error), error.transient))
+        if error is not None:
+            raise error
+        if told is not None:
+            raise (TransientError if told[1] else GexError)(told[0])
 
     def broadcast(self, value: Any) -> Any:
         """What the first one holds, on all; plain values only."""
@@ -83,13 +106,16 @@ class Processes:
 
 
 @contextmanager
-def joined(environment: Mapping[str, str] | None = None, *, use_gpu: bool = True) -> Iterator[Processes]:
+def joined(
+    environment: Mapping[str, str] | None = None, *, use_gpu: bool = True, launch: str | None = None
+) -> Iterator[Processes]:
     """This process with the others of its training; groups that are made here go when it ends well.
 
     After an error they stay: others may be in a collective that waits for this one, and to destroy a group of NCCL's
     is to wait for them.
 
-    Without `use_gpu` it takes the CPU, whatever GPUs it sees: they may be somebody else's.
+    Without `use_gpu` it takes the CPU, whatever GPUs it sees: they may be somebody else's. `launch` is what
+    `Processes.launch` says; without it torchrun's id of the job, or one that nobody else has.
 
     Raises:
         GexError: the environment names a place that cannot be, or fewer GPUs are here than processes want.
@@ -100,19 +126,36 @@ def joined(environment: Mapping[str, str] | None = None, *, use_gpu: bool = True
     num_here = max(int(env.get("LOCAL_WORLD_SIZE", "1")), local_rank + 1)
     device = _device(local_rank, num_here) if use_gpu else torch.device("cpu")
     if world_size == 1 and not dist.is_initialized():
-        yield Processes(0, 1, device, use_gpu=use_gpu)
+        yield Processes(0, 1, device, None, use_gpu, launch or _launch(env))
         return
     own = not dist.is_initialized()  # Ray Train has made the group already
     if own:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_PATIENCE)
     counts = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    yield Processes(dist.get_rank(), dist.get_world_size(), device, counts, use_gpu)
+    yield Processes(dist.get_rank(), dist.get_world_size(), device, counts, use_gpu, launch or _launch(env))
     if own:
         dist.destroy_process_group()
 
 
+_NO_RUN_ID = "none"  # torchrun's word
 _PLACE = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+def _launch(env: Mapping[str, str]) -> str:
+    # --rdzv-id, which torchrun wants to be one job's alone. Without it there is none, and torchrun starts the first
+    # process anew on the same machine, where it can be seen that the one before it has ended.
+    run_id = env.get("TORCHELASTIC_RUN_ID", _NO_RUN_ID)
+    return secrets.token_hex(8) if run_id == _NO_RUN_ID else run_id
+
+
+def _told_to_go_on(error: GexError) -> GexError:
+    """The error, with what to do once the storage that it names is mended."""
+    if isinstance(error.__cause__, OSError):
+        told = type(error)(f"{error}. Run the same command again to go on")
+        told.__cause__ = error.__cause__
+        return told
+    return error
 
 
 def _device(local_rank: int, num_here: int) -> torch.device:

@@ -36,15 +36,13 @@ def check_output(recipe: TrainRecipe, processes: Processes) -> TrainRecipe:
     has been published since.
 
     Raises:
-        RecipeError: it holds another training; GexError: it cannot be written to.
+        RecipeError: it holds another training.
     """
     problem = ""
     if processes.is_first:
         before = _begun(recipe)
         recipe = _settled(recipe, before)
-        if before is None:
-            storage.check_writable(recipe.output)
-        else:
+        if before is not None:
             problem = _difference(before, recipe)
     problem, snapshot = processes.broadcast((problem, recipe.data.snapshot))
     if problem:
@@ -109,7 +107,6 @@ def publish_at(end: End, recipe: TrainRecipe, built: Built, data: RunData, proce
         with storage.scratch_folder("gex-model-") as folder:
             write_model(tensors, built.clip_config, files, folder)
             publish_model(folder, end.uri)
-    processes.wait()
 
 
 def _trained(end: End, recipe: TrainRecipe, built: Built, data: RunData) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Figures of a training: numbers of a step in; lines on the console, JSON Lines, and TensorBoard where asked for.
 
+Without its JSON Lines a training does not go on; a sink that is `Beside` them may fail.
+
 One object a line, flushed at once, in the order of steps. A training that goes on from a step cuts off what was
 written of that step and later ones, so no step is there twice. What is not a finite number is ``null`` in JSON.
 Rank 0 records; its waiting time is its own. Chooses no figures and computes none but rates.
@@ -14,11 +16,12 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from gex_pipeline.errors import GexError, MissingExtraError
+from gex_pipeline.storage_failures import explained, one_line
 
 Figure = float | int | str | bool | None
 
@@ -56,9 +59,36 @@ class Record:
             sink.write(step, figures)
 
     def close(self) -> None:
-        """Finish every sink."""
-        for sink in self._sinks:
-            sink.close()
+        """Finish every sink, also after one that cannot."""
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close)
+
+
+class Beside:
+    """A sink that training can do without: when it fails that is said once, and it gets no more."""
+
+    def __init__(self, name: str, sink: Sink, say: Callable[[str], None]) -> None:
+        """`name` is what a person calls it."""
+        self._name, self._say = name, say
+        self._sink: Sink | None = sink
+
+    def write(self, step: int, figures: Mapping[str, Figure]) -> None:
+        """Give it the figures of a step."""
+        self._try(lambda sink: sink.write(step, figures))
+
+    def close(self) -> None:
+        """Finish it."""
+        self._try(lambda sink: sink.close())
+
+    def _try(self, use: Callable[[Sink], None]) -> None:
+        if self._sink is None:
+            return
+        try:
+            use(self._sink)
+        except Exception as error:  # noqa: BLE001 - libraries of others, and none of what they raise ends a training
+            self._sink = None
+            self._say(f"warning: {self._name} gets no more figures: {type(error).__name__}: {one_line(error)}")
 
 
 class JsonLines:
@@ -68,18 +98,27 @@ class JsonLines:
         """`next_step` is the first that will be written; lines of it and later ones are cut off.
 
         Raises:
-            GexError: the file holds a line that is not a training's.
+            GexError: the file holds a line that is not a training's, or cannot be written.
         """
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            _cut(file, next_step)
-        self._out = file.open("a", encoding="utf-8")
+        self._file = file
+        with explained(str(file)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists():
+                _cut(file, next_step)
+            # without a buffer: closing the file would try once more to write what it did not take
+            self._out = file.open("ab", buffering=0)
 
     def write(self, step: int, figures: Mapping[str, Figure]) -> None:
-        """Add a line."""
+        """Add a line.
+
+        Raises:
+            GexError: it cannot be written; what was written of it is cut off when the training goes on.
+        """
         finite = {name: None if _is_not_finite(value) else value for name, value in figures.items()}
-        self._out.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        self._out.flush()
+        line = json.dumps({"step": step, **finite}, allow_nan=False).encode() + b"\n"
+        with explained(str(self._file)):
+            while line:
+                line = line[self._out.write(line) :]
 
     def close(self) -> None:
         """Close the file."""
@@ -162,7 +201,8 @@ class WeightsAndBiases:
             raise GexError(
                 f"Weights & Biases refuses: {error}; set WANDB_MODE=offline to write its files here"
             ) from error
-        marker.write_text(run_id + "\n", encoding="utf-8")
+        with explained(str(marker)):
+            marker.write_text(run_id + "\n", encoding="utf-8")
 
     def write(self, step: int, figures: Mapping[str, Figure]) -> None:
         """Log the figures of a step; those of one step may come in several parts."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from gex_pipeline import storage
+from gex_pipeline.errors import GexError
+from gex_pipeline.run_lock import HoldLostError
+from gex_pipeline.storage_failures import one_line
 from trainer.curve import draw_curve
 from trainer.processes import Processes
-from trainer.record import WANDB_RUN, JsonLines, Lines, Record, Sink, TensorBoard, WeightsAndBiases
+from trainer.record import WANDB_RUN, Beside, JsonLines, Lines, Record, Sink, TensorBoard, WeightsAndBiases
 from trainer.telling import step_line
 from trainer.train_recipe import TrainRecipe
 
@@ -28,6 +32,7 @@ def open_record(
     Files of figures are local: for an output on an object store they are written here first, and copied there by
     `Record.keep` and when the training ends. Called before every checkpoint, `keep` sees to it that a training that is
     killed has the lines of all steps that it does not take again; those of later steps are cut off when it goes on.
+    Where the output turns out to be another training's by now (`HoldLostError`), nothing more is copied or drawn there.
 
     Raises:
         GexError: a sink cannot be opened.
@@ -36,21 +41,40 @@ def open_record(
         yield Record([], every_steps=recipe.record.every_steps)
         return
     with _local_output(recipe) as folder:
-        next_step = steps.start
-        form = partial(step_line, num_steps=steps.stop)
-        sinks: list[Sink] = [Lines(say, form), JsonLines(folder / LOG, next_step=next_step)]
-        if recipe.record.tensorboard:
-            sinks.append(TensorBoard(folder / TENSORBOARD, next_step=next_step))
-        if recipe.record.wandb_project:
-            content = recipe.model_dump(mode="json")
-            sinks.append(WeightsAndBiases(folder, recipe.record.wandb_project, recipe.name, content))
+        sinks = _sinks(recipe, folder, steps, say)
         record = Record(sinks, every_steps=recipe.record.every_steps, keep=partial(_publish, folder, recipe, _KEPT))
         try:
             yield record
         finally:
             record.close()
-            if (picture := draw_curve(folder / LOG)) is not None:
-                (folder / CURVE).write_text(picture, encoding="utf-8")
+            if _is_ours():
+                _draw(folder, say)
+
+
+def _sinks(recipe: TrainRecipe, folder: Path, steps: range, say: Callable[[str], None]) -> list[Sink]:
+    form = partial(step_line, num_steps=steps.stop)
+    sinks: list[Sink] = [Lines(say, form), JsonLines(folder / LOG, next_step=steps.start)]
+    if recipe.record.tensorboard:
+        sinks.append(Beside("TensorBoard", TensorBoard(folder / TENSORBOARD, next_step=steps.start), say))
+    if recipe.record.wandb_project:
+        content = recipe.model_dump(mode="json")
+        run = WeightsAndBiases(folder, recipe.record.wandb_project, recipe.name, content)
+        sinks.append(Beside("Weights & Biases", run, say))
+    return sinks
+
+
+def _is_ours() -> bool:
+    """Whether the output is still this training's, as far as the error says that ends it."""
+    return not isinstance(sys.exception(), HoldLostError)
+
+
+def _draw(folder: Path, say: Callable[[str], None]) -> None:
+    """The picture of the figures, as well as can be."""
+    try:
+        if (picture := draw_curve(folder / LOG)) is not None:
+            storage.publish_bytes(picture.encode(), str(folder / CURVE))
+    except (GexError, OSError, ValueError) as error:
+        say(f"warning: {CURVE} is not drawn: {one_line(error)}")
 
 
 @contextmanager
@@ -65,7 +89,8 @@ def _local_output(recipe: TrainRecipe) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            _publish(folder, recipe)
+            if _is_ours():
+                _publish(folder, recipe)
 
 
 def _publish(folder: Path, recipe: TrainRecipe, names: Sequence[str] | None = None) -> None:

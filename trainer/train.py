@@ -11,6 +11,7 @@ Paper: GEXIA §3.2 and §4.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from trainer.ema import Ema
 from trainer.figures import StepLog
 from trainer.held_out import Figures, evaluate_held_out
 from trainer.history import check_held_out
+from trainer.hold import Hold, holding
 from trainer.loader import Loader, Rank, agree_over
 from trainer.model import parameter_groups
 from trainer.optim import GuardedOptimiser, check_precision
@@ -94,6 +96,7 @@ def train(
     started_s = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(_in_memory(recipe))
+        hold = stack.enter_context(holding(recipe.output, processes))
         recipe = check_output(recipe, processes)
         data = stack.enter_context(open_data(recipe.data, recipe.task))
         say = say if processes.is_first else lambda line: None
@@ -105,27 +108,35 @@ def train(
         built = build(recipe, data, processes)
         check_held_out(recipe.data, built.earlier)
         run = TrainingRun(recipe, data, built, processes)
-        begin_output(recipe, processes)
+        hold.check()  # reading data and weights may have taken long
+        with processes.writing():
+            begin_output(recipe, processes)
         first = run.resume()
         if first == run.num_steps and storage.exists(recipe.place("model", CONFIG)):
             say("nothing left to do: all steps are done")
             return Outcome(run.num_steps, first, time.monotonic() - started_s, model=recipe.place("model"))
         for sentence in [f"going on from step {first} of {run.num_steps}"] if first else built.told:
             say(sentence)
-        record = stack.enter_context(open_record(recipe, processes, range(first, run.num_steps), say))
+        with processes.writing():
+            record = stack.enter_context(open_record(recipe, processes, range(first, run.num_steps), say))
         stop = stack.enter_context(StopSignals())
-        stopped_by = _steps(run, range(first, run.num_steps), record, say, lambda: stop.received or hear())
+
+        def told() -> str:
+            # one that lost its hold stops after the step, and says so where it would write
+            return stop.received or hear() or (signal.SIGTERM.name if hold.is_lost else "")
+
+        stopped_by = _steps(run, range(first, run.num_steps), record, hold, say, told)
         figures: Figures = {}
         model = ""
         if not stopped_by:
             figures = run.evaluate()
+            hold.check()
             if first < run.num_steps:
                 # with the checkpoint there, the line is there too: a model that is exported later writes no second one
                 if figures:
-                    record.write(run.num_steps - 1, as_held_out(figures))
-                record.keep()
-                run.save(run.num_steps, figures)
-            with run.averaged():
+                    _write(run, record, run.num_steps - 1, as_held_out(figures))
+                _save(run, record, run.num_steps, figures)
+            with processes.writing(), run.averaged():
                 model = publish_trained(recipe, run.built, data, figures, processes)
         return Outcome(run.num_steps, first, time.monotonic() - started_s, stopped_by, figures, model)
 
@@ -145,7 +156,9 @@ def _in_memory(recipe: TrainRecipe) -> Iterator[None]:
         ) from error
 
 
-def _steps(run: TrainingRun, steps: range, record: Record, say: Callable[[str], None], hear: Callable[[], str]) -> str:
+def _steps(
+    run: TrainingRun, steps: range, record: Record, hold: Hold, say: Callable[[str], None], hear: Callable[[], str]
+) -> str:
     """Take the steps; the signal that told to stop, with a checkpoint there, or empty at the end."""
     warned: set[str] = set()
     recipe, log = run.recipe, StepLog(run.recipe, run.built, run.processes)
@@ -155,7 +168,7 @@ def _steps(run: TrainingRun, steps: range, record: Record, say: Callable[[str], 
             upcoming = run.step(step, upcoming, loader, log)
             if record.due(step) or step + 1 == steps.stop:
                 figures = log.figures(run.data.order.place_of(step).epoch)
-                record.write(step, figures)
+                _write(run, record, step, figures)
                 _warn(figures, warned, say)
             if step + 1 == steps.stop:
                 return ""
@@ -163,16 +176,30 @@ def _steps(run: TrainingRun, steps: range, record: Record, say: Callable[[str], 
             if recipe.evaluation.every_steps and (step + 1) % recipe.evaluation.every_steps == 0:
                 with log.rates.excluded():
                     found = run.evaluate()
-                    record.write(step, as_held_out(found))
+                    _write(run, record, step, as_held_out(found))
             # a process that is ahead waits here for the others, at every step: that is part of how fast they train
             told = told_to_stop(run.processes, hear())
             if told or (step + 1) % recipe.checkpoints.every_steps == 0 or (found and recipe.checkpoints.best):
                 with log.rates.excluded():
-                    record.keep()
-                    run.save(step + 1, found)
+                    hold.check()
+                    _save(run, record, step + 1, found)
             if told:
                 return told
     return ""
+
+
+def _write(run: TrainingRun, record: Record, step: int, figures: Mapping[str, Figure]) -> None:
+    """Write the figures of a step."""
+    with run.processes.writing():
+        record.write(step, figures)
+
+
+def _save(run: TrainingRun, record: Record, step: int, figures: Figures) -> None:
+    """Write a checkpoint of which `step` is the next step, after the figures of the steps before it."""
+    with run.processes.writing():
+        record.keep()
+    with run.processes.writing():
+        run.save(step, figures)
 
 
 def _warn(figures: Mapping[str, Figure], warned: set[str], say: Callable[[str], None]) -> None:
