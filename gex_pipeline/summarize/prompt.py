@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.quotes import unquoted
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.writing import first_words, num_words
 
 if TYPE_CHECKING:
     from gex_pipeline.summarize.request import SummaryRequest
@@ -142,20 +143,15 @@ def _printable(char: str) -> str:
 
 def fit_captions(captions: Sequence[str], max_words: int) -> list[str]:
     """At most `max_words` words in all, taken evenly: captions dropped at equal distances, then long ones trimmed."""
-    split = [words for words in (caption.split() for caption in captions) if words]
-    if sum(map(len, split)) <= max_words:
-        return [" ".join(words) for words in split]
-    num_kept = min(len(split), max(1, max_words // _MIN_KEPT_WORDS))
-    if num_kept > 1:
-        split = [split[index * (len(split) - 1) // (num_kept - 1)] for index in range(num_kept)]
-    else:
-        split = split[:1]
-    limit = max((limit for limit in range(1, max_words + 1) if _words_under(split, limit) <= max_words), default=1)
-    return [" ".join(words[:limit]) for words in split]
-
-
-def _words_under(split: list[list[str]], limit: int) -> int:
-    return sum(min(len(words), limit) for words in split)
+    kept = [line for line in (" ".join(caption.split()) for caption in captions) if line]
+    if sum(map(num_words, kept)) <= max_words:
+        return kept
+    num_kept = min(len(kept), max(1, max_words // _MIN_KEPT_WORDS))
+    kept = [kept[index * (len(kept) - 1) // max(1, num_kept - 1)] for index in range(num_kept)]
+    lengths = [num_words(line) for line in kept]
+    fitting = (limit for limit in range(max_words, 0, -1) if sum(min(num, limit) for num in lengths) <= max_words)
+    limit = next(fitting, 1)
+    return [" ".join(first_words(line, limit)) for line in kept]
 
 
 def mark_of(request: SummaryRequest) -> str:

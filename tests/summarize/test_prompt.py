@@ -9,6 +9,7 @@ import pytest
 from gex_pipeline.errors import Reason
 from gex_pipeline.summarize.prompt import build_messages, fit_captions, sanitize_caption, user_block
 from gex_pipeline.summarize.settings import SummarizerSettings
+from gex_pipeline.summarize.writing import num_words
 from tests.summarize.stories import RIDE, request
 
 SETTINGS = SummarizerSettings(backend="vllm", model="org/name")
@@ -162,6 +163,27 @@ def test_many_captions_are_dropped_at_equal_distances_and_the_ends_stay() -> Non
 
 def test_long_captions_are_trimmed_before_short_ones_lose_a_word() -> None:
     assert fit_captions(["w " * 50, "a dog runs"], 20) == [" ".join("w" * 17), "a dog runs"]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "\u4e00\u4e2a\u7a7f\u7ea2\u8272\u56f4\u88d9\u7684\u5973\u4eba\u5728\u63c9\u9762\u56e2\uff0c" * 8,
+        "\u0e1c\u0e39\u0e49\u0e2b\u0e0d\u0e34\u0e07\u0e01\u0e33\u0e25\u0e31\u0e07\u0e27\u0e34\u0e48\u0e07" * 20,
+        "\u72ac\u304c\u516c\u5712\u3092\u8d70\u3063\u3066\u3044\u307e\u3059\u3002" * 12,
+    ],
+    ids=["Chinese", "Thai", "Japanese"],
+)
+def test_captions_without_spaces_fit_too_and_none_is_lost(caption: str) -> None:
+    """Each was one word, so that thousands of them overflowed what a model reads, however often that was halved."""
+    kept = fit_captions([caption, "a dog runs", caption, caption], 60)
+    assert 50 < sum(map(num_words, kept)) <= 60
+    assert kept[1] == "a dog runs"
+    assert [caption.startswith(kept[index]) and len(kept[index]) > 15 for index in (0, 2, 3)] == [True] * 3
+    many = fit_captions([caption] * 1000, 60)
+    assert sum(map(num_words, many)) <= 60
+    assert len(many) == 10
+    assert fit_captions([caption[:30]] * 3, 60) == [caption[:30]] * 3
 
 
 def test_a_later_attempt_gets_half_the_words() -> None:
