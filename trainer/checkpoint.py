@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -65,14 +65,11 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands. `recipe` and everything else can be written as JSON."""
+    """Where a training stands; its recipe lies beside the checkpoints."""
 
     step: int
-    """Steps that are done, and so the number of the next one."""
-    data_position: int
-    """Where the data goes on."""
+    """Steps that are done, and so the number of the next one, with which the data go on."""
     seed: int
-    recipe: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     """What was measured at this step; those that are not finite are not kept."""
@@ -81,14 +78,11 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one training under one path or URI."""
 
-    def __init__(
-        self, root: str, *, keep: int = 3, metric: str | None = None, higher_is_better: bool = True, group: Any = None
-    ) -> None:
+    def __init__(self, root: str, *, keep: int = 3, metric: str | None = None, higher_is_better: bool = True) -> None:
         """Kept are the newest `keep` and the one that is best by `metric`."""
         if keep < 1:
             raise ValueError(f"keep is {keep}; at least the newest checkpoint is kept")
         self.root, self.keep, self.metric, self.higher_is_better = root.rstrip("/"), keep, metric, higher_is_better
-        self.group = group
 
     def uri_of(self, step: int) -> str:
         """Where the checkpoint of a step lies."""
@@ -139,9 +133,9 @@ class Checkpoints:
             GexError: it cannot be written.
         """
         uri = self.uri_of(progress.step)
-        rank, world_size = rank_and_size(self.group)
+        rank, world_size = rank_and_size()
         optimiser, numbers = _optimiser_state(state)
-        tensors = {RNG: gather_random_states(state.device, self.group)}
+        tensors = {RNG: gather_random_states(state.device)}
         for file, part in ((MODEL, named_tensors(state.model)), (OPTIMISER, optimiser)):
             tensors[file] = whole_tensors(part, keep=rank == 0)
         if state.ema is not None:
@@ -174,10 +168,10 @@ class Checkpoints:
         Raises:
             GexError: all checkpoints are damaged, or the newest whole one is of another model.
         """
-        chosen = self._choose() if rank_and_size(self.group)[0] == 0 else _NONE
-        if rank_and_size(self.group)[1] > 1:
+        chosen = self._choose() if rank_and_size()[0] == 0 else _NONE
+        if rank_and_size()[1] > 1:
             step = torch.tensor([chosen], dtype=torch.int64, device=state.device)
-            dist.broadcast(step, src=0 if self.group is None else dist.get_global_rank(self.group, 0), group=self.group)
+            dist.broadcast(step, src=0)
             chosen = int(step.item())
         if chosen == _ALL_DAMAGED:
             raise DamagedCheckpointError(f"no checkpoint under {self.root!r} is whole; remove them to start anew")
@@ -193,11 +187,12 @@ class Checkpoints:
         index = read_index(uri)
         if EMA in index["files"] and "average" not in index:
             raise GexError(f"{uri!r} does not say how often its average was moved; this version cannot go on from it")
-        progress = Progress(**index["progress"])
+        # versions before wrote more of it
+        progress = Progress(**{one.name: index["progress"][one.name] for one in fields(Progress)})
         fill_tensors(named_tensors(state.model), storage.join(uri, MODEL), "weights")
         _load_optimiser(state, uri, index["optimiser"])
         _load_average(state, uri, index)
-        rank, world_size = rank_and_size(self.group)
+        rank, world_size = rank_and_size()
         if index["world_size"] == world_size:
             states = read_tensors(storage.join(uri, RNG))
             set_random_state({name: rows[rank].clone() for name, rows in states.items()}, state.device)

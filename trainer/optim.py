@@ -39,15 +39,13 @@ class StepFigures(NamedTuple):
 class GuardedOptimiser:
     """AdamW with its schedule, clipping, and the guard against what is not finite."""
 
-    def __init__(
-        self, groups: Sequence[dict[str, Any]], settings: OptimSettings, *, num_steps: int, group: Any = None
-    ) -> None:
+    def __init__(self, groups: Sequence[dict[str, Any]], settings: OptimSettings, *, num_steps: int) -> None:
         """`groups` are those of ``trainer.model.parameter_groups``; `num_steps` is where the schedule ends.
 
         Raises:
             GexError: nothing is left to train, or weights are held in half precision.
         """
-        self.settings, self.num_steps, self.group = settings, num_steps, group
+        self.settings, self.num_steps = settings, num_steps
         self.adamw = _new_adamw(groups, settings)
         self.num_skipped = 0
         self.num_skipped_in_row = 0
@@ -93,9 +91,9 @@ class GuardedOptimiser:
         """Mean loss of all ranks, the norm here, and whether both are finite on every rank."""
         finite = loss.isfinite() & norm.isfinite()
         figures = torch.stack([loss.double(), finite.double()])
-        num_ranks = rank_and_size(self.group)[1]
+        num_ranks = rank_and_size()[1]
         if num_ranks > 1:
-            dist.all_reduce(figures, group=self.group)
+            dist.all_reduce(figures)
         loss_sum, num_finite, grad_norm = torch.cat([figures, norm.double()[None]]).tolist()
         return loss_sum / num_ranks, grad_norm, num_finite == num_ranks
 
@@ -149,11 +147,11 @@ def check_precision(settings: OptimSettings, device: torch.device) -> None:
         raise GexError(f'{name} only emulates bf16, which is slower than 32 bits; set optim.precision to "fp32"')
 
 
-def rank_and_size(group: Any = None) -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """Number of this process and how many there are; 0 of 1 where none were started."""
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
-    return dist.get_rank(group), dist.get_world_size(group)
+    return dist.get_rank(), dist.get_world_size()
 
 
 def _new_adamw(groups: Sequence[dict[str, Any]], settings: OptimSettings) -> torch.optim.AdamW:

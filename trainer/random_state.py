@@ -10,7 +10,6 @@ import hashlib
 import logging
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +21,15 @@ from trainer.optim import rank_and_size
 _log = logging.getLogger(__name__)
 
 
-def gather_random_states(device: torch.device, group: Any) -> dict[str, Tensor]:
+def gather_random_states(device: torch.device) -> dict[str, Tensor]:
     """The states of all ranks, one row each."""
-    num_ranks = rank_and_size(group)[1]
+    num_ranks = rank_and_size()[1]
     gathered = {}
     for name, own in _own_state(device).items():
         rows = [own]
         if num_ranks > 1:
             rows = [torch.empty_like(own, device=device) for _ in range(num_ranks)]
-            dist.all_gather(rows, own.to(device), group=group)
+            dist.all_gather(rows, own.to(device))
         gathered[name] = torch.stack(rows).cpu()
     return gathered
 

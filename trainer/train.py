@@ -251,7 +251,7 @@ class TrainingRun:
                 "snapshot was retired, or annotations were changed. Begin another one: name another output"
             )
         self.optimiser.restore_counters(progress.counters)
-        return progress.data_position
+        return progress.step
 
     def loader(self, steps: range) -> Loader:
         """The batches of these steps."""
@@ -299,9 +299,7 @@ class TrainingRun:
         """Write a checkpoint of which `step` is the next step."""
         progress = Progress(
             step=step,
-            data_position=step,
             seed=self.recipe.seed,
-            recipe=self.recipe.model_dump(mode="json"),
             counters={**self.optimiser.counters(), "num_samples": self.data.num_samples},
             metrics=dict(figures),
         )

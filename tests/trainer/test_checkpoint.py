@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gex_pipeline.errors import FileMissingError, GexError
-from tests.trainer.training import Training
+from tests.trainer.training import SEED, Training
 from trainer.checkpoint import Checkpoints, load_weights
 from trainer.checkpoint_files import DamagedCheckpointError, read_index, verify
 
@@ -63,7 +63,7 @@ def test_a_checkpoint_is_safetensors_and_json_and_nothing_else_is_left_beside_it
     assert names_in(tmp_path) == ["step-000000002"]
     assert names_in(tmp_path / "step-000000002") == FILES
     index = verify(checkpoints.uri_of(2))
-    assert index["progress"]["recipe"] == {"name": "tiny"}
+    assert (index["progress"]["step"], index["progress"]["seed"]) == (2, SEED)
     assert sorted(index["files"]) == [name for name in FILES if name != "index.json"]
 
 
@@ -86,7 +86,7 @@ def flip(file):
 
 
 def edit(file):
-    file.write_text(file.read_text().replace('"data_position": 16', '"data_position": 17'))
+    file.write_text(file.read_text().replace(f'"seed": {SEED}', f'"seed": {SEED + 1}'))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_only_damaged_checkpoints_stop_the_training_rather_than_start_it_anew(tm
 def test_a_save_that_fails_leaves_the_last_one_and_nothing_torn(tmp_path):
     checkpoints, training = saved(tmp_path, 2)
     progress = training.progress(4)
-    progress.recipe["not json"] = {1, 2}
+    progress.counters["not json"] = {1, 2}
     with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoints.save(training.state, progress)
     assert names_in(tmp_path) == ["step-000000002"]
@@ -250,6 +250,14 @@ def sign(folder, change):
     change(index)
     digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
     (folder / "index.json").write_text(json.dumps({"sha256": digest, "index": index}))
+
+
+def test_a_checkpoint_that_says_more_of_its_training_is_gone_on_from(tmp_path):
+    """Versions before wrote the recipe into it, and the step a second time."""
+    checkpoints, training = saved(tmp_path, 2)
+    more = {"data_position": 2, "recipe": {"name": "tiny"}}
+    sign(tmp_path / "step-000000002", lambda index: index["progress"].update(more))
+    assert checkpoints.resume(Training(5).state) == training.progress(2)
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path):

@@ -58,7 +58,7 @@ def test_on_another_number_of_ranks_all_but_the_random_states_is_restored_and_th
     for init_seed in (1, 2):
         training = Training(init_seed)
         progress = checkpoints.resume(training.state)
-        assert (progress.step, progress.data_position) == (3, 12)
+        assert progress.step == 3
         assert torch.equal(training.model.first.weight, ranks[0]["resume/first.weight"])
         assert training.optimiser.adamw.state[training.model.first.weight]["step"] == 3
         draws.append(training.everything()["draws"])
