@@ -1,7 +1,7 @@
 // The panel of filters: what it says stands in the address, and the address changes it.
 
 import { ask, count, el, markCurrent, number, quantityName, svg } from "/dom.js";
-import { changed, filters, go } from "/state.js";
+import { afterPress, changed, enter, filters, go } from "/state.js";
 
 const panel = document.getElementById("filters");
 const said = document.getElementById("chosen");
@@ -18,15 +18,16 @@ export function begin(found) {
   search.addEventListener("input", () => {
     clearTimeout(timer);
     const from = location.search;
-    timer = setTimeout(() => {
+    const find = () => {
       if (location.search !== from) return; // something else was done meanwhile: a sample opened, a step back
       go(changed({ q: search.value.trim() }), { replace: isTyped });
       isTyped = true;
-    }, WAIT_MS);
+    };
+    timer = setTimeout(() => afterPress(find), WAIT_MS);
   });
   search.addEventListener("focus", () => (isTyped = false));
   const source = el("input", { type: "text", id: "source", placeholder: "a whole id", spellcheck: "false", maxlength: 500 });
-  source.addEventListener("change", () => go(changed({ source: source.value.trim() })));
+  source.addEventListener("change", () => enter({ source: source.value.trim() }));
   ranges = dataset.quantities.map(range);
   panel.replaceChildren(
     el("label", { class: "field" }, "Text", search),
@@ -119,7 +120,7 @@ function range(quantity) {
   const plot = svg("svg", { class: "spread", viewBox: "0 0 320 44", preserveAspectRatio: "none", "aria-hidden": "true" });
   const fields = ["min", "max"].map((bound) => {
     const field = el("input", { type: "number", step: "any", "aria-label": `${name}, ${bound}`, id: `${bound}.${quantity}` });
-    field.addEventListener("change", () => go(changed({ [`${bound}.${quantity}`]: field.value })));
+    field.addEventListener("change", () => enter({ [`${bound}.${quantity}`]: field.value }));
     return field;
   });
   const element = el("fieldset", { class: "range" }, el("legend", {}, name), plot, el("div", { class: "bounds" }, fields[0], "to", fields[1]));

@@ -1,7 +1,7 @@
 // What is not in the data set: counts by reason beside, losses with their details in a table.
 
 import { ask, count, el, plural, showFailure } from "/dom.js";
-import { changed, filters, go } from "/state.js";
+import { changed, enter, filters } from "/state.js";
 
 const NAMES = ["granularity", "stage", "state", "reason", "q"];
 const body = document.querySelector("#losses tbody");
@@ -93,7 +93,7 @@ function group(title, name) {
 function drawCounts() {
   const search = el("input", { type: "search", id: "loss-search", placeholder: "detail, source, id", maxlength: 500 });
   search.value = chosen().q ?? "";
-  search.addEventListener("change", () => go(changed({ q: search.value.trim() })));
+  search.addEventListener("change", () => enter({ q: search.value.trim() }));
   beside.replaceChildren(
     el("label", { class: "field" }, "Text", search),
     group("Reason", "reason"),

@@ -2,6 +2,8 @@
 
 const OF_SAMPLE = ["sample", "tar"];
 let listener = () => {};
+let isPressed = false;
+let late = null; // what waits for the end of a press
 
 export function parameters() {
   return new URLSearchParams(location.search);
@@ -51,8 +53,31 @@ export function go(address, { replace = false } = {}) {
   listener();
 }
 
+// At once, or after the click that a press of the mouse becomes: drawn anew under it, a link would not be clicked.
+export function afterPress(change) {
+  if (isPressed) late = change;
+  else change();
+}
+
+// What was entered into a field. The press that ends the typing may be a click on another filter, or lead elsewhere.
+export function enter(patch) {
+  const view = parameters().get("view");
+  afterPress(() => parameters().get("view") === view && go(changed(patch)));
+}
+
+function release() {
+  isPressed = false;
+  setTimeout(() => {
+    const change = late;
+    late = null;
+    change?.();
+  }); // the click comes before it
+}
+
 export function onChange(callback) {
   listener = callback;
+  addEventListener("mousedown", () => (isPressed = true), true); // of a touch it comes after the pointer is up
+  for (const name of ["mouseup", "dragend"]) addEventListener(name, release, true);
   addEventListener("popstate", () => listener());
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="?"]');
