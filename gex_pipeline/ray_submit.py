@@ -31,6 +31,7 @@ _LOOK_S = 1.0
 _READ_S = (1.0, 30.0)  # between readings of the log: a twentieth of the time since the first, within these
 _READ_SHARE = 0.05
 _PATIENCE_S = 300.0  # with a dashboard that does not answer; the head of a cluster takes minutes to be started again
+_ANSWER_S = 60.0  # until a byte of an answer comes; of itself Ray's client waits for ever
 _NO_ANSWER = (RuntimeError, OSError)  # another status than 200, for which Ray has no class of its own; no answer at all
 _RECIPE = "recipe.toml"
 _PASSED_ON = ("PREFECT_API_URL",)  # nothing secret: what a job is started with stands in the dashboard
@@ -58,10 +59,7 @@ def submit(address: str, place: str, flags: Sequence[str], say: Callable[[str], 
         else:
             say(f"job {job} is running already; following it")
     except _NO_ANSWER as error:
-        raise TransientError(
-            f"the Ray dashboard at {address!r} did not answer ({_first(error)}). Run the same command again; it "
-            "follows the job if that was started"
-        ) from error
+        raise _silent(address, error) from error
     return _follow(client, job, say)
 
 
@@ -94,8 +92,15 @@ def _client(address: str) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise MissingExtraError("ray[default]", "cluster") from error
+
+    class Client(JobSubmissionClient):
+        """Ray's, which every request to a dashboard goes through."""
+
+        def _do_request(self, *request: Any, **more: Any) -> Any:
+            return super()._do_request(*request, **{"timeout": _ANSWER_S, **more})
+
     try:
-        return JobSubmissionClient(address)
+        return Client(address)
     except AuthenticationError as error:
         raise GexError(
             f"the Ray cluster at {address!r} wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the "
@@ -103,6 +108,15 @@ def _client(address: str) -> Any:
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise GexError(f"no Ray dashboard at {address!r}: {_first(error)}") from error
+    except OSError as error:  # it is there, and says nothing or that it cannot
+        raise _silent(address, error) from error
+
+
+def _silent(address: str, error: Exception) -> TransientError:
+    return TransientError(
+        f"the Ray dashboard at {address!r} did not answer ({_first(error)}). Run the same command again; it "
+        "follows the job if that was started"
+    )
 
 
 def _first(error: Exception) -> str:

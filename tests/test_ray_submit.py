@@ -111,6 +111,23 @@ def test_one_that_does_not_answer_when_the_job_is_to_be_sent_is_no_traceback(das
         ray_submit.submit(address_of(dashboard), str(tmp_path), [], print)
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_one_that_takes_the_connection_and_says_nothing_ends_the_command(
+    dashboard, client, tmp_path, monkeypatch, is_known
+):
+    """Ray's client has no limit of its own: the command hung for ever, whenever the head of the cluster did."""
+    monkeypatch.setattr(ray_submit, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(ray_submit, "_PATIENCE_S", 0.0)
+    write_jsonl(tmp_path / "clips.jsonl", [clip_row()])
+    dashboard.shutdown()  # the system still takes connections for it
+    with pytest.raises(TransientError, match=r"[rR]ead timed out") as caught:
+        if is_known:
+            ray_submit._follow(client, "gex-1-0", print)
+        else:
+            ray_submit.submit(address_of(dashboard), str(tmp_path), [], print)
+    assert "run the same command again" in str(caught.value).lower()
+
+
 def test_the_log_is_read_seldom_and_whole_at_the_end(dashboard, client, monkeypatch):
     """Of a job of hours the whole log was sent every second."""
     monkeypatch.setattr(ray_submit, "_READ_S", (3600.0, 3600.0))
