@@ -93,7 +93,7 @@ def _client(address: str) -> Any:
     except ImportError as error:
         raise MissingExtraError("ray[default]", "cluster") from error
 
-    class Client(JobSubmissionClient):
+    class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types
         """Ray's, which every request to a dashboard goes through."""
 
         def _do_request(self, *request: Any, **more: Any) -> Any:
