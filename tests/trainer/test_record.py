@@ -3,12 +3,14 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import shutil
+import threading
 
 import pytest
 import torch
 
 from gex_pipeline.errors import GexError, MissingExtraError
-from trainer.record import JsonLines, Lines, Rates, Record, TensorBoard, peak_memory
+from trainer.record import Beside, JsonLines, Lines, Rates, Record, TensorBoard, peak_memory
 
 
 class Clock:
@@ -134,6 +136,22 @@ def test_tensorboard_has_the_numbers_of_the_last_course_only(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [
         (0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)
     ]  # fmt: skip
+
+
+def test_a_board_that_cannot_be_written_any_more_is_said_once_and_the_lines_go_on(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # TensorBoard writes in a thread of its own
+    told: list[str] = []
+    lines = JsonLines(tmp_path / "figures.jsonl")
+    record = Record([Beside("TensorBoard", TensorBoard(tmp_path / "board"), told.append), lines])
+    record.write(0, {"loss": 1.0})
+    assert told == []
+    shutil.rmtree(tmp_path / "board")
+    for step in range(1, 100):  # its thread may take some until it says so
+        record.write(step, {"loss": 1.0})
+    record.close()
+    assert [line.partition(": TensorBoard gets no more figures: ")[0] for line in told] == ["warning"]
+    assert steps_in(tmp_path / "figures.jsonl") == list(range(100))
 
 
 def test_tensorboard_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
