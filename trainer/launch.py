@@ -51,19 +51,14 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
             """Ray's own would take the place of ours and abort the processes at the first SIGINT."""
             self.controller = controller
 
-    # before it waits for resources that the other training has
-    check_free(Layout(recipe.output))
+    check_free(Layout(recipe.output))  # before it waits for resources that the other training has
     launch = recipe.launch
     resources = _resources(launch)
     _check_room(launch, resources, say)
     board = _board()
     trainer = Trainer(
         _one_process,
-        train_loop_config={
-            "recipe": recipe.model_dump(mode="json", exclude_unset=True),
-            "board": board,
-            "launch": secrets.token_hex(8),
-        },
+        train_loop_config=_config(recipe, board),
         scaling_config=ScalingConfig(
             num_workers=launch.num_processes, use_gpu=bool(launch.gpus_a_process), resources_per_worker=resources
         ),
@@ -97,6 +92,12 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
             "command again to go on from the last checkpoint"
         )
     return Outcome(**answer["outcome"])
+
+
+def _config(recipe: TrainRecipe, board: Any) -> dict[str, Any]:
+    """What every process is given; the same for those that are started anew."""
+    content = recipe.model_dump(mode="json", exclude_unset=True)
+    return {"recipe": content, "board": board, "launch": secrets.token_hex(8)}
 
 
 def _board() -> Any:
