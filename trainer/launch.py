@@ -81,17 +81,22 @@ def train_with_ray(recipe: TrainRecipe, say: Callable[[str], None] = lambda line
     answer: dict[str, Any] = ray.get(board.answer.remote())
     if answer.get("failure"):
         raise (TransientError if answer["transient"] else GexError)(answer["failure"])
+    if error is not None or "outcome" not in answer:
+        raise _lost(error, room, launch)
+    return Outcome(**answer["outcome"])
+
+
+def _lost(error: Exception | None, room: _Room, launch: LaunchSettings) -> TransientError:
+    """Why training ended without an answer of its processes."""
     if error is not None and room.is_given_up:
-        raise TransientError(
+        return TransientError(
             f"{room.found} for {_GONE_S / 60:g} minutes; run the same command again when the nodes are back, or with "
             "fewer processes, to go on from the last checkpoint"
         )
-    if error is not None or "outcome" not in answer:
-        raise TransientError(
-            f"training lost its processes more than {launch.max_restarts} times ({_cause(error)}); run the same "
-            "command again to go on from the last checkpoint"
-        )
-    return Outcome(**answer["outcome"])
+    return TransientError(
+        f"training lost its processes more than {launch.max_restarts} times ({_cause(error)}); run the same "
+        "command again to go on from the last checkpoint"
+    )
 
 
 def _config(recipe: TrainRecipe, board: Any) -> dict[str, Any]:
