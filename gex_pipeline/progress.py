@@ -77,7 +77,8 @@ class LineProgress(Progress):
         if not self._name:
             return
         seconds = time.monotonic() - self._started
-        count = f"{self._done} {self._unit} in " if self._unit else ""
+        unit = self._unit.removesuffix("s") if self._done == 1 else self._unit
+        count = f"{self._done} {unit} in " if unit else ""
         self._out.write(f"{self._lead()}{self._name:<24} {count}{_duration(seconds)}\n")
         self._out.flush()
         self._name = ""

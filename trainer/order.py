@@ -88,8 +88,8 @@ class Order:
     def describe(self) -> list[str]:
         """A sentence a granularity on what an epoch takes, to be said before the first step."""
         return [
-            f"{name}: {self._sizes[name]} samples, {batches} steps of {self.batch_size} an epoch, "
-            f"{self.left_out[name]} samples left for the next epoch"
+            f"{name}: {_counted(self._sizes[name], 'sample')}, {_counted(batches, 'step')} of {self.batch_size} an "
+            f"epoch, {_counted(self.left_out[name], 'sample')} left for the next epoch"
             for name, batches in self.num_batches.items()
         ]
 
@@ -255,6 +255,10 @@ def _num_batches(part: Part, heaviest: Part, batch_size: int) -> int:
         f"{part.name} has {part.num_samples} samples to train on{others}, fewer than one batch of {batch_size}; "
         f"set batch_size to {max(part.num_samples, 1)} or less, or leave {part.name} out"
     )
+
+
+def _counted(num: int, what: str) -> str:
+    return f"{num} {what}{'' if num == 1 else 's'}"
 
 
 @lru_cache(maxsize=2)

@@ -221,7 +221,7 @@ def _tell(one: Evaluation) -> None:
     """How the figures came about, in lines."""
     read = one.read
     say(
-        f"{_name_of(one)}: {one.num_samples:,} videos, {len(one.damaged):,} unreadable, frames {read.num_frames}, "
+        f"{_name_of(one)}: {one.num_samples:,} samples, {len(one.damaged):,} unreadable, frames {read.num_frames}, "
         f"#iter {read.n_iter_video}-{read.n_iter_text} ({_whose(read)}), "
         f"{'' if one.ties is None else f'ties: {one.ties}, '}{one.seconds:.1f} s"
     )

@@ -61,7 +61,7 @@ def size(value_bytes: int) -> str:
 
 def position(value_s: float) -> str:
     """A position in a video: 1:02.5, hours where there are any."""
-    tenths = round(max(value_s, 0.0) * 10)
+    tenths = math.floor(max(value_s, 0.0) * 10 + 0.5)  # halves upwards, as the page of gex shards browse has them
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     seconds = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")

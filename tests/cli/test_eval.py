@@ -67,8 +67,8 @@ def test_retrieval_is_a_table_with_a_row_a_direction_and_says_how_it_was_read(ge
         ["IT", "video", "to", "text"],
     ]
     assert all(row[-3:] == ["17", "6", "6"] for row in rows)
-    assert "LVLT: 6 videos, 0 unreadable, frames 4, #iter 3-3 (as trained), ties: average" in out
-    assert "IT: 6 videos, 0 unreadable, frames 1, #iter 0-1 (as trained)" in out
+    assert "LVLT: 6 samples, 0 unreadable, frames 4, #iter 3-3 (as trained), ties: average" in out
+    assert "IT: 6 samples, 0 unreadable, frames 1, #iter 0-1 (as trained)" in out
     assert "encode LVLT" in err
 
 
@@ -84,7 +84,7 @@ def test_numbers_that_were_given_are_not_told_as_those_of_the_training(gex, mode
     """Every line of a sweep over #iter said "as trained" or "the paper's numbers"."""
     code, out, err = gex(model, output, "--granularity", "LVLT", *flags)
     assert code == 0, err
-    assert f"LVLT: 6 videos, 0 unreadable, {told}" in out
+    assert f"LVLT: 6 samples, 0 unreadable, {told}" in out
 
 
 def test_images_that_a_model_was_not_trained_on_are_told_with_what_the_paper_has_for_it(gex, model, output, tmp_path):
@@ -152,7 +152,7 @@ def test_unreadable_samples_are_named_and_counted(gex, model, tmp_path):
     code, out, err = gex(model, str(output), "--granularity", "IT")
     assert code == 0
     assert f"{row['key']} is left out: an image cannot be decoded" in err
-    assert "IT: 5 videos, 1 unreadable" in out
+    assert "IT: 5 samples, 1 unreadable" in out
 
 
 def trained_on(model: str, folder: Path, facts: dict) -> str:
@@ -170,7 +170,7 @@ def test_what_training_held_out_is_measured_unless_another_share_is_given(gex, m
     assert code == 0, err
     assert "only held-out sources: share 0.5, seed 1" in out
     code, out, err = gex(folder, output, "--granularity", "IT", "--held-out", "0")
-    assert "IT: 6 videos" in out
+    assert "IT: 6 samples" in out
     assert "only held-out" not in out
 
 
@@ -189,7 +189,7 @@ def test_what_training_held_out_of_an_annotation_file_is_measured_unless_another
     assert held_out["data"]["part"] == "held out"
     assert 1 <= held_out["num_samples"] < 3
     code, out, err = gex(*arguments, "--held-out", "0")
-    assert "msrvtt: 3 videos" in out
+    assert "msrvtt: 3 samples" in out
     assert "only held-out" not in out
     code, out, err = gex(*arguments, "--held-out", "0.9", "--held-out-seed", "2")
     assert "only held-out sources: share 0.9, seed 2" in out
@@ -200,7 +200,7 @@ def test_a_public_data_set(gex, model, media, tmp_path):
     code, out, err = gex(model, str(csv), "--annotations", "msrvtt", "--media", media, "--num-frames", "2")
     assert code == 0, err
     assert (
-        "msrvtt: 3 videos, 0 unreadable, frames 2, #iter 1-1 (frames given, the rest the paper's numbers of SVST)"
+        "msrvtt: 3 samples, 0 unreadable, frames 2, #iter 1-1 (frames given, the rest the paper's numbers of SVST)"
         in out
     )
     assert "test.csv: 3 of 4 entries used; 1 without media: gone" in out

@@ -188,5 +188,5 @@ def test_a_published_data_set_takes_the_recipe_of_the_paper(gex, dataset):
     code, out, err = gex("train", str(dataset))
     assert code == 1
     assert "openai/clip-vit-base-patch32" in err
-    assert "LVLT: 8 samples, 1 steps of 8 an epoch" in out
+    assert "LVLT: 8 samples, 1 step of 8 an epoch" in out
     assert json.loads((dataset / "dataset.json").read_text())["snapshots"]

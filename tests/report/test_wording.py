@@ -23,7 +23,9 @@ def test_durations_have_the_unit_that_reads_best(value: float, text: str) -> Non
     assert wording.duration(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0:00"), (62.54, "1:02.5"), (59.96, "1:00"), (3723.0, "1:02:03")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0:00"), (3.25, "0:03.3"), (62.54, "1:02.5"), (59.96, "1:00"), (3723.0, "1:02:03")]
+)
 def test_positions_read_like_a_players(value: float, text: str) -> None:
     assert wording.position(value) == text
 

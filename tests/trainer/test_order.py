@@ -176,4 +176,4 @@ def test_ranks_and_steps_that_do_not_exist_are_refused():
         make().batch_of(0, 2, 2)
     with pytest.raises(ValueError, match="step is -1; steps count from 0"):
         make().batch_of(-1)
-    assert make().describe()[1] == "LVLT: 65 samples, 8 steps of 8 an epoch, 1 samples left for the next epoch"
+    assert make().describe()[1] == "LVLT: 65 samples, 8 steps of 8 an epoch, 1 sample left for the next epoch"
