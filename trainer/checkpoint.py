@@ -65,11 +65,13 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands; its recipe lies beside the checkpoints."""
+    """Where a training stands. `recipe` and everything else can be written as JSON."""
 
     step: int
     """Steps that are done, and so the number of the next one, with which the data go on."""
     seed: int
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """A checkpoint that is copied away from its training says what it is of."""
     counters: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     """What was measured at this step; those that are not finite are not kept."""
@@ -187,7 +189,7 @@ class Checkpoints:
         index = read_index(uri)
         if EMA in index["files"] and "average" not in index:
             raise GexError(f"{uri!r} does not say how often its average was moved; this version cannot go on from it")
-        # versions before wrote more of it
+        # versions before wrote the step twice
         progress = Progress(**{one.name: index["progress"][one.name] for one in fields(Progress)})
         fill_tensors(named_tensors(state.model), storage.join(uri, MODEL), "weights")
         _load_optimiser(state, uri, index["optimiser"])

@@ -300,6 +300,7 @@ class TrainingRun:
         progress = Progress(
             step=step,
             seed=self.recipe.seed,
+            recipe=self.recipe.model_dump(mode="json"),
             counters={**self.optimiser.counters(), "num_samples": self.data.num_samples},
             metrics=dict(figures),
         )

@@ -63,7 +63,7 @@ def test_a_checkpoint_is_safetensors_and_json_and_nothing_else_is_left_beside_it
     assert names_in(tmp_path) == ["step-000000002"]
     assert names_in(tmp_path / "step-000000002") == FILES
     index = verify(checkpoints.uri_of(2))
-    assert (index["progress"]["step"], index["progress"]["seed"]) == (2, SEED)
+    assert (index["progress"]["step"], index["progress"]["recipe"]) == (2, {"name": "tiny"})
     assert sorted(index["files"]) == [name for name in FILES if name != "index.json"]
 
 
@@ -124,7 +124,7 @@ def test_only_damaged_checkpoints_stop_the_training_rather_than_start_it_anew(tm
 def test_a_save_that_fails_leaves_the_last_one_and_nothing_torn(tmp_path):
     checkpoints, training = saved(tmp_path, 2)
     progress = training.progress(4)
-    progress.counters["not json"] = {1, 2}
+    progress.recipe["not json"] = {1, 2}
     with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoints.save(training.state, progress)
     assert names_in(tmp_path) == ["step-000000002"]
@@ -253,10 +253,9 @@ def sign(folder, change):
 
 
 def test_a_checkpoint_that_says_more_of_its_training_is_gone_on_from(tmp_path):
-    """Versions before wrote the recipe into it, and the step a second time."""
+    """Versions before wrote the step a second time."""
     checkpoints, training = saved(tmp_path, 2)
-    more = {"data_position": 2, "recipe": {"name": "tiny"}}
-    sign(tmp_path / "step-000000002", lambda index: index["progress"].update(more))
+    sign(tmp_path / "step-000000002", lambda index: index["progress"].update(data_position=2))
     assert checkpoints.resume(Training(5).state) == training.progress(2)
 
 

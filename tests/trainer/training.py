@@ -74,7 +74,7 @@ class Training:
         return losses
 
     def progress(self, step: int, **rest: object) -> Progress:
-        return Progress(step, SEED, self.optimiser.counters(), **rest)
+        return Progress(step, SEED, {"name": "tiny"}, self.optimiser.counters(), **rest)
 
     def everything(self) -> dict[str, torch.Tensor]:
         """All numbers that training changes, and the next one of every generator."""
