@@ -77,7 +77,7 @@ def test_some_entries_of_a_public_data_set_are_told_as_some(gex, media, tmp_path
     code, out, err = gex("eval", *arguments, "--max-samples", "3", "--seed", "5")
     assert code == 0, err
     assert "test.csv: 4 of 5 entries used; 1 without media: gone; 3 of these measured, chosen by seed 5" in out
-    assert "msrvtt: 3 videos" in out
+    assert "msrvtt: 3 samples" in out
     assert "chosen by seed" not in gex("eval", *arguments, "--max-samples", "4")[1]
 
 
