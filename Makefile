@@ -35,11 +35,13 @@ check: $(VENV)/.test
 test: check
 	@$(MAKE) --no-print-directory --jobs=2 test-runs test-rooms
 
+TRAININGS = $(wildcard tests/faults/test_*training*.py)
+
 test-runs: $(VENV)/.test
-	$(BIN)/python -m pytest tests/end_to_end tests/trainer
+	$(BIN)/python -m pytest tests/end_to_end tests/trainer $(TRAININGS)
 
 test-rooms: $(VENV)/.test
-	$(BIN)/python -m pytest --ignore=tests/end_to_end --ignore=tests/trainer
+	$(BIN)/python -m pytest $(addprefix --ignore=,tests/end_to_end tests/trainer $(TRAININGS))
 
 clean:
 	rm -rf $(VENV) demo
