@@ -152,7 +152,7 @@ def test_gex_eval_says_by_what_the_sources_are_held_out(numbered_output, tiny_mo
     assert main(["eval", str(folder), str(numbered_output), "--granularity", "IT", "--workers", "0"]) == 0
     out = capsys.readouterr().out
     num = len(sources_of(numbered_output, FIRST, SECOND))
-    assert f"IT: {num} videos" in out
+    assert f"IT: {num} samples" in out
     told = "only held-out sources of all the trainings of the model on these data: share 0.5, seed 0; share 0.6, seed 7"
     assert told in out
     assert "the model was trained on these data" not in out
