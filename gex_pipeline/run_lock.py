@@ -197,8 +197,16 @@ class Lease:
             storage.publish_bytes(_content(self._holder), self._layout.run_lock)
 
     def give_back(self) -> None:
-        """Remove the lease if it is still this one; left behind, it is taken over."""
+        """Remove the lease if it is still this one; left behind, it is taken over.
+
+        Before it, while nobody else may write one: what holders that were killed had begun to write.
+        """
         with suppress(GexError):
+            holder = read_holder(self._layout)
+            if holder is not None and holder.token == self._holder.token and storage.is_local(self._layout.run_lock):
+                lock = storage.local_path(self._layout.run_lock)
+                for left_over in lock.parent.glob(f".{lock.name}.*.part"):
+                    left_over.unlink(missing_ok=True)
             claims.remove_if_holds(_content(self._holder), self._layout.run_lock)
 
 

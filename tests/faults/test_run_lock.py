@@ -212,6 +212,14 @@ def test_a_lock_that_is_no_lease_blocks_for_two_minutes_only(tmp_path):
         assert read_holder(layout).run_id == "mine"
 
 
+def test_what_a_killed_holder_had_begun_to_write_goes_with_the_next_one(tmp_path):
+    begun = tmp_path / ".run.lock.0123abcd.part"
+    begun.write_bytes(b"{")
+    with held(Layout(str(tmp_path)), "mine"):
+        assert begun.exists()  # another may be looking at the lock of one that has ended
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("is_left", [False, True])
 def test_of_four_runs_that_start_at_once_one_goes_on(tmp_path, is_left):
     if is_left:  # all four find the same dead holder
