@@ -23,6 +23,8 @@ from tests.faults.test_killed_runs import state_of, wait_for
 from tests.faults.test_killed_training import after_step, checkpoint_steps, end, start_two
 from tests.trainer.outputs import make_numbered_output
 from tests.trainer.tiny_recipes import (
+    LONGER,
+    NUM_LONGER_STEPS,
     ROOT,
     largest_difference,
     start_training,
@@ -35,12 +37,6 @@ from tests.trainer.tiny_recipes import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-CHANGES = {
-    "data": {"granularities": {"LVST": {"num_frames": 1}, "IT": {}}, "held_out_share": 0.0},
-    "optim": {"epochs": 6},
-    "checkpoints": {"every_steps": 3, "keep": 2},
-}
-NUM_STEPS = 6 * 8
 RARE = {"checkpoints": {"every_steps": 1000}}
 TOO_LARGE = r"the file is larger than a limit allows \(see ulimit -f\); raise it, or make shards smaller"
 NO_SPACE = "no space is left on this disk; make room"
@@ -62,7 +58,7 @@ def dataset(tmp_path_factory):
 def undisturbed(dataset, tmp_path_factory):
     """The output of a training that nothing happened to."""
     output = tmp_path_factory.mktemp("undisturbed") / "training"
-    train_here(tiny_recipe(dataset, output, CHANGES))
+    train_here(tiny_recipe(dataset, output, LONGER))
     return output
 
 
@@ -73,7 +69,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def recipe(dataset, tmp_path, output):
-    return write_recipe(tmp_path / "train.toml", tables_of(dataset, output, CHANGES))
+    return write_recipe(tmp_path / "train.toml", tables_of(dataset, output, LONGER))
 
 
 def limit(process: subprocess.Popen[str], num_bytes: int) -> None:
@@ -100,13 +96,13 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training_which_goes_on_fro
     assert not (output / "run.lock").exists()
     assert [path.name for path in output.rglob(".*")] == []
     (said,) = end(start_training(recipe))
-    assert f"going on from step {before[-1]} of {NUM_STEPS}" in said
+    assert f"going on from step {before[-1]} of {NUM_LONGER_STEPS}" in said
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
-    assert [line["step"] for line in steps_of(output)] == list(range(NUM_STEPS))
+    assert [line["step"] for line in steps_of(output)] == list(range(NUM_LONGER_STEPS))
 
 
 def test_figures_that_cannot_be_written_end_the_training_and_half_a_line_is_none(dataset, recipe, output, undisturbed):
-    write_recipe(recipe, tables_of(dataset, output, CHANGES, RARE))
+    write_recipe(recipe, tables_of(dataset, output, LONGER, RARE))
     process = start_training(recipe)
     after_step(output, 2, process)
     process.send_signal(signal.SIGSTOP)
@@ -120,7 +116,7 @@ def test_figures_that_cannot_be_written_end_the_training_and_half_a_line_is_none
     assert not (output / "log.jsonl").read_bytes().endswith(b"\n")
     end(start_training(recipe))
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
-    assert [line["step"] for line in steps_of(output)] == list(range(NUM_STEPS))
+    assert [line["step"] for line in steps_of(output)] == list(range(NUM_LONGER_STEPS))
     assert (output / "curve.svg").exists()
 
 
@@ -167,7 +163,7 @@ def test_a_training_on_a_full_disk_goes_on_once_there_is_room(dataset, recipe, o
 
 def test_a_picture_that_cannot_be_drawn_is_a_warning(dataset, output):
     (output / "curve.svg").mkdir(parents=True)
-    outcome, said = train_here(tiny_recipe(dataset, output, CHANGES, {"optim": {"epochs": 1}}))
+    outcome, said = train_here(tiny_recipe(dataset, output, LONGER, {"optim": {"epochs": 1}}))
     assert outcome.model
     (warning,) = [line for line in said if line.startswith("warning")]
     assert warning.startswith(f"warning: curve.svg is not drawn: storage failed for '{output}/curve.svg': ")
@@ -176,4 +172,4 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(dataset, output):
 def test_an_output_that_cannot_be_written_to_is_said_before_anything_is_read(output, tmp_path):
     output.write_text("a file")
     with pytest.raises(GexError, match=rf"^cannot write to '{output}': "):
-        train_here(tiny_recipe(tmp_path / "nowhere", output, CHANGES))
+        train_here(tiny_recipe(tmp_path / "nowhere", output, LONGER))

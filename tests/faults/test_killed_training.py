@@ -20,6 +20,8 @@ import pytest
 from tests.faults.test_killed_runs import state_of, wait_for
 from tests.trainer.outputs import make_numbered_output
 from tests.trainer.tiny_recipes import (
+    LONGER,
+    NUM_LONGER_STEPS,
     ROOT,
     largest_difference,
     log_of,
@@ -33,12 +35,7 @@ from tests.trainer.tiny_recipes import (
 from trainer.run_data import open_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-CHANGES = {
-    "data": {"granularities": {"LVST": {"num_frames": 1}, "IT": {}}, "held_out_share": 0.0},
-    "optim": {"epochs": 6, "ema_decay": 0.9},
-    "checkpoints": {"every_steps": 3, "keep": 2},
-}
-NUM_STEPS = 6 * 8  # of two granularities of 18 samples, in batches of four
+CHANGES = {**LONGER, "optim": {**LONGER["optim"], "ema_decay": 0.9}}
 
 WATCHED = """
 import json, os, sys
@@ -67,7 +64,7 @@ def undisturbed(dataset, tmp_path_factory):
     """The output of a training that nothing happened to."""
     output = tmp_path_factory.mktemp("undisturbed") / "training"
     outcome, _ = train_here(tiny_recipe(dataset, output, CHANGES))
-    assert outcome.num_steps == NUM_STEPS
+    assert outcome.num_steps == NUM_LONGER_STEPS
     return output
 
 
@@ -143,7 +140,7 @@ def test_a_killed_training_that_is_started_again_ends_with_the_weights_of_one_th
     last = max(checkpoint_steps(output), default=0)
     assert last <= reached + 1 < last + 5
     (said,) = end(start(recipe))
-    assert (f"going on from step {last} of {NUM_STEPS}" in said) is bool(last)
+    assert (f"going on from step {last} of {NUM_LONGER_STEPS}" in said) is bool(last)
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
     losses = [[[v for k, v in line.items() if "loss" in k] for line in steps_of(one)] for one in (output, undisturbed)]
     assert losses[0] == losses[1]
@@ -157,14 +154,14 @@ def test_going_on_with_two_processes_neither_loses_nor_doubles_a_sample(recipe, 
     process.kill()
     process.communicate()
     last = max(checkpoint_steps(output))
-    assert 9 <= last < NUM_STEPS
+    assert 9 <= last < NUM_LONGER_STEPS
     end(*start_two(recipe, "later"))
     first, *later = noted(recipe, "first"), noted(recipe, "later", 0), noted(recipe, "later", 1)
-    assert sorted(later[0]) == sorted(later[1]) == list(range(last, NUM_STEPS))
+    assert sorted(later[0]) == sorted(later[1]) == list(range(last, NUM_LONGER_STEPS))
     seen: dict[tuple[int, str], Counter[str]] = {}
     with open_data(tiny_recipe(dataset, output, CHANGES).data) as data:
         order = data.order
-        for step in range(NUM_STEPS):
+        for step in range(NUM_LONGER_STEPS):
             parts = [first[step]] if step < last else [part[step] for part in later]
             place = order.place_of(step)
             keys = [key for granularity, part in parts for key in part if granularity == place.granularity]
@@ -194,10 +191,10 @@ def test_a_training_that_is_told_to_stop_writes_a_checkpoint_after_its_step_and_
     assert "stopped, with a checkpoint; run the same command again to go on" in said
     (step,) = checkpoint_steps(output)
     assert step == steps_of(output)[-1]["step"] + 1
-    assert 5 <= step < NUM_STEPS
+    assert 5 <= step < NUM_LONGER_STEPS
     assert not (output / "model").exists()
     (said,) = end(start(recipe))
-    assert f"going on from step {step} of {NUM_STEPS}" in said
+    assert f"going on from step {step} of {NUM_LONGER_STEPS}" in said
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
 
 

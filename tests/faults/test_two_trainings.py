@@ -28,6 +28,8 @@ from tests.faults.test_killed_runs import wait_for
 from tests.faults.test_killed_training import after_step, checkpoint_steps, end, start, start_two
 from tests.trainer.outputs import make_numbered_output
 from tests.trainer.tiny_recipes import (
+    LONGER,
+    NUM_LONGER_STEPS,
     ROOT,
     steps_of,
     tables_of,
@@ -43,12 +45,6 @@ from trainer.processes import joined
 from trainer.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-CHANGES = {
-    "data": {"granularities": {"LVST": {"num_frames": 1}, "IT": {}}, "held_out_share": 0.0},
-    "optim": {"epochs": 6},
-    "checkpoints": {"every_steps": 3, "keep": 2},
-}
-NUM_STEPS = 6 * 8
 ENDLESS = {"optim": {"epochs": 5000}}
 RAY = ({"launch": {"num_processes": 2}}, {"checkpoints": {"every_steps": 2}})
 
@@ -65,13 +61,13 @@ def output(tmp_path):
 
 @pytest.fixture
 def recipe(dataset, tmp_path, output):
-    return write_recipe(tmp_path / "train.toml", tables_of(dataset, output, CHANGES))
+    return write_recipe(tmp_path / "train.toml", tables_of(dataset, output, LONGER))
 
 
 @pytest.fixture
 def endless(dataset, tmp_path, output):
     """The recipe of a training that goes on until it is told to stop."""
-    return write_recipe(tmp_path / "endless.toml", tables_of(dataset, output, CHANGES, ENDLESS))
+    return write_recipe(tmp_path / "endless.toml", tables_of(dataset, output, LONGER, ENDLESS))
 
 
 def gex_train(recipe: Path) -> subprocess.CompletedProcess[str]:
@@ -154,7 +150,7 @@ def test_a_training_on_an_object_store_is_held_too(dataset, tmp_path, monkeypatc
     for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
     uri = f"{store.make_bucket('trainings')}/training"
-    made = tiny_recipe(dataset, uri, CHANGES, {"optim": {"epochs": 1}})
+    made = tiny_recipe(dataset, uri, LONGER, {"optim": {"epochs": 1}})
     with (
         held(Layout(uri), "other"),
         pytest.raises(GexError, match=rf"^{uri} is held by process {os.getpid()} on "),
@@ -175,8 +171,8 @@ def test_a_training_whose_hold_was_taken_over_writes_no_checkpoint_and_no_pictur
     dataset, output, monkeypatch, every_steps
 ):
     """It finds that out where it would write one, or by itself long before that."""
-    monkeypatch.setattr(run_lock, "_RENEW_S", 0.05 if every_steps > NUM_STEPS else 1000.0)
-    made = tiny_recipe(dataset, output, CHANGES, ENDLESS, {"checkpoints": {"every_steps": every_steps}})
+    monkeypatch.setattr(run_lock, "_RENEW_S", 0.05 if every_steps > NUM_LONGER_STEPS else 1000.0)
+    made = tiny_recipe(dataset, output, LONGER, ENDLESS, {"checkpoints": {"every_steps": every_steps}})
     before: dict[Path, bytes] = {}
 
     def say(line: str) -> None:
@@ -250,7 +246,7 @@ def test_a_torchrun_that_starts_its_processes_anew_goes_on_with_the_hold(recipe,
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
     assert "is held by" not in said
-    assert [line["step"] for line in steps_of(output)] == list(range(NUM_STEPS))
+    assert [line["step"] for line in steps_of(output)] == list(range(NUM_LONGER_STEPS))
     assert weights_of(output)
     assert not (output / "run.lock").exists()
 
@@ -261,7 +257,7 @@ def test_a_torchrun_that_starts_its_processes_anew_goes_on_with_the_hold(recipe,
 def test_under_ray_train_a_second_training_waits_for_no_resources_and_writes_nothing(ray_local, dataset, output):
     with held(Layout(str(output)), "other"):
         with pytest.raises(GexError, match=rf"^{output} is held by process {os.getpid()} on ") as caught:
-            launch.train_with_ray(tiny_recipe(dataset, output, CHANGES, *RAY))
+            launch.train_with_ray(tiny_recipe(dataset, output, LONGER, *RAY))
         assert not caught.value.transient
         assert [path.name for path in output.iterdir()] == ["run.lock"]
 
@@ -271,7 +267,7 @@ def test_of_two_trainings_under_ray_train_that_start_at_once_one_ends(ray_local,
     monkeypatch.setattr(launch, "check_free", lambda _layout: None)
     with held(Layout(str(output)), "other"):
         with pytest.raises(GexError, match=rf"^{output} is held by process {os.getpid()} on ") as caught:
-            launch.train_with_ray(tiny_recipe(dataset, output, CHANGES, *RAY))
+            launch.train_with_ray(tiny_recipe(dataset, output, LONGER, *RAY))
         assert not caught.value.transient
     assert not (output / "checkpoints").exists()
 
@@ -288,7 +284,7 @@ def test_ray_train_starts_the_first_process_anew_on_another_machine_and_goes_on(
 
     killing = threading.Thread(target=kill)
     killing.start()
-    outcome = launch.train_with_ray(tiny_recipe(dataset, output, CHANGES, *RAY, {"optim": {"epochs": 8}}))
+    outcome = launch.train_with_ray(tiny_recipe(dataset, output, LONGER, *RAY, {"optim": {"epochs": 8}}))
     killing.join()
     assert len(killed) == 1
     assert outcome.first_step >= 4

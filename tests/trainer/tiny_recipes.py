@@ -30,6 +30,13 @@ TINY_MODEL: dict[str, Any] = {
 }
 GRANULARITIES: dict[str, Any] = {"LVLT": {"num_frames": 2}, "LVST": {"num_frames": 1}, "IT": {}}
 Tables = Mapping[str, Any]
+LONGER: Tables = {
+    "data": {"granularities": {"LVST": {"num_frames": 1}, "IT": {}}, "held_out_share": 0.0},
+    "optim": {"epochs": 6},
+    "checkpoints": {"every_steps": 3, "keep": 2},
+}
+"""A change: a training that can be killed, stopped or disturbed on its way."""
+NUM_LONGER_STEPS = 6 * 8  # of two granularities of 18 samples, in batches of four
 
 
 def tables_of(dataset: Path | str, output: Path | str, *changes: Tables) -> dict[str, Any]:
