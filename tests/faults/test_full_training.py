@@ -10,7 +10,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 
@@ -19,15 +18,13 @@ import pytest
 from gex_pipeline.errors import GexError
 from tests.end_to_end.test_storage_faults import may_mount
 from tests.faults import full_training_disk
-from tests.faults.test_killed_runs import state_of, wait_for
-from tests.faults.test_killed_training import after_step, checkpoint_steps, end, start_two
+from tests.faults.watched_training import checkpoint_steps, end, let_go, paused, start, start_two
 from tests.trainer.outputs import make_numbered_output
 from tests.trainer.tiny_recipes import (
     LONGER,
     NUM_LONGER_STEPS,
     ROOT,
     largest_difference,
-    start_training,
     steps_of,
     tables_of,
     tiny_recipe,
@@ -85,46 +82,45 @@ def last_line(said: str) -> str:
 def test_a_checkpoint_that_cannot_be_written_ends_the_training_which_goes_on_from_the_one_before(
     recipe, output, undisturbed
 ):
-    process = start_training(recipe)
-    after_step(output, 4, process)
+    process = start(recipe, pause_after=4)
+    paused(recipe, process)
     limit(process, 20_000)  # less than the weights, more than the figures so far
+    let_go(process.pid)
     (said,) = end(process, code=1)
-    pattern = rf"process 0: storage failed for '{output}/checkpoints/step-0000000\d\d': {TOO_LARGE}{GO_ON}"
+    pattern = rf"process 0: storage failed for '{output}/checkpoints/step-000000006': {TOO_LARGE}{GO_ON}"
     assert re.fullmatch(pattern, last_line(said)), said
-    before = checkpoint_steps(output)
-    assert 1 <= len(before) <= 2
+    assert checkpoint_steps(output) == [3]
     assert not (output / "run.lock").exists()
     assert [path.name for path in output.rglob(".*")] == []
-    (said,) = end(start_training(recipe))
-    assert f"going on from step {before[-1]} of {NUM_LONGER_STEPS}" in said
+    (said,) = end(start(recipe))
+    assert f"going on from step 3 of {NUM_LONGER_STEPS}" in said
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
     assert [line["step"] for line in steps_of(output)] == list(range(NUM_LONGER_STEPS))
 
 
 def test_figures_that_cannot_be_written_end_the_training_and_half_a_line_is_none(dataset, recipe, output, undisturbed):
     write_recipe(recipe, tables_of(dataset, output, LONGER, RARE))
-    process = start_training(recipe)
-    after_step(output, 2, process)
-    process.send_signal(signal.SIGSTOP)
-    wait_for(lambda: state_of(process.pid) == "T")
+    process = start(recipe, pause_after=2)
+    paused(recipe, process)
     limit(process, (output / "log.jsonl").stat().st_size + 100)  # less than a line
-    process.send_signal(signal.SIGCONT)
+    let_go(process.pid)
     (said,) = end(process, code=1)
     pattern = rf"process 0: storage failed for '{output}/log\.jsonl': {TOO_LARGE}{GO_ON}"
     assert re.fullmatch(pattern, last_line(said)), said
     assert "warning: curve.svg is not drawn: " in said
     assert not (output / "log.jsonl").read_bytes().endswith(b"\n")
-    end(start_training(recipe))
+    end(start(recipe))
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
     assert [line["step"] for line in steps_of(output)] == list(range(NUM_LONGER_STEPS))
     assert (output / "curve.svg").exists()
 
 
 def test_both_processes_end_with_the_sentence_of_the_one_that_writes(recipe, output):
-    processes = start_two(recipe)
-    after_step(output, 4, processes[0])
+    processes = start_two(recipe, pause_after=4)
+    paused(recipe, processes[0])
     limit(processes[0], 20_000)
-    pattern = rf"storage failed for '{output}/checkpoints/step-0000000\d\d': {TOO_LARGE}{GO_ON}"
+    let_go(processes[0].pid)
+    pattern = rf"storage failed for '{output}/checkpoints/step-000000006': {TOO_LARGE}{GO_ON}"
     for rank, said in enumerate(end(*processes, code=1)):
         assert re.fullmatch(rf"process {rank}: {pattern}", last_line(said)), said
 

@@ -25,25 +25,9 @@ from gex_pipeline.shard_job import build_shard
 from gex_pipeline.stages import build
 from tests.end_to_end.running import sums
 from tests.making_runs import clip_row, plan, recipe_of, write_jsonl
+from tests.waiting import state_of, wait_for
 
 ROOT = Path(__file__).parents[2]
-
-
-def wait_for(what, seconds: float = 30.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"waited {seconds} s in vain")
-
-
-def state_of(pid: int) -> str:
-    """One letter of /proc: T is stopped, Z ended; empty when there is no such process."""
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 @pytest.fixture

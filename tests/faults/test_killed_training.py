@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -17,14 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_killed_runs import state_of, wait_for
+from tests.faults.watched_training import checkpoint_steps, end, let_go, paused, start, start_torchrun, start_two
 from tests.trainer.outputs import make_numbered_output
 from tests.trainer.tiny_recipes import (
     LONGER,
     NUM_LONGER_STEPS,
     ROOT,
     largest_difference,
-    log_of,
     steps_of,
     tables_of,
     tiny_recipe,
@@ -32,26 +30,11 @@ from tests.trainer.tiny_recipes import (
     weights_of,
     write_recipe,
 )
+from tests.waiting import state_of, wait_for
 from trainer.run_data import open_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CHANGES = {**LONGER, "optim": {**LONGER["optim"], "ema_decay": 0.9}}
-
-WATCHED = """
-import json, os, sys
-from trainer import loader, train
-
-read = loader.Loader.__next__
-
-def read_and_note(self):
-    batch = read(self)
-    with open(os.environ["NOTES"] + os.environ.get("RANK", "0"), "a") as notes:
-        notes.write(json.dumps([batch.step, batch.granularity, batch.keys]) + "\\n")
-    return batch
-
-loader.Loader.__next__ = read_and_note
-train.main(sys.argv[1:])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,34 +56,6 @@ def recipe(dataset, tmp_path):
     return write_recipe(tmp_path / "train.toml", tables_of(dataset, tmp_path / "training", CHANGES))
 
 
-def start(recipe: Path, notes: str = "notes", **environment: str) -> subprocess.Popen[str]:
-    """One process of a training, in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", WATCHED, str(recipe)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NOTES": str(recipe.parent / notes), **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def start_two(recipe: Path, notes: str = "notes") -> list[subprocess.Popen[str]]:
-    """Both processes of a training, as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    return [start(recipe, notes, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
-
-
-def end(*processes: subprocess.Popen[str], code: int = 0) -> list[str]:
-    """What each of them said, after all ended with this code."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), said
-    return said
-
-
 def in_session(session: int) -> list[int]:
     """The processes of a session that live."""
     found = []
@@ -112,33 +67,23 @@ def in_session(session: int) -> list[int]:
     return found
 
 
-def after_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Wait until this step has left its figures."""
-    wait_for(lambda: any(line["step"] >= step for line in log_of(output)) or process.poll() is not None, 120)
-    assert process.poll() is None, process.stderr.read()
-
-
 def noted(recipe: Path, notes: str, rank: int = 0) -> dict[int, tuple[str, list[str]]]:
     """What a process read, by step."""
     lines = Path(f"{recipe.parent / notes}{rank}").read_text().splitlines()
     return {step: (granularity, keys) for step, granularity, keys in map(json.loads, lines)}
 
 
-def checkpoint_steps(output: Path) -> list[int]:
-    return sorted(int(path.name[5:]) for path in (output / "checkpoints").glob("step-*"))
-
-
 @pytest.mark.parametrize("step", [1, 25])
 def test_a_killed_training_that_is_started_again_ends_with_the_weights_of_one_that_was_not(recipe, undisturbed, step):
     """Once before the first checkpoint, once between two."""
     output = recipe.parent / "training"
-    process = start(recipe)
-    after_step(output, step, process)
+    process = start(recipe, pause_after=step)
+    paused(recipe, process)
     process.kill()
     process.communicate()
-    reached = steps_of(output)[-1]["step"]
+    assert steps_of(output)[-1]["step"] == step
     last = max(checkpoint_steps(output), default=0)
-    assert last <= reached + 1 < last + 5
+    assert last == (step + 1) // 3 * 3
     (said,) = end(start(recipe))
     assert (f"going on from step {last} of {NUM_LONGER_STEPS}" in said) is bool(last)
     assert largest_difference(weights_of(output), weights_of(undisturbed)) == 0
@@ -149,12 +94,12 @@ def test_a_killed_training_that_is_started_again_ends_with_the_weights_of_one_th
 
 def test_going_on_with_two_processes_neither_loses_nor_doubles_a_sample(recipe, dataset, undisturbed):
     output = recipe.parent / "training"
-    process = start(recipe, "first")
-    after_step(output, 9, process)
+    process = start(recipe, "first", pause_after=9)
+    paused(recipe, process)
     process.kill()
     process.communicate()
     last = max(checkpoint_steps(output))
-    assert 9 <= last < NUM_LONGER_STEPS
+    assert last == 9
     end(*start_two(recipe, "later"))
     first, *later = noted(recipe, "first"), noted(recipe, "later", 0), noted(recipe, "later", 1)
     assert sorted(later[0]) == sorted(later[1]) == list(range(last, NUM_LONGER_STEPS))
@@ -184,14 +129,15 @@ def test_a_training_that_is_told_to_stop_writes_a_checkpoint_after_its_step_and_
     rare = ({"checkpoints": {"every_steps": 1000}}, {"data": {"num_workers": 1}})
     tables = tables_of(dataset, output, CHANGES, *rare)
     write_recipe(recipe, tables)
-    process = start(recipe)
-    after_step(output, 4, process)
+    process = start(recipe, pause_after=4)
+    paused(recipe, process)
     os.killpg(process.pid, signal.SIGINT)
+    let_go(process.pid)
     (said,) = end(process, code=130)
     assert "stopped, with a checkpoint; run the same command again to go on" in said
     (step,) = checkpoint_steps(output)
     assert step == steps_of(output)[-1]["step"] + 1
-    assert 5 <= step < NUM_LONGER_STEPS
+    assert 5 <= step <= 6
     assert not (output / "model").exists()
     (said,) = end(start(recipe))
     assert f"going on from step {step} of {NUM_LONGER_STEPS}" in said
@@ -205,10 +151,11 @@ def test_sigterm_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_proce
     output = recipe.parent / "training"
     rare = ({"checkpoints": {"every_steps": 1000}}, {"data": {"num_workers": 2}})
     write_recipe(recipe, tables_of(dataset, output, CHANGES, *rare))
-    process = start(recipe)
-    after_step(output, 4, process)
+    process = start(recipe, pause_after=4)
+    paused(recipe, process)
     assert len(in_session(process.pid)) >= 4
     os.killpg(process.pid, signal.SIGTERM)
+    let_go(process.pid)
     (said,) = end(process, code=75)
     assert "stopped, with a checkpoint; run the same command again to go on" in said
     assert checkpoint_steps(output) == [steps_of(output)[-1]["step"] + 1]
@@ -217,9 +164,10 @@ def test_sigterm_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_proce
 
 def test_one_of_two_processes_is_told_to_stop_and_both_do_at_the_same_step(recipe):
     output = recipe.parent / "training"
-    processes = start_two(recipe)
-    after_step(output, 4, processes[0])
+    processes = start_two(recipe, pause_after=4)
+    paused(recipe, processes[0])
     processes[1].send_signal(signal.SIGTERM)
+    let_go(processes[0].pid)
     said = end(*processes, code=75)
     assert "stopped, with a checkpoint" in said[0]
     assert max(checkpoint_steps(output)) == steps_of(output)[-1]["step"] + 1
@@ -227,33 +175,26 @@ def test_one_of_two_processes_is_told_to_stop_and_both_do_at_the_same_step(recip
 
 def test_when_one_process_dies_the_other_ends_and_leaves_what_can_be_gone_on_from(recipe):
     output = recipe.parent / "training"
-    processes = start_two(recipe)
-    after_step(output, 4, processes[0])
+    processes = start_two(recipe, pause_after=4)
+    paused(recipe, processes[0])
     processes[1].kill()
+    let_go(processes[0].pid)
     said = processes[0].communicate(timeout=60)[1]
     assert processes[0].returncode != 0, said
     processes[1].communicate()
-    assert 3 in checkpoint_steps(output)
+    assert checkpoint_steps(output) == [3]
     assert state_of(processes[0].pid) in ("", "Z")
 
 
 def test_a_torchrun_that_is_told_to_stop_leaves_a_checkpoint_and_ends_with_a_code_that_is_not_0(recipe, dataset):
     output = recipe.parent / "training"
-    rare = ({"checkpoints": {"every_steps": 1000}}, {"data": {"num_workers": 1}})
-    write_recipe(recipe, tables_of(dataset, output, CHANGES, *rare))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    process = subprocess.Popen(
-        [*command, "--shutdown-timeout", "100", "-m", "trainer.train", str(recipe)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    after_step(output, 4, process)
+    endless = ({"checkpoints": {"every_steps": 100_000}}, {"data": {"num_workers": 1}}, {"optim": {"epochs": 5000}})
+    write_recipe(recipe, tables_of(dataset, output, CHANGES, *endless))
+    process = start_torchrun(recipe, "--standalone", "--shutdown-timeout", "100", pause_after=4)
+    first = paused(recipe, process)
     process.terminate()
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 1, said
+    let_go(first)
+    (said,) = end(process, code=1)
     assert said.count("stopped, with a checkpoint; run the same command again to go on") == 1
     assert checkpoint_steps(output) == [steps_of(output)[-1]["step"] + 1]
 

@@ -24,8 +24,17 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.layout import Layout
 from gex_pipeline.run_lock import HoldLostError, held, read_holder
 from tests.end_to_end.object_store import ObjectStore
-from tests.faults.test_killed_runs import wait_for
-from tests.faults.test_killed_training import after_step, checkpoint_steps, end, start, start_two
+from tests.faults.watched_training import (
+    after_step,
+    checkpoint_steps,
+    end,
+    paused,
+    paused_by,
+    pausing,
+    start,
+    start_torchrun,
+    start_two,
+)
 from tests.trainer.outputs import make_numbered_output
 from tests.trainer.tiny_recipes import (
     LONGER,
@@ -38,6 +47,7 @@ from tests.trainer.tiny_recipes import (
     weights_of,
     write_recipe,
 )
+from tests.waiting import wait_for
 from trainer import launch
 from trainer.export import TrainingOutput
 from trainer.hold import holding
@@ -229,22 +239,15 @@ def test_two_launches_by_hand_or_of_a_torchrun_without_an_id_are_not_the_same(jo
 
 
 def test_a_torchrun_that_starts_its_processes_anew_goes_on_with_the_hold(recipe, output):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
-    process = subprocess.Popen(
-        [*command, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "trainer.train", str(recipe)],
-        cwd=ROOT,
-        # torch 2.13 lets processes that are started anew find the addresses of those before them in its own store
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    # torch 2.13 lets processes that are started anew find the addresses of those before them in its own store
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    process = start_torchrun(recipe, "--max-restarts", "1", *rendezvous, pause_after=4, **own_store)
     with ended_after(process):
-        after_step(output, 4, process)
-        os.kill(read_holder(Layout(str(output))).pid, signal.SIGKILL)
-        said = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, said
+        first = paused(recipe, process)
+        assert first == read_holder(Layout(str(output))).pid
+        os.kill(first, signal.SIGKILL)
+        (said,) = end(process)
     assert "is held by" not in said
     assert [line["step"] for line in steps_of(output)] == list(range(NUM_LONGER_STEPS))
     assert weights_of(output)
@@ -272,21 +275,25 @@ def test_of_two_trainings_under_ray_train_that_start_at_once_one_ends(ray_local,
     assert not (output / "checkpoints").exists()
 
 
-def test_ray_train_starts_the_first_process_anew_on_another_machine_and_goes_on(ray_local, dataset, output):
+def test_ray_train_starts_the_first_process_anew_on_another_machine_and_goes_on(
+    ray_local, dataset, output, tmp_path, monkeypatch
+):
     """The one before it has left a lock whose machine nobody hears from."""
     killed: list[int] = []
+    note = tmp_path / "paused"
+    monkeypatch.setattr(launch, "_one_process", pausing(launch._one_process, 4, note))
 
     def kill() -> None:
-        wait_for(lambda: checkpoint_steps(output)[-1:] >= [4], 120)
-        killed.append(read_holder(Layout(str(output))).pid)
+        killed.append(wait_for(lambda: paused_by(note), 120))
+        assert killed[0] == read_holder(Layout(str(output))).pid
         os.kill(killed[0], signal.SIGKILL)
         rewrite(output)
 
     killing = threading.Thread(target=kill)
     killing.start()
-    outcome = launch.train_with_ray(tiny_recipe(dataset, output, LONGER, *RAY, {"optim": {"epochs": 8}}))
+    outcome = launch.train_with_ray(tiny_recipe(dataset, output, LONGER, *RAY))
     killing.join()
     assert len(killed) == 1
-    assert outcome.first_step >= 4
+    assert outcome.first_step == 4
     assert [line["step"] for line in steps_of(output)] == list(range(outcome.num_steps))
     assert not (output / "run.lock").exists()

@@ -6,9 +6,6 @@ Every key can be changed by a table of the recipe's form; `None` takes a key awa
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,18 +71,6 @@ def train_here(recipe: TrainRecipe) -> tuple[Outcome, list[str]]:
     said: list[str] = []
     with joined({}) as processes:
         return train(recipe, processes, said.append), said
-
-
-def start_training(recipe: Path, *, module: str = "trainer.train", **environment: str) -> subprocess.Popen[str]:
-    """A training in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, str(recipe)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def log_of(output: Path) -> list[dict[str, Any]]:

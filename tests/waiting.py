@@ -1,0 +1,26 @@
+"""Waiting for what other processes do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What it gives, once that is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s in vain")
+
+
+def state_of(pid: int) -> str:
+    """One letter of /proc: T is stopped, Z ended; empty when there is no such process."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
