@@ -70,7 +70,8 @@ def select(name: str, first: int, num: int) -> str:
           {"0.0" if name == "IT" else "(5000 + hash(i, 1) % 60000) / 1000"}::DOUBLE AS duration_s,
           320::BIGINT AS width_px, 240::BIGINT AS height_px, 25.0::DOUBLE AS fps, 'h264' AS codec, 'copy' AS made_by,
           {scores if name == "LVST" else "'{}'"} AS scores, '{"jpg" if name == "IT" else "mp4"}' AS media_extension,
-          '{name}/none.tar' AS media_uri, i * 1000 AS media_offset_bytes, 900::BIGINT AS media_size_bytes
+          '{name}/none.tar' AS media_uri, i * 1000 AS media_offset_bytes, 900::BIGINT AS media_size_bytes,
+          NULL AS frames, NULL::BIGINT AS frames_offset_bytes, NULL::BIGINT AS frames_size_bytes
         FROM range({first}, {first + num}) AS r(i) ORDER BY i
     """
 
@@ -239,12 +240,12 @@ def _others(num_samples: int) -> list[Question]:
     return [
         Question(
             "a sample's page",
-            lambda site, n: [site.get(f"/api/sample?granularity=LVST&key={_key('LVST', n * 1234)}")["text"]],
+            lambda site, n: [site.get("/api/sample", granularity="LVST", key=_key("LVST", n * 1234))["text"]],
             lambda n: f"SELECT text FROM samples WHERE key = md5('LVST{n * 1234}')",
         ),
         Question(
             "its lineage, both ways",
-            lambda site, n: _lineage(site.get(f"/api/lineage?granularity=LVLT&key={_key('LVLT', n * 1234)}")),
+            lambda site, n: _lineage(site.get("/api/lineage", granularity="LVLT", key=_key("LVLT", n * 1234))),
             lambda n: f"SELECT key FROM samples WHERE list_contains(parents, md5('LVLT{n * 1234}'))",
         ),
         Question(
