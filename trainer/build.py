@@ -228,8 +228,10 @@ def _clip_config(model: VideoTextModel) -> Any:
 
 
 def _cannot_load(towers: TowerSettings, error: Exception) -> str:
-    why = str(error).strip().splitlines()[0]
+    why = str(error).strip().splitlines()[0].rstrip(".")
+    if not isinstance(error, OSError):  # it is there, and says what is wrong with it
+        return f"CLIP {towers.clip!r} cannot be used: {why}"
     return (
-        f"CLIP {towers.clip!r} cannot be loaded: {why} Give a folder with a CLIP in [model.towers] clip, or a table "
+        f"CLIP {towers.clip!r} cannot be loaded: {why}. Give a folder with a CLIP in [model.towers] clip, or a table "
         "[model.towers.shape] to train one from scratch"
     )

@@ -1,8 +1,8 @@
 """The figures of a training between two lines: what each step was, gathered into one set of numbers.
 
 Losses, shares of truncated texts and of samples without a negative are by granularity, rates over all; counts of
-samples are those of all processes. Utilisation is told where the operations of a step and the peak of the device are
-known.
+samples are those of all processes, and damaged ones are named. Utilisation is told where the operations of a step and
+the peak of the device are known.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StepLog:
         self._truncated[batch.granularity] += batch.num_truncated
         self._alone[batch.granularity] += batch.num_without_negatives
         self._seen[batch.granularity] += num_own
-        self._num_damaged += batch.num_damaged
+        self._damaged += [{"granularity": batch.granularity, **one._asdict()} for one in batch.damaged]
         self._num_skipped += int(figures.skipped)
         self._last = figures
 
@@ -73,11 +73,13 @@ class StepLog:
             found["temperature"] = 1.0 / self._scale()
         names = sorted(self.recipe.data.granularities)
         kinds = (self._truncated, self._alone, self._seen)
-        own = [self._flops, self._num_damaged, *(kind[name] for name in names for kind in kinds)]
+        own = [self._flops, len(self._damaged), *(kind[name] for name in names for kind in kinds)]
         flops, num_damaged, *counts = self._processes.sum(own)
         self.rates.count(flops=flops)
         found |= self.rates.figures()
         found["num_damaged"], found["num_skipped_steps"] = int(num_damaged), self._num_skipped
+        if num_damaged:
+            found["damaged"] = self._processes.gathered(self._damaged)
         for number, name in enumerate(names):
             num_truncated, num_alone, num_seen = counts[3 * number : 3 + 3 * number]
             if num_seen and not isinstance(self.built.module, VideoClassifier):
@@ -96,7 +98,8 @@ class StepLog:
         self._truncated: defaultdict[str, int] = defaultdict(int)
         self._alone: defaultdict[str, int] = defaultdict(int)
         self._seen: defaultdict[str, int] = defaultdict(int)
-        self._num_damaged = self._num_skipped = 0
+        self._damaged: list[dict[str, str]] = []
+        self._num_skipped = 0
         self._flops = 0.0
         self._last = None
 

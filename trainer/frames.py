@@ -44,10 +44,7 @@ def read_frames(
         GexError: storage refuses; or more than one frame is asked of an image.
     """
     kind = sample.media_extension
-    if kind in IMAGE_EXTENSIONS and num_frames > 1:
-        raise GexError(
-            f"{sample.granularity} holds images, of which {num_frames} frames are asked; set num_frames to 1"
-        )
+    check_num_frames(sample.granularity, [kind], num_frames)
     content = media.read(sample)
     if kind == FRAMES_EXTENSION:
         return run_frames(content, num_frames, size_px, places)
@@ -57,6 +54,16 @@ def read_frames(
         part = None if sample.start_s is None or sample.end_s is None else (sample.start_s, sample.end_s)
         return video_frames(content, VIDEO_FORMATS[kind], num_frames, size_px, part, places)
     raise DamagedMediaError(f"media of kind {kind!r} cannot be read; expected a video, an image or frames")
+
+
+def check_num_frames(granularity: str, extensions: Sequence[str], num_frames: int) -> None:
+    """Refuse more than one frame of media with these extensions where there are images among them.
+
+    Raises:
+        GexError: so it is.
+    """
+    if num_frames > 1 and not set(IMAGE_EXTENSIONS).isdisjoint(extensions):
+        raise GexError(f"{granularity} holds images, of which {num_frames} frames are asked; set num_frames to 1")
 
 
 def random_places(num_frames: int, seed: int, epoch: int, key: str) -> list[float]:

@@ -96,6 +96,14 @@ class Processes:
         dist.all_gather(parts, torch.tensor(numbers, dtype=torch.int64), group=self.counts)
         return [int(value) for part in parts for value in part]
 
+    def gathered(self, values: list[Any]) -> list[Any]:
+        """What all processes hold, one after the other; plain values only."""
+        if self.world_size == 1:
+            return values
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, values, group=self.counts)
+        return [value for part in parts for value in part]
+
     def sum(self, numbers: list[float]) -> list[float]:
         """Sums over all processes."""
         if self.world_size == 1:

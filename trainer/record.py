@@ -23,7 +23,8 @@ from typing import Any, Protocol
 from gex_pipeline.errors import GexError, MissingExtraError
 from gex_pipeline.storage_failures import explained, one_line
 
-Figure = float | int | str | bool | None
+Figure = float | int | str | bool | list[dict[str, str]] | None
+"""Numbers and words; samples that are named, a mapping each."""
 
 WANDB_RUN = "wandb-run"
 """File beside the figures that names the run at Weights & Biases."""
@@ -206,7 +207,9 @@ class WeightsAndBiases:
 
     def write(self, step: int, figures: Mapping[str, Figure]) -> None:
         """Log the figures of a step; those of one step may come in several parts."""
-        self._run.log({name: value for name, value in figures.items() if value is not None}, step=step)
+        self._run.log(
+            {name: value for name, value in figures.items() if isinstance(value, float | int | str)}, step=step
+        )
 
     def close(self) -> None:
         """Finish the run."""

@@ -17,6 +17,7 @@ from trainer.annotation_catalog import read_annotation_catalog
 from trainer.annotations import AnnotationError
 from trainer.catalog import Catalog, CatalogPart, Split, read_catalog
 from trainer.data_settings import DataSettings, Task
+from trainer.frames import check_num_frames
 from trainer.loader import order_of
 from trainer.order import Int64s, Order
 
@@ -95,9 +96,12 @@ def open_data(settings: DataSettings, task: Task = "contrastive") -> Iterator[Ru
     """The data of a training; its scratch files go when it ends. The task decides what is said of a class.
 
     Raises:
-        GexError: nothing is published there, or a granularity has no sample to train on, or too few for a batch.
+        GexError: nothing is published there, or a granularity has no sample to train on, too few for a batch, or
+            images of which several frames are asked.
     """
     with _catalog(settings, task) as (catalog, class_names, videos):
+        for name, reading in settings.granularities.items():
+            check_num_frames(name, catalog.of(name).extensions, reading.num_frames)
         split = catalog.split(settings.held_out_share, settings.held_out_seed)
         others = _others(split)
         for name in split.training.names:

@@ -9,7 +9,7 @@ Takes no optimiser step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -22,7 +22,7 @@ from trainer.build import Built
 from trainer.classifier import VideoClassifier
 from trainer.data_settings import GranularitySettings
 from trainer.grad_cache import backward_in_pieces
-from trainer.loader import Batch
+from trainer.loader import Batch, Damaged
 from trainer.loss import num_without_negatives, same_source, vtc_loss
 from trainer.model import Embeddings
 from trainer.optim import autocast
@@ -42,8 +42,8 @@ class Prepared(NamedTuple):
     labels_B: Tensor | None = None
     num_truncated: int = 0
     """Texts whose end did not fit into the text tower."""
-    num_damaged: int = 0
-    """Samples that others stand in for."""
+    damaged: Sequence[Damaged] = ()
+    """Samples of this process that others stand in for."""
     same_BG: Tensor | None = None
     """Which samples of all processes share a source with one of this one's and are no negatives; none: all are."""
     num_without_negatives: int = 0
@@ -117,7 +117,7 @@ class Contrastive:
             batch.frames_BT3HW,
             texts=tokens,
             num_truncated=int(tokens.truncated_B.sum()),
-            num_damaged=len(batch.damaged),
+            damaged=batch.damaged,
             same_BG=same_BG,
             num_without_negatives=num_alone,
         )
@@ -166,7 +166,7 @@ class Classification:
             batch.granularity,
             batch.frames_BT3HW,
             labels_B=self.classifier.labels_of(batch.texts),
-            num_damaged=len(batch.damaged),
+            damaged=batch.damaged,
         )
         return self.send(prepared)
 

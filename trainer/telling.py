@@ -24,15 +24,22 @@ def step_line(step: int, figures: Mapping[str, Figure], *, num_steps: int) -> st
     for name, form in _FORMS:
         if name in known:
             words.append(form.format(known[name]))
-    for name, what in (("num_damaged", "damaged"), ("num_skipped_steps", "steps skipped")):
-        if known.get(name):
-            words.append(f"{known[name]:.0f} {what}")
+    words += [f"{known[name] / 1e9:.1f} GB" for name in _MEMORY if name in known][:1]
+    if num_skipped := known.get("num_skipped_steps"):
+        words.append(f"{num_skipped:.0f} {'step' if num_skipped == 1 else 'steps'} skipped")
+    damaged = figures.get("damaged")
+    if isinstance(damaged, list):
+        words.append(
+            f"{len(damaged)} damaged, first {damaged[0]['key']}: {' '.join(damaged[0]['reason'].split())[:200]}"
+        )
     return "  ".join(words)
 
 
+_MEMORY = ("peak_device_bytes", "peak_host_bytes")  # of a process; on a GPU it is the GPU's that runs out
 _FORMS = (
     ("grad_norm", "gradient {:.2g}"),
     ("temperature", "temperature {:.3f}"),
+    ("learning_rate/towers", "towers' rate {:.1e}"),
     ("learning_rate/rest", "rate {:.1e}"),
     ("samples_per_s", "{:.0f} samples/s"),
     ("frames_per_s", "{:.0f} frames/s"),

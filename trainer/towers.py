@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trainer.settings import TowerSettings
@@ -41,7 +42,7 @@ def load_towers(settings: TowerSettings) -> ClipTowers:
 
     Raises:
         OSError: there is no such checkpoint.
-        ValueError: it is no CLIP, lacks weights, or was trained with another activation.
+        ValueError: it is no CLIP, its weights are damaged or not all there, or it was trained with another activation.
     """
     import transformers
 
@@ -50,9 +51,15 @@ def load_towers(settings: TowerSettings) -> ClipTowers:
         raise ValueError(f"{settings.clip!r} is a {config.model_type!r}; expected a CLIP")
     if settings.weights == "random":
         return towers_of(transformers.CLIPModel(config), settings)
-    clip, info = transformers.CLIPModel.from_pretrained(
-        settings.clip, revision=settings.revision, dtype=torch.float32, output_loading_info=True
-    )
+    try:
+        clip, info = transformers.CLIPModel.from_pretrained(
+            settings.clip, revision=settings.revision, dtype=torch.float32, output_loading_info=True
+        )
+    except (SafetensorError, RuntimeError) as error:  # cut off, or of other sizes than the configuration says
+        raise ValueError(
+            f"its weights are damaged or do not fit its config.json ({str(error).strip().splitlines()[0]}); copy or "
+            "download it anew"
+        ) from error
     if info["missing_keys"]:
         raise ValueError(
             f"CLIP {settings.clip!r} lacks {len(info['missing_keys'])} weights, first {min(info['missing_keys'])!r}, "
@@ -72,7 +79,8 @@ def towers_of(clip: Any, settings: TowerSettings) -> ClipTowers:
         if found != settings.activation:
             raise ValueError(
                 f"CLIP's {name} has activation {found!r}, the settings say {settings.activation!r}; with another "
-                "one than it was trained with a CLIP is wrong everywhere, without any error"
+                "one than it was trained with a CLIP is wrong everywhere, without any error; set "
+                f"model.towers.activation to {found!r}"
             )
     return ClipTowers(
         image=ImageTower(clip, settings),

@@ -142,6 +142,20 @@ def test_a_checkpoint_with_another_activation_is_refused(folder):
         load_towers(settings_for(folder, activation="gelu"))
 
 
+@pytest.mark.parametrize("damage", ["cut off", "another size"])
+def test_weights_that_are_damaged_or_of_another_size_are_refused_in_a_sentence(folder, tmp_path, damage):
+    """A download that broke off was a traceback of thirty lines."""
+    copy = Path(shutil.copytree(folder, tmp_path / "clip"))
+    if damage == "cut off":
+        (copy / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    else:
+        config = json.loads((copy / "config.json").read_text())
+        config["vision_config"]["intermediate_size"] *= 2
+        (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"^its weights are damaged or do not fit its config.json \(.+\); copy or "):
+        load_towers(settings_for(copy))
+
+
 def test_what_is_no_clip_and_what_lacks_weights_are_refused(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="is a 'bert'; expected a CLIP"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tarfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -376,13 +377,44 @@ def test_a_frame_size_that_the_image_tower_does_not_read_is_refused(trained, num
         train_here(tiny_recipe(numbered_output, tmp_path / "other", changes))
 
 
+def test_several_frames_of_images_are_refused_before_the_first_step(numbered_output, tmp_path):
+    """It was found at the first batch of images, which with a small weight comes late."""
+    changes = {"data": {"granularities": {"LVLT": {"num_frames": 2}, "IT": {"num_frames": 2, "weight": 0.5}}}}
+    with pytest.raises(GexError, match=r"^IT holds images, of which 2 frames are asked; set num_frames to 1$"):
+        train_here(tiny_recipe(numbered_output, tmp_path / "training", changes))
+    assert steps_of(tmp_path / "training") == []
+
+
+def spoil_first_image(tar: Path) -> None:
+    content = bytearray(tar.read_bytes())
+    start = content.find(b"\xff\xd8\xff")
+    content[start : start + 4000] = bytes(4000)
+    tar.write_bytes(content)
+
+
+def test_a_damaged_sample_is_counted_and_named_in_the_figures_and_on_the_console(tmp_path):
+    """It was counted, and nobody learned which one it was."""
+    dataset = make_numbered_output(tmp_path / "data", 6)
+    tar = sorted((dataset / "IT").glob("*.tar"))[0]
+    with tarfile.open(tar) as members:
+        key = next(name for name in members.getnames() if name.endswith(".jpg")).removesuffix(".jpg")
+    spoil_first_image(tar)
+    changes = {"data": {"granularities": {"IT": {}}, "held_out_share": 0, "batch_size": 2, "max_damaged_share": 0.5}}
+    outcome, said = train_here(tiny_recipe(dataset, tmp_path / "training", changes, {"record": {"every_steps": 2}}))
+    assert outcome.num_steps == 6
+    lines = steps_of(tmp_path / "training")
+    found = [one for line in lines for one in line.get("damaged", [])]
+    assert [line["num_damaged"] for line in lines] == [len(line.get("damaged", [])) for line in lines]
+    assert len(found) == 2  # one an epoch
+    assert {(one["granularity"], one["key"]) for one in found} == {("IT", key)}
+    assert found[0]["reason"].startswith("an image cannot be decoded: ")
+    assert len([line for line in said if f"  1 damaged, first {key}: an image cannot be decoded: " in line]) == 2
+
+
 def test_too_many_damaged_samples_end_a_training_with_one_sentence(tmp_path):
     dataset = make_numbered_output(tmp_path / "data", 4)
     for tar in (dataset / "IT").glob("*.tar"):
-        content = bytearray(tar.read_bytes())
-        start = content.find(b"\xff\xd8\xff")
-        content[start : start + 4000] = bytes(4000)
-        tar.write_bytes(content)
+        spoil_first_image(tar)
     changes = {"data": {"granularities": {"IT": {}}, "held_out_share": 0, "batch_size": 2, "max_damaged_share": 0.1}}
     with pytest.raises(GexError, match=r"cannot be read, more than max_damaged_share = 0.1 allows"):
         train_here(tiny_recipe(dataset, tmp_path / "training", changes))
