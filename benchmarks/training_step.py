@@ -9,8 +9,7 @@ the batches that were timed are not the whole ones of the steps, in order.
 
     python benchmarks/training_step.py --small
     # on an H100 with 16 cores; batches of 64 as a GPU of eight has them, of 32 frames they take 7.4 GB of /dev/shm
-    python benchmarks/training_step.py --batch-size 64 --precision bf16 --workers 12 \
-        --granularity SVST --granularity LVLT
+    python benchmarks/training_step.py --batch-size 64 --precision bf16 --workers 12
 """
 
 from __future__ import annotations
