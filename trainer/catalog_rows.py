@@ -32,6 +32,7 @@ TRAINING, HELD_OUT, MIXED = np.int8(0), np.int8(1), np.int8(2)
 
 _COLUMNS = ("key", "source_id", "text", "duration_s", "media_uri", "media_offset_bytes", "media_size_bytes")
 _EXTENSION, _SOURCES = "media_extension", "segments.list.element.source_id"
+_NUM_FRAMES = "frames.num"
 _FRAMES = ("frames_offset_bytes", "frames_size_bytes")  # of frames beside a video
 _RECEIPTS_AT_ONCE = 64  # what is in memory while the rows are written out
 _KEPT_SHARDS = 64  # whose rows stay open: a worker goes through a window of them
@@ -90,6 +91,7 @@ class Rows:
     extensions: list[str]
     starts: Int64s  # the number of each shard's first sample; and of one more
     num_sources: int = 1  # the most that a sample has
+    fewest_frames: int | None = None  # of samples that have frames; none: no sample has
     _readers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     _batches: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -156,6 +158,7 @@ def write_rows(path: Path, dataset_uri: str, granularity: str, shards: Sequence[
     with pa.ipc.new_file(path, ROWS_SCHEMA) as out, pa.ipc.new_file(rows.sources_path, SOURCES_SCHEMA) as sources:
         for table in _receipts(dataset_uri, granularity, shards):
             out.write_batch(_row_batch(table, dataset_uri, uris, extensions))
+            rows.fewest_frames = _fewest(rows.fewest_frames, table["frames"])
             lists = _sources_of(table)
             rows.num_sources = max(rows.num_sources, int(np.diff(_offsets(lists)).max(initial=1)))
             sources.write_batch(pa.RecordBatch.from_arrays([lists], schema=SOURCES_SCHEMA))
@@ -177,12 +180,12 @@ def _read_receipt(uri: str, name: str, num_samples: int) -> pa.Table:
     content = storage.read_bytes(uri)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        table = file.read(columns=[*_COLUMNS, _EXTENSION, _SOURCES, *_FRAMES], use_threads=False)
+        table = file.read(columns=[*_COLUMNS, _EXTENSION, _SOURCES, _NUM_FRAMES, *_FRAMES], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise GexError(
             f"the receipt {uri!r} of {name} cannot be read ({error}); `gex shards verify` says what else is damaged"
         ) from error
-    lacking = {*_COLUMNS, _EXTENSION, "segments", *_FRAMES}.difference(table.column_names)
+    lacking = {*_COLUMNS, _EXTENSION, "segments", "frames", *_FRAMES}.difference(table.column_names)
     if lacking or table.num_rows != num_samples:
         why = f"lacks {', '.join(sorted(lacking))}" if lacking else f"lists {table.num_rows} samples"
         raise GexError(
@@ -200,6 +203,12 @@ def _prefer_frames(table: pa.Table) -> pa.Table:
         chosen = pc.if_else(has_frames, table[instead] if instead else FRAMES_EXTENSION, table[name])
         table = table.set_column(table.column_names.index(name), name, chosen)
     return table
+
+
+def _fewest(known: int | None, frames: pa.ChunkedArray) -> int | None:
+    """The smaller of what is known and the fewest frames that a sample has."""
+    found = pc.min(pc.struct_field(frames, "num")).as_py()
+    return min((one for one in (known, found) if one is not None), default=None)
 
 
 def _row_batch(table: pa.Table, dataset_uri: str, uris: dict[str, int], extensions: dict[str, int]) -> pa.RecordBatch:

@@ -6,9 +6,9 @@ Says before the first step what an epoch takes and what it leaves out. Reads no 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class RunData:
     order: Order
     num_mixed: dict[str, int]
     """Samples of each granularity that are in neither part: their clips' sources fall on both sides."""
+    num_frames: Mapping[str, int] = field(default_factory=dict)
+    """How many frames of a sample of each granularity are read."""
     class_names: tuple[str, ...] = ()
     """Of a public data set with classes."""
     videos: Int64s | None = None
@@ -83,12 +85,23 @@ class RunData:
 
     def describe(self) -> list[str]:
         """Sentences for a person."""
-        sentences = self.order.describe()
+        sentences = self.order.describe() + self._few_frames()
         for name in self.held_out.names:
             num_held_out, num_mixed = self.held_out.num_samples(name), self.num_mixed[name]
             if num_held_out or num_mixed:
                 sentences.append(f"{name}: {num_held_out} samples held out, {num_mixed} in neither part")
         return sentences
+
+    def _few_frames(self) -> list[str]:
+        found = []
+        for name, num_frames in self.num_frames.items():
+            fewest = self.training.catalog.of(name).fewest_frames
+            if fewest is not None and fewest < num_frames:
+                found.append(
+                    f"warning: {name}: num_frames is {num_frames}, and samples have {fewest} stored frames: some come "
+                    f"more than once. Set num_frames = {fewest}, or store more of them"
+                )
+        return found
 
 
 @contextmanager
@@ -111,7 +124,8 @@ def open_data(settings: DataSettings, task: Task = "contrastive") -> Iterator[Ru
                     f"({others[name]}); make it smaller"
                 )
         order = order_of(settings, split.training, others)
-        yield RunData(split.training, split.held_out, order, split.num_mixed, class_names, videos)
+        num_frames = {name: reading.num_frames for name, reading in settings.granularities.items()}
+        yield RunData(split.training, split.held_out, order, split.num_mixed, num_frames, class_names, videos)
 
 
 def _others(split: Split) -> dict[str, str]:

@@ -15,7 +15,7 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.shard_format import make_key
 from gex_pipeline.shards.manifest import read_manifest
 from tests.report.outputs import entry, publish, write_shard
-from tests.trainer.outputs import add_snapshot, grouped, long_sample, make_numbered_output, source_of
+from tests.trainer.outputs import add_snapshot, grouped, long_sample, make_numbered_output, settings_of, source_of
 from trainer.catalog import read_catalog, source_number
 from trainer.data_settings import DataSettings
 from trainer.run_data import open_data
@@ -76,6 +76,22 @@ def test_frames_beside_a_video_are_what_is_read(output, tmp_path):
         place = {"media_offset_bytes": offset, "media_size_bytes": size, "media_extension": "frames"}
         assert after[row] == replace(before[row], **place)
     assert [*after[:1], *after[4:]] == [*before[:1], *before[4:]]
+
+
+def test_fewer_stored_frames_than_are_asked_for_are_said_before_the_first_step(output, tmp_path):
+    """They were repeated without a word, and counted as frames a second."""
+    copy = Path(shutil.copytree(output, tmp_path / "out"))
+    for file, num in zip(sorted(copy.glob("LVLT/*.parquet")), (8, 3, 8, 8, 8), strict=False):
+        table = pq.read_table(file)
+        frames = [{"num": num, "short_side_px": 48, "quality": 90, "width_px": 48, "height_px": 48}] * table.num_rows
+        at = table.column_names.index("frames")
+        pq.write_table(table.set_column(at, "frames", pa.array(frames, table.schema.field("frames").type)), file)
+    for num_frames in (3, 4):
+        settings = settings_of(copy, granularities={"LVLT": {"num_frames": num_frames}, "IT": {}}, batch_size=2)
+        with open_data(settings) as data:
+            warnings = [line for line in data.describe() if line.startswith("warning: ")]
+        few = "warning: LVLT: num_frames is 4, and samples have 3 stored frames: some come more than once. "
+        assert warnings == ([f"{few}Set num_frames = 3, or store more of them"] if num_frames == 4 else [])
 
 
 def test_samples_that_refer_to_a_video_elsewhere_point_there(output, catalog):
