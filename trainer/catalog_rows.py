@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -213,13 +213,17 @@ def _fewest(known: int | None, frames: pa.ChunkedArray) -> int | None:
 
 def _row_batch(table: pa.Table, dataset_uri: str, uris: dict[str, int], extensions: dict[str, int]) -> pa.RecordBatch:
     """One receipt as a batch of rows; new URIs and extensions are added to what is known."""
-    places = [None if uri is None else storage.join(dataset_uri, uri) for uri in table["media_uri"].to_pylist()]
-    media = [-1 if place is None else uris.setdefault(place, len(uris)) for place in places]
-    kinds = [extensions.setdefault(kind or "", len(extensions)) for kind in table[_EXTENSION].to_pylist()]
+
+    def place(uri: str | None) -> int:
+        return -1 if uri is None else uris.setdefault(storage.join(dataset_uri, uri), len(uris))
+
+    def kind(extension: str | None) -> int:
+        return extensions.setdefault(extension or "", len(extensions))
+
     columns = {
         "source_number": pa.array(_numbers_of(table["source_id"])),
-        "media": pa.array(media, pa.int32()),
-        "extension": pa.array(kinds, pa.int32()),
+        "media": pa.array(_numbered(table["media_uri"], place), pa.int32()),
+        "extension": pa.array(_numbered(table[_EXTENSION], kind), pa.int32()),
         "text": _whole(table["text"]).fill_null(""),
         "media_offset_bytes": _whole(table["media_offset_bytes"]).fill_null(0),
         "media_size_bytes": _whole(table["media_size_bytes"]).fill_null(0),
@@ -263,9 +267,14 @@ def _offsets(lists: pa.ListArray) -> Int64s:
 
 
 def _numbers_of(ids: Any) -> Int64s:
-    """Source ids as numbers; each distinct one is hashed once."""
-    encoded = _whole(ids).fill_null("").dictionary_encode()
-    numbers = np.array([source_number(name) for name in encoded.dictionary.to_pylist()], dtype=np.int64)
+    """Source ids as numbers."""
+    return _numbered(_whole(ids).fill_null(""), source_number)
+
+
+def _numbered(words: Any, number_of: Callable[[Any], int]) -> Int64s:
+    """A column of words as numbers; each distinct one, and none, is asked for once."""
+    encoded = _whole(words).dictionary_encode(null_encoding="encode")
+    numbers = np.array([number_of(word) for word in encoded.dictionary.to_pylist()], dtype=np.int64)
     return numbers[encoded.indices.to_numpy(zero_copy_only=False)] if len(numbers) else numbers
 
 
