@@ -41,6 +41,10 @@ def test_the_loss_is_the_mean_over_ranks_and_all_stop_together(ranks):
         assert found["guard/says_steps_3_to_4"]
 
 
+def test_what_one_rank_could_not_read_is_named_to_all(ranks):
+    assert [found["gathered"] for found in ranks] == [[{"key": "sample 1"}, {"key": "sample 1"}]] * 2
+
+
 def test_every_rank_goes_on_with_its_own_random_numbers_and_the_weights_of_rank_0(ranks):
     for found in ranks:
         assert found["resume/step"] == 3

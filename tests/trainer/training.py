@@ -19,6 +19,7 @@ from trainer.checkpoint import Checkpoints, Progress, TrainingState
 from trainer.ema import Ema
 from trainer.optim import GuardedOptimiser
 from trainer.optim_settings import OptimSettings
+from trainer.processes import joined
 
 NUM_STEPS = 12
 NUM_RANKS = 2
@@ -100,6 +101,8 @@ def _one_rank(rank: int, folder: str) -> None:
     try:
         found = {f"guard/{name}": tensor for name, tensor in _guarded(rank).items()}
         found |= {f"resume/{name}": tensor for name, tensor in _resumed(rank, folder).items()}
+        with joined({}) as processes:
+            found["gathered"] = processes.gathered([{"key": f"sample {rank}"}] * (2 * rank))
         torch.save(found, Path(folder) / f"rank-{rank}.pt")
         dist.barrier()
     finally:
