@@ -199,9 +199,12 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_checkpoint_and_ends_with_a_cod
     assert checkpoint_steps(output) == [steps_of(output)[-1]["step"] + 1]
 
 
-def test_torchrun_starts_a_training_and_says_its_sentences_once(recipe, dataset):
+def test_torchrun_trains_to_the_end_with_fewer_shards_than_data_workers_and_says_its_sentences_once(recipe):
+    """Three shards, and two processes with two data workers each: nobody waits for a shard of its own."""
     short = {"optim": {"epochs": 1}, "data": {"num_workers": 2, "granularities": {"IT": {}}}}
-    write_recipe(recipe, tables_of(make_numbered_output(recipe.parent / "small", 12), recipe.parent / "out", short))
+    small = make_numbered_output(recipe.parent / "small", 12)
+    assert len(list((small / "IT").glob("*.tar"))) == 3
+    write_recipe(recipe, tables_of(small, recipe.parent / "out", short))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
         [*command, "-m", "trainer.train", str(recipe)],
@@ -215,4 +218,5 @@ def test_torchrun_starts_a_training_and_says_its_sentences_once(recipe, dataset)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("; the model is at ") == 1
     assert done.stderr.count("step 1/") == 1
+    assert [line["step"] for line in steps_of(recipe.parent / "out")] == [0, 1]
     assert weights_of(recipe.parent / "out")

@@ -3,12 +3,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import urllib.request
+import os
+import secrets
+import shutil
+import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
 
 from gex_pipeline.errors import FileMissingError, GexError
+from tests.faults.faulty_store import Fault
 from tests.trainer.training import SEED, Training
 from trainer.checkpoint import Checkpoints, load_weights
 from trainer.checkpoint_files import DamagedCheckpointError, read_index, verify
@@ -128,6 +135,59 @@ def test_a_save_that_fails_leaves_the_last_one_and_nothing_torn(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoints.save(training.state, progress)
     assert names_in(tmp_path) == ["step-000000002"]
+
+
+class Ended(BaseException):
+    """In the middle of a save."""
+
+
+def contents(root):
+    """The names in every checkpoint's folder."""
+    return {path.name: names_in(path) for path in root.glob("step-*")}
+
+
+def save_cut_short(root, training, num_calls):
+    """Save, and end it after so many calls of the operating system; the contents just then, None: it had its way."""
+    calls, found = count(), None
+
+    def before_a_call(_frame, event, function):
+        nonlocal found
+        is_call = event == "c_call" and getattr(function, "__module__", "") == "posix" and function is not os.fspath
+        if is_call and next(calls) == num_calls:
+            found = contents(root)
+            raise Ended  # with it Python lets go of this function
+
+    progress = training.progress(4)
+    sys.setprofile(before_a_call)
+    with suppress(Ended):
+        try:
+            Checkpoints(str(root)).save(training.state, progress)
+        finally:
+            sys.setprofile(None)
+    return found
+
+
+@pytest.mark.parametrize("before", [[2], [2, 4]])
+def test_a_save_that_ends_anywhere_leaves_every_checkpoint_whole_or_not_there_and_the_next_save_succeeds(
+    tmp_path, before
+):
+    """What is there at that moment is what a kill leaves, what is there afterwards what an interrupt does."""
+    _, training = saved(tmp_path / "start", *before)
+    steps_after = []
+    for num_calls in count():
+        root = Path(shutil.copytree(tmp_path / "start", tmp_path / str(num_calls)))
+        at_the_end = save_cut_short(root, training, num_calls)
+        if at_the_end is None:
+            break
+        for found in (at_the_end, contents(root)):
+            assert found["step-000000002"] == FILES
+            assert found.get("step-000000004", FILES) == FILES
+        checkpoints = Checkpoints(str(root))
+        steps_after.append(checkpoints.steps())
+        assert checkpoints.latest() == steps_after[-1][-1]
+        checkpoints.save(training.state, training.progress(4))
+        assert (checkpoints.latest(), names_in(root)) == (4, ["step-000000002", "step-000000004"])
+    assert {tuple(steps) for steps in steps_after} == {(2,), (2, 4)}
 
 
 def test_what_a_killed_process_left_is_no_checkpoint_and_goes_with_the_next_save(tmp_path):
@@ -267,19 +327,22 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    from moto.server import ThreadedMotoServer
+def bucket(world):
+    return world.make_bucket(f"training-{secrets.token_hex(4)}")
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/training", b"", method="PUT"), timeout=30) as answer:
-        assert answer.status == 200
-    yield "s3://training"
-    server.stop()
+
+def test_on_an_object_store_a_save_that_fails_leaves_the_last_one_and_the_next_save_succeeds(world, bucket):
+    """At the second of its files, and at the last."""
+    checkpoints, training = saved(f"{bucket}/run", 2)
+    progress = training.progress(4)
+    for name in ("model.safetensors", "index.json"):
+        refused = Fault("answer", "PUT", f"step-000000004/{name}", status=403, code="AccessDenied")
+        with world.proxy.faults(refused), pytest.raises(GexError, match=r"step-000000004/.*the store denies access"):
+            checkpoints.save(training.state, progress)
+        assert refused.num_done == 1
+        assert (checkpoints.steps(), checkpoints.latest()) == ([2], 2)
+    checkpoints.save(training.state, progress)
+    assert (checkpoints.steps(), checkpoints.latest()) == ([2, 4], 4)
 
 
 def test_on_an_object_store_a_folder_without_its_index_is_no_checkpoint(bucket):

@@ -8,12 +8,14 @@ is 1e-3 away.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ from tests.trainer.tiny_recipes import (
     train_here,
     weights_of,
 )
-from tests.trainer.two_processes import WAYS, go_back, run_processes, settings_of
+from tests.trainer.two_processes import AGAIN_FROM, FSDP, NUM_PROCESSES, WAYS, go_back, run_processes, settings_of
 
 CLOSE = 1e-5
 pytestmark = pytest.mark.timeout(240)
@@ -57,6 +59,31 @@ def test_two_processes_give_the_weights_of_one(together, alone, name):
     expected = alone[name.split()[-1] if name.split()[-1] in alone else "all"]
     assert largest_difference(weights_of(together / name), weights_of(expected)) < CLOSE
     assert [line["step"] for line in steps_of(together / name)] == [line["step"] for line in steps_of(expected)]
+
+
+def left_by(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What each process left of a training."""
+    return [json.loads((folder / f"{name} {rank}.json").read_text()) for rank in range(NUM_PROCESSES)]
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if name != "uneven"])
+def test_with_fsdp_each_process_holds_its_half_of_every_weight_and_with_ddp_all_of_them(together, name):
+    """Weights alone do not tell: both ways learn the same."""
+    first, second = (left["held"] for left in left_by(together, name))
+    assert first.keys() == second.keys()
+    whole = {weight: all_of_it for weight, (_, all_of_it) in first.items()}
+    if FSDP not in WAYS[name]:
+        assert first == second == {weight: [size, size] for weight, size in whole.items()}
+        return
+    assert {weight: first[weight][0] + second[weight][0] for weight in whole} == whole
+    for held in (first, second):
+        assert sum(own for own, _ in held.values()) == pytest.approx(sum(whole.values()) / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_that_go_on_from_their_own_checkpoint_are_equal_to_the_bit(together, way):
+    assert [left["first_step"] for left in left_by(together, f"{way} again")] == [AGAIN_FROM] * NUM_PROCESSES
+    assert largest_difference(weights_of(together / f"{way} again"), weights_of(together / way)) == 0
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])

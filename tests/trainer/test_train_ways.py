@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers.models.clip.modeling_clip import CLIPMLP
 
 from tests.trainer.outputs import jpeg_of
 from tests.trainer.tiny_recipes import (
@@ -47,6 +50,18 @@ def plain(numbered_output, tmp_path_factory):
 def test_pieces_and_forgotten_activations_give_the_weights_of_whole_batches(plain, numbered_output, tmp_path, parallel):
     train_here(tiny_recipe(numbered_output, tmp_path / "training", ONE_EPOCH, {"parallel": parallel}))
     assert largest_difference(weights_of(tmp_path / "training"), plain) < CLOSE
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_forgotten_activations_are_computed_a_second_time(numbered_output, tmp_path, forgets):
+    """Weights alone do not tell: they are the same where nothing is forgotten. Counted is within a layer, since a
+    layer that is recomputed is entered once.
+    """
+    calls = Counter[CLIPMLP]()
+    with register_module_forward_pre_hook(lambda part, _: calls.update([part] if isinstance(part, CLIPMLP) else [])):
+        parallel = {"activation_checkpointing": forgets}
+        outcome, _ = train_here(tiny_recipe(numbered_output, tmp_path / "training", ONE_EPOCH, {"parallel": parallel}))
+    assert list(calls.values()) == [outcome.num_steps * (2 if forgets else 1)] * 2  # a layer in each tower
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """Whole trainings in two processes, one after the other; each leaves its output under its name.
 
-A training that cannot go on leaves what it says, by process. Every training has 6 steps over two granularities, or 3
+Beside it each process leaves the step it began with and how much of every trained weight it holds at the end. A
+training that cannot go on leaves what it says, by process. Every training has 6 steps over two granularities, or 3
 over one, and figures of held-out samples at its end.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,12 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from gex_pipeline.errors import GexError
 from tests.trainer.tiny_recipes import tiny_recipe
-from trainer.processes import joined
+from trainer.parallel import Parallel
+from trainer.processes import Processes, joined
 from trainer.train import train
+from trainer.train_recipe import TrainRecipe
 
 NUM_PROCESSES = 2
 BASE = {
@@ -38,8 +45,13 @@ WAYS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "fsdp averaged": (FSDP, {"optim": {"ema_decay": 0.75}}),
     "ddp resumed": (),
     "fsdp resumed": (FSDP,),
+    "ddp again": (),
+    "fsdp again": (FSDP,),
     "uneven": ({"data": {"batch_size": 3}},),
 }
+AGAIN = " again"
+AGAIN_FROM = 2
+"""The step to which a training that had come to its end is taken back, and goes on from."""
 
 
 def settings_of(name: str) -> tuple[Mapping[str, Any], ...]:
@@ -68,8 +80,36 @@ def _one_process(rank: int, dataset: str, folder: str, names: list[str], place: 
     os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank))
     with joined() as processes:
         for name in names:
+            if name.endswith(AGAIN) and processes.is_first:
+                done = Path(folder, name.removesuffix(AGAIN))
+                go_back(Path(shutil.copytree(done, Path(folder, name))), AGAIN_FROM)
+            processes.wait()
             try:
-                train(tiny_recipe(dataset, Path(folder, name), *settings_of(name)), processes)
+                found = _train(tiny_recipe(dataset, Path(folder, name), *settings_of(name)), processes)
+                Path(folder, f"{name} {rank}.json").write_text(json.dumps(found), encoding="utf-8")
             except GexError as error:
                 Path(folder, f"{name} {rank}.txt").write_text(str(error), encoding="utf-8")
             processes.wait()
+
+
+def _train(recipe: TrainRecipe, processes: Processes) -> dict[str, Any]:
+    """Train; what a process leaves beside the output."""
+    made: list[Parallel] = []
+
+    def kept(*given: Any, **options: Any) -> Parallel:
+        made.append(Parallel(*given, **options))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.train.Parallel", kept)
+        outcome = train(recipe, processes)
+    return {"first_step": outcome.first_step, "held": _held(made[-1].unwrapped)}
+
+
+def _held(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """By name of a trained weight: its numbers that lie in this process, and all of them."""
+    return {
+        name: ((weight.to_local() if isinstance(weight, DTensor) else weight).numel(), weight.numel())
+        for name, weight in module.named_parameters()
+        if weight.requires_grad
+    }
