@@ -85,6 +85,19 @@ def test_the_literal_module_is_the_formula_of_the_paper():
     torch.testing.assert_close(iam.pool(a), a.mean(1), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_an_mlp_is_two_maps_with_a_gelu_between_and_adds_what_came_in_where_residuals_are_on(residual):
+    mlp = make_iam(mlp_ratio=2, residual=residual).unrolled.cross_mlp
+    for parameter in mlp.parameters():
+        torch.nn.init.normal_(parameter)
+    a = torch.randn(3, 4, 16, dtype=torch.float64)
+    normed = (a - a.mean(-1, keepdim=True)) / (a.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    hidden = (normed * mlp.norm.weight + mlp.norm.bias) @ mlp.up.weight.mT + mlp.up.bias
+    assert hidden.shape == (3, 4, 2 * 16)
+    result = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2 @ mlp.down.weight.mT + mlp.down.bias
+    torch.testing.assert_close(mlp(a), a + result if residual else result, rtol=1e-12, atol=1e-12)
+
+
 def test_parameters_are_two_blocks_and_the_base_whatever_the_number_of_iterations():
     iam = make_iam()
     before = count(iam)

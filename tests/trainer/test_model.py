@@ -34,6 +34,13 @@ def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def small_tree(name):
+    """The settings of a shipped tree, its modules as small as the tiny model's."""
+    given = read_model_settings(name)
+    iam = given.iam.model_copy(update={key: TINY_IAM[key] for key in ("num_embeddings", "dim", "num_heads")})
+    return given.model_copy(update={"iam": iam})
+
+
 def test_a_batch_becomes_unit_vectors_whatever_the_frames_and_iterations(model):
     for num_frames, n_iter_video, n_iter_text in ((1, 0, 1), (2, 1, 1), (4, 3, 3), (6, 3, 1)):
         video, texts = draw_batch(2, num_frames)
@@ -99,6 +106,28 @@ def test_without_positions_the_order_of_frames_is_lost_and_with_learned_ones_it_
     optimiser.step()
     moved = (learned.encode_video(video.flip(1), 3) - learned.encode_video(video, 3)).abs().max()
     assert moved > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_a_set"),
+    [
+        (settings_of({"temporal_position": "none"}), True),
+        (small_tree("iam-paper"), True),
+        (small_tree("iam-recommended"), False),
+    ],
+    ids=["none", "iam-paper", "iam-recommended"],
+)
+def test_frames_stay_a_set_whatever_the_weights_where_a_model_has_no_positions_to_learn(settings, is_a_set):
+    """Positions begin with zeros: a model that has them, but should not, shows it only once it has learned."""
+    model, (video, _) = tiny_model(settings), draw_batch(3, num_frames=4)
+    assert (model.temporal_position is None) == is_a_set
+    assert any(name.startswith("temporal_position") for name in model.state_dict()) != is_a_set
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype), alpha=0.3)
+    moved = (model.encode_video(video.flip(1), 3) - model.encode_video(video, 3)).abs().max()
+    assert moved < 1e-10 if is_a_set else moved > 1e-3
 
 
 def test_a_parameter_that_had_no_part_in_a_step_is_neither_moved_nor_decayed():
@@ -197,11 +226,7 @@ def test_values_can_start_as_the_projections_of_the_checkpoint():
 
 @pytest.mark.parametrize("name", ["iam-paper", "iam-recommended"])
 def test_a_shipped_tree_makes_a_model_that_learns(name):
-    settings = read_model_settings(name)
-    small = settings.model_copy(
-        update={"iam": settings.iam.model_copy(update={"num_embeddings": 4, "dim": 16, "num_heads": 2})}
-    )
-    model, (video, texts) = tiny_model(small), draw_batch(4)
+    model, (video, texts) = tiny_model(small_tree(name)), draw_batch(4)
     assert texts.ids_BWL.shape[2] == MAX_TOKENS
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
@@ -226,9 +251,7 @@ def test_under_autocast_the_embeddings_have_32_bits():
 @pytest.mark.parametrize("shipped", ["iam-paper", "iam-recommended"])
 def test_a_step_stays_on_the_device_of_the_weights_and_asks_it_for_no_value(shipped):
     """Tensors of the device "meta" have no values: reading one, or meeting a tensor of the CPU, is an error there."""
-    given = read_model_settings(shipped)
-    iam = given.iam.model_copy(update={name: TINY_IAM[name] for name in ("num_embeddings", "dim", "num_heads")})
-    model = tiny_model(given.model_copy(update={"iam": iam})).float().train().to("meta")
+    model = tiny_model(small_tree(shipped)).float().train().to("meta")
     (video, texts), nothing = draw_batch(2), torch.device("meta")
     found = model(video.to(nothing), texts.to(nothing), n_iter_video=3, n_iter_text=1)
     (found.logit_scale * found.video_BD @ found.text_BD.T).sum().backward()
