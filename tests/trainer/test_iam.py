@@ -65,8 +65,9 @@ def test_a_mask_of_numbers_is_refused(dtype):
         iam(features, 1, mask.to(dtype))
 
 
-def test_the_literal_module_is_the_formula_of_the_paper():
-    iam, features = make_iam(**LITERAL), draw_features()
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_literal_module_is_the_formula_of_the_paper_and_residuals_add_what_came_in(residual):
+    iam, features = make_iam(**(LITERAL | {"residual": residual})), draw_features()
 
     def attend(queries, keys, values, output):
         heads = []
@@ -76,8 +77,8 @@ def test_the_literal_module_is_the_formula_of_the_paper():
 
     def block(weights, a):
         cross, own = weights.cross, weights.self_attention
-        a = attend(cross.query(a), cross.key(features), cross.value(features), cross.output)
-        return attend(own.query(a), own.key(a), own.value(a), own.output)
+        a = residual * a + attend(cross.query(a), cross.key(features), cross.value(features), cross.output)
+        return residual * a + attend(own.query(a), own.key(a), own.value(a), own.output)
 
     a = block(iam.unrolled, iam.base.expand(3, -1, -1))
     a = block(iam.shared, block(iam.shared, a))
