@@ -53,7 +53,7 @@ class Holder:
     @property
     def has_ended(self) -> bool:
         """Whether the process is gone, as far as that can be known from here, or has been silent for too long."""
-        if (self.host, self.machine) == (platform.node(), _machine()) and _started(self.pid) != self.started:
+        if (self.host, self.machine) == (platform.node(), this_machine()) and _started(self.pid) != self.started:
             return True
         return self._silent_s > _EXPIRES_S
 
@@ -107,7 +107,7 @@ def held(layout: Layout, run_id: str, *, in_place_of_same: bool = False) -> Iter
     """
     storage.check_writable(layout.output_uri)
     token, now, pid = secrets.token_hex(8), _now(), os.getpid()
-    lease = Lease(layout, Holder(token, run_id, platform.node(), _machine(), pid, _started(pid), now, now))
+    lease = Lease(layout, Holder(token, run_id, platform.node(), this_machine(), pid, _started(pid), now, now))
     lease.take(in_place_of_same=in_place_of_same)
     ended = threading.Event()
     renewing = threading.Thread(target=lease.keep, args=(ended,), name="gex-run-lock", daemon=True)
@@ -234,7 +234,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _machine() -> str:
+def this_machine() -> str:
+    """Where a process id means the same process: boot and process namespace, where the system tells them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

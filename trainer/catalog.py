@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,28 @@ class Catalog:
         """Remove the scratch folder; the catalogue cannot be read any more."""
         if self._remove is not None:
             self._remove()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the scratch folder goes with this catalogue; not with a copy from another process."""
+        return self._remove is not None
+
+    def linked(self) -> Catalog:
+        """The same rows in a scratch folder of its own, whose files share their bytes with those of this one.
+
+        Raises:
+            OSError: the files are not there, or cannot be linked.
+        """
+        catalog = Catalog(Path(tempfile.mkdtemp(prefix="gex-catalog-")), self.dataset_uri)
+        try:
+            for name, rows in self.rows.items():
+                mine = catalog.rows[name] = replace(rows, path=catalog.folder / rows.path.name)
+                for theirs, link in ((rows.path, mine.path), (rows.sources_path, mine.sources_path)):
+                    link.hardlink_to(theirs)
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,17 +8,21 @@ a number.
 from __future__ import annotations
 
 import os
+import platform
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 from gex_pipeline.errors import GexError, TransientError
+from gex_pipeline.run_lock import this_machine
+
+Made = TypeVar("Made")
 
 _PATIENCE = timedelta(minutes=30)  # a rank that writes a checkpoint to a slow store keeps the others waiting
 
@@ -103,6 +107,30 @@ class Processes:
         parts: list[Any] = [None] * self.world_size
         dist.all_gather_object(parts, values, group=self.counts)
         return [value for part in parts for value in part]
+
+    def once_a_machine(self, make: Callable[[], Made]) -> Made:
+        """What the first process of this machine makes, a copy of it on the others, on all processes of the training.
+
+        Raises:
+            GexError: one could not make it, with its sentence; TransientError: it may pass.
+        """
+        if self.world_size == 1:
+            return make()
+        machines = self.gathered([f"{platform.node()} {this_machine()}"])
+        maker = machines.index(machines[self.rank])
+        made, error = None, None
+        if self.rank == maker:
+            try:
+                made = make()
+            except GexError as found:
+                error = found
+        told = self.gathered([(made, None if error is None else (str(error), error.transient))])
+        if error is not None:
+            raise error
+        for _, failure in told:
+            if failure is not None:
+                raise (TransientError if failure[1] else GexError)(failure[0])
+        return cast(Made, made if self.rank == maker else told[maker][0])
 
     def sum(self, numbers: list[float]) -> list[float]:
         """Sums over all processes."""

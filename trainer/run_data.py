@@ -6,7 +6,7 @@ Says before the first step what an epoch takes and what it leaves out. Reads no 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from trainer.data_settings import DataSettings, Task
 from trainer.frames import check_num_frames
 from trainer.loader import order_of
 from trainer.order import Int64s, Order
+from trainer.processes import Processes
 
 _MOST_CLASSES = 10_000
 _MOST_TEXTS = 200_000  # a vocabulary learned from more is the same
@@ -105,14 +106,18 @@ class RunData:
 
 
 @contextmanager
-def open_data(settings: DataSettings, task: Task = "contrastive") -> Iterator[RunData]:
+def open_data(
+    settings: DataSettings, task: Task = "contrastive", processes: Processes | None = None
+) -> Iterator[RunData]:
     """The data of a training; its scratch files go when it ends. The task decides what is said of a class.
+
+    Processes of one machine share the bytes of a data set's index, which one of them writes.
 
     Raises:
         GexError: nothing is published there, or a granularity has no sample to train on, too few for a batch, or
             images of which several frames are asked.
     """
-    with _catalog(settings, task) as (catalog, class_names, videos):
+    with _catalog(settings, task, processes) as (catalog, class_names, videos):
         for name, reading in settings.granularities.items():
             check_num_frames(name, catalog.of(name).extensions, reading.num_frames)
         split = catalog.split(settings.held_out_share, settings.held_out_seed)
@@ -140,7 +145,9 @@ def _others(split: Split) -> dict[str, str]:
 
 
 @contextmanager
-def _catalog(settings: DataSettings, task: Task) -> Iterator[tuple[Catalog, tuple[str, ...], Int64s | None]]:
+def _catalog(
+    settings: DataSettings, task: Task, processes: Processes | None
+) -> Iterator[tuple[Catalog, tuple[str, ...], Int64s | None]]:
     names = list(settings.granularities)
     if settings.annotations is not None:
         try:
@@ -150,5 +157,21 @@ def _catalog(settings: DataSettings, task: Task) -> Iterator[tuple[Catalog, tupl
         with catalog:
             yield catalog, annotations.class_names, videos
         return
-    with read_catalog(settings.dataset or "", settings.snapshot, names) as catalog:
+
+    def read() -> Catalog:
+        return read_catalog(settings.dataset or "", settings.snapshot, names)
+
+    with read() if processes is None else _shared(read, processes) as catalog:
         yield catalog, (), None
+
+
+def _shared(read: Callable[[], Catalog], processes: Processes) -> Catalog:
+    """What one process of this machine has read, for this one: ten million samples are 2.5 GB of scratch files."""
+    catalog = processes.once_a_machine(read)
+    if not catalog.is_own:
+        try:
+            catalog = catalog.linked()
+        except OSError:  # a container of its own, with other scratch files
+            catalog = read()
+    processes.wait()  # the one that has read it may end
+    return catalog

@@ -98,7 +98,7 @@ def train(
         stack.enter_context(_in_memory(recipe))
         hold = stack.enter_context(holding(recipe.output, processes))
         recipe = check_output(recipe, processes)
-        data = stack.enter_context(open_data(recipe.data, recipe.task))
+        data = stack.enter_context(open_data(recipe.data, recipe.task, processes))
         say = say if processes.is_first else lambda line: None
         if recipe.data.snapshot is not None:
             say(f"{recipe.data.dataset}, snapshot {recipe.data.snapshot}")

@@ -162,13 +162,18 @@ def test_sigterm_to_all_processes_of_a_training_leaves_a_checkpoint_and_no_proce
     wait_for(lambda: not in_session(process.pid), 30)
 
 
-def test_one_of_two_processes_is_told_to_stop_and_both_do_at_the_same_step(recipe):
-    output = recipe.parent / "training"
-    processes = start_two(recipe, pause_after=4)
+def test_one_of_two_processes_is_told_to_stop_and_both_do_at_the_same_step(recipe, tmp_path):
+    """The index of samples that they share is there once meanwhile, and gone when both have ended."""
+    output, scratch = recipe.parent / "training", tmp_path / "scratch"
+    scratch.mkdir()
+    processes = start_two(recipe, pause_after=4, TMPDIR=str(scratch))
     paused(recipe, processes[0])
+    first, second = scratch.glob("gex-catalog-*/IT.arrow")
+    assert first.samefile(second)
     processes[1].send_signal(signal.SIGTERM)
     let_go(processes[0].pid)
     said = end(*processes, code=75)
+    assert list(scratch.glob("gex-*")) == []
     assert "stopped, with a checkpoint" in said[0]
     assert max(checkpoint_steps(output)) == steps_of(output)[-1]["step"] + 1
 

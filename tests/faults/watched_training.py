@@ -36,13 +36,15 @@ def start(
     return popen([sys.executable, "-m", __name__, str(recipe)], recipe, notes, pause_after, **environment)
 
 
-def start_two(recipe: Path, notes: str = "notes", *, pause_after: int | None = None) -> list[subprocess.Popen[str]]:
+def start_two(
+    recipe: Path, notes: str = "notes", *, pause_after: int | None = None, **environment: str
+) -> list[subprocess.Popen[str]]:
     """Both processes of a training, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **place} for rank in range(2)]
-    return [start(recipe, notes, pause_after=pause_after, **rank) for rank in ranks]
+    return [start(recipe, notes, pause_after=pause_after, **rank, **environment) for rank in ranks]
 
 
 def start_torchrun(

@@ -112,6 +112,25 @@ def test_an_earlier_snapshot_and_fewer_granularities_can_be_read_alone(output):
         assert sources(first, "IT") == {source_of(number) for number in range(18)}
 
 
+def test_a_catalogue_of_linked_files_outlives_the_one_that_wrote_them_and_takes_no_room(output):
+    written = read_catalog(str(output))
+    copy = pickle.loads(pickle.dumps(written))
+    assert (written.is_own, copy.is_own) == (True, False)
+    expected = {name: all_samples(written, name) for name in written.names}
+    sides = {name: written.of(name).sides(0.4, 0).tolist() for name in written.names}
+    linked = copy.linked()
+    for name in written.names:
+        assert linked.of(name).path.samefile(written.of(name).path)
+    written.close()
+    assert linked.is_own
+    assert {name: all_samples(linked, name) for name in linked.names} == expected
+    assert {name: linked.of(name).sides(0.4, 0).tolist() for name in linked.names} == sides
+    with pytest.raises(FileNotFoundError):
+        copy.linked()
+    linked.close()
+    assert not linked.folder.exists()
+
+
 def test_another_process_reads_the_same_rows_and_the_folder_goes_with_the_first(output):
     catalog = read_catalog(str(output))
     before = catalog.sample("LVLT", 5)

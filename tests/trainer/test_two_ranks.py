@@ -45,6 +45,11 @@ def test_what_one_rank_could_not_read_is_named_to_all(ranks):
     assert [found["gathered"] for found in ranks] == [[{"key": "sample 1"}, {"key": "sample 1"}]] * 2
 
 
+def test_what_is_made_once_a_machine_is_there_on_both_ranks_and_so_is_why_it_cannot_be_made(ranks):
+    assert [found["made"] for found in ranks] == [{"by": 0}] * 2
+    assert [found["not made"] for found in ranks] == ["TransientError: the store is away for rank 0"] * 2
+
+
 def test_every_rank_goes_on_with_its_own_random_numbers_and_the_weights_of_rank_0(ranks):
     for found in ranks:
         assert found["resume/step"] == 3

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gex_pipeline.errors import GexError
+from gex_pipeline.errors import GexError, TransientError
 from trainer.checkpoint import Checkpoints, Progress, TrainingState
 from trainer.ema import Ema
 from trainer.optim import GuardedOptimiser
@@ -103,10 +104,24 @@ def _one_rank(rank: int, folder: str) -> None:
         found |= {f"resume/{name}": tensor for name, tensor in _resumed(rank, folder).items()}
         with joined({}) as processes:
             found["gathered"] = processes.gathered([{"key": f"sample {rank}"}] * (2 * rank))
+            found["made"] = processes.once_a_machine(lambda: {"by": rank})
+            found["not made"] = _error_of(lambda: processes.once_a_machine(_fail))
         torch.save(found, Path(folder) / f"rank-{rank}.pt")
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _fail() -> None:
+    raise TransientError(f"the store is away for rank {dist.get_rank()}")
+
+
+def _error_of(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except GexError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _guarded(rank: int) -> dict[str, torch.Tensor]:
