@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
     [
         (["browse_1m.py", "--samples", "20000", "--repeats", "1"], "peak at the end "),
         (["plan_10m.py", "--videos", "2000", "--repeats", "1", "--scratch", "scratch"], "counts are right"),
-        (["cli_start.py", "--repeats", "1"], "  "),
+        (["cli_start.py", "--repeats", "1"], "                 loads duckdb, "),
         (["integrate_encode.py", "--repeats", "1"], "ours : bare "),
     ],
 )

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What it gives, once that is something."""
+def wait_for(what: Callable[[], Any], seconds: float = 30.0, why: str = "") -> Any:
+    """What it gives, once that is something; `why` says what is waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := what():
             return found
-        time.sleep(0.01)
-    raise AssertionError(f"waited {seconds} s in vain")
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s in vain for {why or what}")
 
 
 def state_of(pid: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class RunData:
     order: Order
     num_mixed: dict[str, int]
     """Samples of each granularity that are in neither part: their clips' sources fall on both sides."""
-    num_frames: Mapping[str, int] = field(default_factory=dict)
+    num_frames: Mapping[str, int]
     """How many frames of a sample of each granularity are read."""
     class_names: tuple[str, ...] = ()
     """Of a public data set with classes."""

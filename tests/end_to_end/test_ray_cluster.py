@@ -20,8 +20,9 @@ from gex_pipeline.errors import GexError
 from gex_pipeline.ray_jobs import ray_session
 from gex_pipeline.ray_submit import sent_recipe
 from gex_pipeline.recipe import RaySettings
-from tests.end_to_end.scheduling import daemon, free_port, wait_for
+from tests.end_to_end.scheduling import daemon, free_port
 from tests.making_runs import clip_row, write_jsonl
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.paper import paper_recipe
 from tests.end_to_end.running import expand_to, fingerprint, sums, write_recipe
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,15 +29,6 @@ def processes_of(ray_folder: str) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def wait_for(what, seconds: float):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain")
 
 
 @pytest.fixture(scope="module")

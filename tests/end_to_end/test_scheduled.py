@@ -17,7 +17,8 @@ from tests.end_to_end.running import (
     write_metadata,
     write_recipe,
 )
-from tests.end_to_end.scheduling import Site, deployments_with, site, wait_for
+from tests.end_to_end.scheduling import Site, deployments_with, site
+from tests.waiting import wait_for
 
 # Each sample a shard, so that both nodes have some in hand when one dies.
 BODY = """
